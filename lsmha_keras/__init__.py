@@ -1,0 +1,58 @@
+"""Compact convolutional transformers with large-scale multi-head attention, for Keras 3.
+
+Every public name is listed in `_PUBLIC` with the module that defines it and is imported on first
+use, so that `import lsmha_keras` and the command line's help load no framework.
+"""
+
+import importlib
+
+from lsmha_keras import _registration
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    # layers
+    "LargeScaleMultiHeadAttention": "lsmha_keras.layers.large_scale_multi_head_attention",
+    "ConvTokenizer": "lsmha_keras.layers.conv_tokenizer",
+    "PositionEmbedding": "lsmha_keras.layers.position_embedding",
+    "TransformerBlock": "lsmha_keras.layers.transformer_block",
+    "ConvBlock": "lsmha_keras.layers.conv_block",
+    "SequencePooling": "lsmha_keras.layers.sequence_pooling",
+    "StochasticDepth": "lsmha_keras.layers.stochastic_depth",
+    # models
+    "CCTBackbone": "lsmha_keras.models",
+    "CCTImageConverter": "lsmha_keras.models",
+    "CCTImageClassifierPreprocessor": "lsmha_keras.models",
+    "CCTImageClassifier": "lsmha_keras.models",
+    "list_presets": "lsmha_keras.presets",
+    # data
+    "load_dataset": "lsmha_keras.data.load_dataset",
+    "open_dataset": "lsmha_keras.data.open_dataset",
+    "epoch_batches": "lsmha_keras.data.epoch_batches",
+    "AugmentationPolicy": "lsmha_keras.data.augmentation_policy",
+    # training
+    "Recipe": "lsmha_keras.training.recipe",
+    "train": "lsmha_keras.training.train",
+    "evaluate": "lsmha_keras.training.evaluate",
+    # surgery
+    "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)
+
+
+_registration.watch(
+    {name: module for name, module in _PUBLIC.items() if name[0].isupper()}
+)

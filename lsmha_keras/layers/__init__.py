@@ -1,0 +1,1 @@
+"""Layers: they know tensors, nothing of models or data."""

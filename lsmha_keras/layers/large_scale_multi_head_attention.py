@@ -1,0 +1,224 @@
+"""Multi-head self-attention with any number of heads of any width."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from lsmha_keras.layers.attention_core import attention_core
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class LargeScaleMultiHeadAttention(keras.layers.Layer):
+    """Multi-head self-attention whose inner width is independent of the embedding width.
+
+    With `inner = num_heads * head_dim`, one fused projection maps tokens of width `C` to queries,
+    keys and values of width `inner`; each head computes
+
+    `head_h = softmax(Q_h K_h^T / sqrt(head_dim)) V_h`
+
+    and a second projection maps the concatenated heads back to `C`. Heads lie next to each other
+    in each third of the fused kernel: head `h` owns columns `[h * head_dim, (h + 1) * head_dim)`.
+
+    Args:
+        num_heads: int, number of heads. Large-scale attention takes a number comparable with the
+            number of labels.
+        head_dim: int or `None`, width of one head. `None` means `C // num_heads` and demands that
+            it divides. Defaults to `None`.
+        dropout: float in [0, 1), dropout on the attention weights. It costs nothing at inference.
+            Defaults to `0.0`.
+        use_qkv_bias: bool, whether the fused projection has a bias. Defaults to `False`.
+        use_output_bias: bool, whether the output projection has a bias. Defaults to `True`.
+        kernel_initializer: initializer of both kernels. Defaults to a truncated normal of standard
+            deviation 0.02, as in the reference CCT.
+        seed: int or `None`, seed of the dropout.
+        **kwargs: base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        x: tokens, float tensor of shape `(batch, tokens, C)`.
+        training: bool or `None`, whether dropout is active.
+        head_mask: optional tensor of shape `(num_heads,)` or `(batch, num_heads)` with values in
+            [0, 1]; each head's output is multiplied by its entry.
+        padding_mask: optional boolean tensor of shape `(batch, tokens)`, `False` for tokens that
+            no other token may attend to.
+        return_head_outputs: bool, whether to return the head outputs too.
+        return_attention_scores: bool, whether to return the attention weights too.
+
+    Returns:
+        The output, `(batch, tokens, C)` in the compute dtype. With flags set, a tuple of the output,
+        then the head outputs `(batch, tokens, num_heads, head_dim)` before the output projection and
+        after the head mask, then the attention weights `(batch, num_heads, tokens, tokens)`.
+
+    Raises:
+        ValueError: if an argument is out of range, if `num_heads` does not divide `C` while
+            `head_dim` is `None`, or if an input has the wrong shape.
+
+    Example:
+
+    ```python
+    layer = lsmha_keras.LargeScaleMultiHeadAttention(num_heads=25, head_dim=10)
+    tokens = np.random.normal(size=(2, 64, 256)).astype("float32")
+    output, heads = layer(tokens, return_head_outputs=True)  # (2, 64, 256), (2, 64, 25, 10)
+    ```
+
+    References:
+        - [Gross et al., 2025](https://arxiv.org/abs/2506.23832), large-scale multi-head attention
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        head_dim=None,
+        dropout=0.0,
+        use_qkv_bias=False,
+        use_output_bias=True,
+        kernel_initializer=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(num_heads, int) or num_heads < 1:
+            raise ValueError(f"`num_heads` must be a positive int. Received: num_heads={num_heads}")
+        if head_dim is not None and (not isinstance(head_dim, int) or head_dim < 1):
+            raise ValueError(
+                f"`head_dim` must be a positive int or `None`. Received: head_dim={head_dim}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.dropout = dropout
+        self.use_qkv_bias = use_qkv_bias
+        self.use_output_bias = use_output_bias
+        self.kernel_initializer = keras.initializers.get(
+            kernel_initializer or keras.initializers.TruncatedNormal(stddev=0.02)
+        )
+        self.seed = seed
+        if dropout > 0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        if len(input_shape) != 3 or input_shape[-1] is None:
+            raise ValueError(
+                "`LargeScaleMultiHeadAttention` expects tokens of shape (batch, tokens, channels) "
+                f"with known channels. Received: input_shape={input_shape}"
+            )
+        hidden_dim = input_shape[-1]
+        if self.head_dim is None and hidden_dim % self.num_heads:
+            raise ValueError(
+                "`num_heads` must divide the width of the tokens when `head_dim` is `None`; give "
+                f"`head_dim` to choose the width of a head freely. Received: "
+                f"num_heads={self.num_heads}, token width {hidden_dim}"
+            )
+        self._head_dim = self.head_dim or hidden_dim // self.num_heads
+        inner_dim = self.num_heads * self._head_dim
+        self.qkv = keras.layers.Dense(
+            3 * inner_dim,
+            use_bias=self.use_qkv_bias,
+            kernel_initializer=_clone(self.kernel_initializer),
+            dtype=self.dtype_policy,
+            name="qkv",
+        )
+        self.qkv.build(input_shape)
+        self.projection = keras.layers.Dense(
+            hidden_dim,
+            use_bias=self.use_output_bias,
+            kernel_initializer=_clone(self.kernel_initializer),
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+        self.projection.build((*input_shape[:-1], inner_dim))
+
+    def call(
+        self,
+        x,
+        training=None,
+        head_mask=None,
+        padding_mask=None,
+        return_head_outputs=False,
+        return_attention_scores=False,
+    ):
+        batch, tokens = ops.shape(x)[:2]
+        # (batch, tokens, 3, heads, head_dim) -> three of (batch, tokens, heads, head_dim)
+        qkv = ops.reshape(self.qkv(x), (batch, tokens, 3, self.num_heads, self._head_dim))
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        heads, scores = attention_core(
+            query,
+            key,
+            value,
+            padding_mask=self._check_padding_mask(padding_mask, x),
+            dropout_rate=self.dropout if training else 0.0,
+            seed_generator=self.seed_generator if self.dropout > 0 else None,
+            return_attention_scores=return_attention_scores,
+        )
+        if head_mask is not None:
+            heads = heads * self._broadcast_head_mask(head_mask, heads.dtype)
+        # (batch, tokens, inner) -> (batch, tokens, C)
+        flat = ops.reshape(heads, (batch, tokens, self.num_heads * self._head_dim))
+        outputs = (self.projection(flat),)
+        outputs += (heads,) if return_head_outputs else ()
+        outputs += (scores,) if return_attention_scores else ()
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def _broadcast_head_mask(self, head_mask, dtype):
+        """Checks the mask and shapes it to (batch or 1, 1, heads, 1)."""
+        if isinstance(head_mask, (list, tuple, np.ndarray)):
+            values = np.asarray(head_mask, "float32")
+            if not np.all((values >= 0) & (values <= 1)):
+                raise ValueError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
+        mask = ops.convert_to_tensor(head_mask, dtype=dtype)
+        if len(mask.shape) not in (1, 2) or mask.shape[-1] != self.num_heads:
+            raise ValueError(
+                f"`head_mask` must have shape ({self.num_heads},) or (batch, {self.num_heads}). "
+                f"Received: head_mask of shape {tuple(mask.shape)}"
+            )
+        return ops.reshape(mask, (-1, 1, self.num_heads, 1))
+
+    def _check_padding_mask(self, padding_mask, x):
+        if padding_mask is None:
+            return None
+        padding_mask = ops.convert_to_tensor(padding_mask, dtype="bool")
+        if len(padding_mask.shape) != 2 or padding_mask.shape[1] != x.shape[1]:
+            raise ValueError(
+                f"`padding_mask` must have shape (batch, {x.shape[1]}). "
+                f"Received: padding_mask of shape {tuple(padding_mask.shape)}"
+            )
+        return padding_mask
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def compute_output_spec(
+        self,
+        x,
+        training=None,
+        head_mask=None,
+        padding_mask=None,
+        return_head_outputs=False,
+        return_attention_scores=False,
+    ):
+        batch, tokens, _ = x.shape
+        shapes = [x.shape]
+        if return_head_outputs:
+            shapes.append((batch, tokens, self.num_heads, self._head_dim))
+        if return_attention_scores:
+            shapes.append((batch, self.num_heads, tokens, tokens))
+        outputs = tuple(keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "dropout": self.dropout,
+            "use_qkv_bias": self.use_qkv_bias,
+            "use_output_bias": self.use_output_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "seed": self.seed,
+        }
+
+
+def _clone(initializer):
+    """Gives each kernel an initializer of its own: an unseeded one draws the same twice."""
+    return initializer.__class__.from_config(initializer.get_config())

@@ -1,0 +1,131 @@
+"""Position embeddings on a grid of tokens."""
+
+import keras
+import numpy as np
+from keras import ops
+
+KINDS = ("learnable", "sine", "none")
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a position embedding to tokens that lie row by row on a grid.
+
+    Saved weights remember their grid: loaded into a layer of another grid, a learnable embedding is
+    resized bilinearly, so a model trained at one image size can be used at another.
+
+    Args:
+        grid_shape: pair of ints, `(grid_height, grid_width)`.
+        kind: `"learnable"` (initialised from a truncated normal of standard deviation 0.2),
+            `"sine"` (not trained: for token index `p` and channel `i` of `C`, the sine for even `i`
+            and the cosine for odd `i` of `p / 10000 ** (2 * (i // 2) / C)`), or `"none"`.
+            Defaults to `"learnable"`.
+        **kwargs: base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        x: tokens, float tensor of shape `(batch, grid_height * grid_width, channels)`.
+
+    Returns:
+        A tensor of the shape of `x`, in the compute dtype.
+
+    Raises:
+        ValueError: if `kind` is unknown or the number of tokens does not fit the grid.
+
+    Example:
+
+    ```python
+    layer = lsmha_keras.PositionEmbedding(grid_shape=(8, 8))
+    layer(np.zeros((2, 64, 128), "float32"))
+    ```
+
+    References:
+        - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704)
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.5, for `"sine"`
+    """
+
+    def __init__(self, grid_shape, kind="learnable", **kwargs):
+        super().__init__(**kwargs)
+        if kind not in KINDS:
+            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
+        self.grid_shape = tuple(int(side) for side in grid_shape)
+        if len(self.grid_shape) != 2 or min(self.grid_shape) < 1:
+            raise ValueError(
+                f"`grid_shape` must be two positive ints. Received: grid_shape={grid_shape}"
+            )
+        self.kind = kind
+
+    def build(self, input_shape):
+        num_tokens = self.grid_shape[0] * self.grid_shape[1]
+        if len(input_shape) != 3 or input_shape[1] != num_tokens:
+            raise ValueError(
+                f"`PositionEmbedding` of grid {self.grid_shape} expects tokens of shape (batch, "
+                f"{num_tokens}, channels). Received: input_shape={input_shape}"
+            )
+        if self.kind == "learnable":
+            self.embedding = self.add_weight(
+                name="embedding",
+                shape=(1, *input_shape[1:]),
+                initializer=keras.initializers.TruncatedNormal(stddev=0.2),
+            )
+        elif self.kind == "sine":
+            self.embedding = sine_embedding(*input_shape[1:])[None]
+
+    def call(self, x):
+        if self.kind == "none":
+            return x
+        return x + ops.cast(self.embedding, x.dtype)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.kind == "learnable":
+            store["grid_shape"] = np.array(self.grid_shape)
+
+    def load_own_variables(self, store):
+        if self.kind != "learnable":
+            return
+        embedding = np.asarray(store["0"])
+        grid_shape = tuple(int(side) for side in store["grid_shape"])
+        self.embedding.assign(resize_position_embedding(embedding, grid_shape, self.grid_shape))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "grid_shape": self.grid_shape, "kind": self.kind}
+
+
+def sine_embedding(num_tokens, hidden_dim):
+    """Returns the sinusoidal embedding, float32 of shape `(num_tokens, hidden_dim)`."""
+    channel = np.arange(hidden_dim)
+    angle = np.arange(num_tokens)[:, None] / 10000.0 ** (2 * (channel // 2) / hidden_dim)
+    return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
+
+
+def resize_position_embedding(embedding, grid_shape, new_grid_shape):
+    """Resizes a position embedding to another grid, bilinearly and without antialiasing.
+
+    Args:
+        embedding: array of shape `(1, grid_height * grid_width, channels)`.
+        grid_shape: pair of ints, the grid of `embedding`.
+        new_grid_shape: pair of ints, the grid wanted.
+
+    Returns:
+        A NumPy array of shape `(1, new_height * new_width, channels)`.
+
+    Raises:
+        ValueError: if `embedding` does not have `grid_height * grid_width` tokens.
+    """
+    embedding = np.asarray(embedding)
+    tokens, channels = embedding.shape[1:]
+    if tokens != grid_shape[0] * grid_shape[1]:
+        raise ValueError(
+            f"A position embedding of {tokens} tokens does not lie on a {grid_shape[0]}x"
+            f"{grid_shape[1]} grid. Received: grid_shape={grid_shape}"
+        )
+    if tuple(grid_shape) == tuple(new_grid_shape):
+        return embedding
+    grid = embedding.reshape(1, *grid_shape, channels).astype("float32")
+    resized = ops.image.resize(
+        grid, new_grid_shape, interpolation="bilinear", data_format="channels_last"
+    )
+    return ops.convert_to_numpy(resized).reshape(1, -1, channels)

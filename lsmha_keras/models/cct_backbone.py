@@ -1,0 +1,315 @@
+"""The compact convolutional transformer without its head."""
+
+import keras
+import keras_hub
+
+from lsmha_keras import presets
+from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
+from lsmha_keras.layers.position_embedding import PositionEmbedding
+from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.intermediates import Intermediates
+
+# What a transformer block returns beside its output, in this order.
+_HEAD_KINDS = ("head_outputs", "attention_scores")
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class CCTBackbone(keras_hub.models.Backbone):
+    """Compact convolutional transformer with large-scale multi-head attention.
+
+    Images pass a convolutional tokenizer, a position embedding, `num_conv_blocks` convolutional
+    blocks, the transformer blocks, and a last layer normalisation.
+
+    Args:
+        image_shape: `(height, width, channels)`. Defaults to `(32, 32, 3)`.
+        hidden_dim: int, width of the tokens. Defaults to `256`.
+        num_layers: int, number of blocks, convolutional and transformer together. Defaults to `7`.
+        num_heads: int, or a list with one int per transformer block. Defaults to `4`.
+        head_dim: int, `None`, or a list with one entry per transformer block; `None` means
+            `hidden_dim // num_heads`. Defaults to `None`.
+        mlp_dim: int, width of the hidden layer of the perceptrons. Defaults to `512`.
+        tokenizer_layers: int, convolutions of the tokenizer. Defaults to `1`.
+        tokenizer_kernel_size: int, side of their kernels. Defaults to `3`.
+        tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
+        num_conv_blocks: int, how many of the first blocks are convolutional. Defaults to `0`.
+        position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
+        dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
+        attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
+        stochastic_depth_rate: float, probability to skip a branch, growing linearly from 0 in the
+            first block to this value in the last. Defaults to `0.1`.
+        use_qkv_bias: bool, whether queries, keys and values have a bias. Defaults to `False`.
+        layer_norm_epsilon: float. Defaults to `1e-5`.
+        dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
+        **kwargs: base model arguments, such as `name`.
+
+    Returns:
+        Called on images `(batch, height, width, channels)`, normalised as the preset's image
+        converter does: tokens `(batch, tokens, hidden_dim)` in the compute dtype.
+
+    Raises:
+        ValueError: if an argument is out of range, a list has not one entry per transformer block,
+            or a head count does not divide `hidden_dim` while its `head_dim` is `None`.
+
+    Example:
+
+    ```python
+    # CCT-7/3x1 with a growing number of heads, its first two blocks convolutional.
+    backbone = lsmha_keras.CCTBackbone(
+        num_conv_blocks=2, num_heads=[4, 8, 16, 32, 64]
+    )
+    tokens = backbone(np.zeros((1, 32, 32, 3), "float32"))  # (1, 256, 256)
+    ```
+
+    References:
+        - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704), the architecture
+        - [Gross et al., 2025](https://arxiv.org/abs/2506.23832), many heads, convolutional blocks
+    """
+
+    def __init__(
+        self,
+        image_shape=(32, 32, 3),
+        hidden_dim=256,
+        num_layers=7,
+        num_heads=4,
+        head_dim=None,
+        mlp_dim=512,
+        tokenizer_layers=1,
+        tokenizer_kernel_size=3,
+        tokenizer_filters=64,
+        num_conv_blocks=0,
+        position_embedding="learnable",
+        dropout_rate=0.0,
+        attention_dropout=0.1,
+        stochastic_depth_rate=0.1,
+        use_qkv_bias=False,
+        layer_norm_epsilon=1e-5,
+        dtype=None,
+        **kwargs,
+    ):
+        if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
+            raise ValueError(
+                "`image_shape` must be (height, width, channels), all positive. "
+                f"Received: image_shape={image_shape}"
+            )
+        if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
+            raise ValueError(
+                "`num_layers` must be positive and `num_conv_blocks` between 0 and it. "
+                f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
+            )
+        num_transformer_blocks = num_layers - num_conv_blocks
+        heads = _per_block("num_heads", num_heads, num_transformer_blocks)
+        head_dims = _per_block("head_dim", head_dim, num_transformer_blocks)
+        _check_heads(heads, head_dims, hidden_dim)
+
+        # === Layers ===
+        self.tokenizer = ConvTokenizer(
+            hidden_dim,
+            num_layers=tokenizer_layers,
+            kernel_size=tokenizer_kernel_size,
+            num_filters=tokenizer_filters,
+            dtype=dtype,
+            name="tokenizer",
+        )
+        grid_shape = self.tokenizer.grid_shape((None, *image_shape))
+        self.position_embedding_layer = PositionEmbedding(
+            grid_shape, kind=position_embedding, dtype=dtype, name="position_embedding"
+        )
+        self.embedding_dropout = keras.layers.Dropout(
+            dropout_rate, dtype=dtype, name="embedding_dropout"
+        )
+        depth_rates = [
+            stochastic_depth_rate * i / max(1, num_layers - 1) for i in range(num_layers)
+        ]
+        self.blocks = [
+            ConvBlock(
+                grid_shape, stochastic_depth_rate=depth_rates[i], dtype=dtype, name=f"block_{i}"
+            )
+            for i in range(num_conv_blocks)
+        ] + [
+            TransformerBlock(
+                heads[i],
+                mlp_dim,
+                head_dim=head_dims[i],
+                dropout_rate=dropout_rate,
+                attention_dropout=attention_dropout,
+                stochastic_depth_rate=depth_rates[num_conv_blocks + i],
+                use_qkv_bias=use_qkv_bias,
+                layer_norm_epsilon=layer_norm_epsilon,
+                dtype=dtype,
+                name=f"block_{num_conv_blocks + i}",
+            )
+            for i in range(num_transformer_blocks)
+        ]
+        self.layer_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
+        )
+
+        # === Functional Model ===
+        images = keras.Input(image_shape, name="images")
+        super().__init__(inputs=images, outputs=self.trace(images)["output"], dtype=dtype, **kwargs)
+
+        # === Config ===
+        self.image_shape = tuple(image_shape)
+        self.hidden_dim = hidden_dim
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.mlp_dim = mlp_dim
+        self.tokenizer_layers = tokenizer_layers
+        self.tokenizer_kernel_size = tokenizer_kernel_size
+        self.tokenizer_filters = tokenizer_filters
+        self.num_conv_blocks = num_conv_blocks
+        self.position_embedding = position_embedding
+        self.dropout_rate = dropout_rate
+        self.attention_dropout = attention_dropout
+        self.stochastic_depth_rate = stochastic_depth_rate
+        self.use_qkv_bias = use_qkv_bias
+        self.layer_norm_epsilon = layer_norm_epsilon
+
+    def intermediates(self, names, head_masks=None):
+        """Builds a model that returns named values from inside this one, sharing its weights.
+
+        Names: `"embedding"`, tokens that enter the first block; `"block_3/output"`, tokens
+        `(batch, tokens, hidden_dim)`; for transformer blocks `"block_3/head_outputs"`,
+        `(batch, tokens, heads, head_dim)` before the output projection, and
+        `"block_3/attention_scores"`, `(batch, heads, tokens, tokens)`; `"output"`, the result of
+        the backbone.
+
+        Args:
+            names: list of names.
+            head_masks: optional `{block index: mask}`; the heads of that block are multiplied by
+                the mask, of shape `(heads,)`, with values in [0, 1].
+
+        Returns:
+            An `Intermediates` model from preprocessed images to a dict with one tensor per name.
+
+        Raises:
+            ValueError: if a name is unknown or asks a convolutional block for heads.
+
+        Example:
+
+        ```python
+        backbone = lsmha_keras.CCTBackbone(num_layers=2)
+        model = backbone.intermediates(["block_1/head_outputs", "block_1/output"])
+        model(np.zeros((1, 32, 32, 3), "float32"))["block_1/head_outputs"]  # (1, 256, 4, 64)
+        ```
+        """
+        self.check_intermediates(names, head_masks or {})
+        return Intermediates(self, names, head_masks)
+
+    def trace(self, images, names=(), head_masks=None):
+        """Runs the layers one by one and keeps what they return; see `intermediates`.
+
+        Args:
+            images: preprocessed images `(batch, height, width, channels)`, symbolic or not.
+            names: names of the head outputs and attention scores wanted.
+            head_masks: optional `{block index: mask}`.
+
+        Returns:
+            A dict from name to tensor, with `"output"`, every block's output and `names`.
+        """
+        head_masks = head_masks or {}
+        x = self.tokenizer(images)  # (batch, tokens, hidden_dim)
+        x = self.embedding_dropout(self.position_embedding_layer(x))
+        values = {"embedding": x}
+        for i, block in enumerate(self.blocks):
+            kinds = [kind for kind in _HEAD_KINDS if f"block_{i}/{kind}" in names]
+            mask = {"head_mask": head_masks[i]} if i in head_masks else {}
+            x = block(x, **mask, **{f"return_{kind}": True for kind in kinds})
+            if kinds:
+                x, *extras = x
+                for kind, extra in zip(kinds, extras, strict=True):
+                    values[f"block_{i}/{kind}"] = extra
+            values[f"block_{i}/output"] = x
+        values["output"] = self.layer_norm(x)
+        return values
+
+    def check_intermediates(self, names, head_masks):
+        """Raises `ValueError` if a name is unknown or a mask not for a transformer block."""
+        kinds = {}
+        for i, block in enumerate(self.blocks):
+            heads = isinstance(block, TransformerBlock)
+            extras = _HEAD_KINDS if heads else ()
+            kinds.update({f"block_{i}/{kind}": heads for kind in ("output", *extras)})
+        known = ["embedding", *kinds, "output"]
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"Unknown intermediates. This backbone has {known}; convolutional blocks have no "
+                f"heads. Received: names={unknown}"
+            )
+        for i in head_masks:
+            if not kinds.get(f"block_{i}/output"):
+                raise ValueError(
+                    "`head_masks` must be keyed by the indices of transformer blocks. "
+                    f"Received: block {i}"
+                )
+
+    def default_lora_layer_names(self):
+        """Returns the names of the layers that `enable_lora` adapts."""
+        return ["qkv"]
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """Loads weights, after checking them against the checksums beside them, if any."""
+        presets.verify_file(filepath)
+        super().load_weights(filepath, *args, **kwargs)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Builds a backbone from a preset; see `CCTImageClassifier.from_preset`."""
+        source = presets.resolve_preset(preset)
+        if isinstance(source, dict):
+            return cls(**{**source, **kwargs})
+        presets.verify_checksums(source)
+        return super().from_preset(str(source), load_weights=load_weights, **kwargs)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Saves config and weights to a preset directory, with their checksums."""
+        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
+        presets.write_checksums(preset_dir)
+
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "image_shape": self.image_shape,
+            "hidden_dim": self.hidden_dim,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "mlp_dim": self.mlp_dim,
+            "tokenizer_layers": self.tokenizer_layers,
+            "tokenizer_kernel_size": self.tokenizer_kernel_size,
+            "tokenizer_filters": self.tokenizer_filters,
+            "num_conv_blocks": self.num_conv_blocks,
+            "position_embedding": self.position_embedding,
+            "dropout_rate": self.dropout_rate,
+            "attention_dropout": self.attention_dropout,
+            "stochastic_depth_rate": self.stochastic_depth_rate,
+            "use_qkv_bias": self.use_qkv_bias,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+        }
+
+
+def _per_block(name, value, num_blocks):
+    """Spreads an int over the transformer blocks, or checks a list with one entry for each."""
+    if value is None or isinstance(value, int):
+        return [value] * num_blocks
+    if not isinstance(value, (list, tuple)) or len(value) != num_blocks:
+        raise ValueError(
+            f"`{name}` must be an int or a list with one entry per transformer block "
+            f"({num_blocks} here). Received: {name}={value}"
+        )
+    return list(value)
+
+
+def _check_heads(num_heads, head_dims, hidden_dim):
+    for i, (heads, head_dim) in enumerate(zip(num_heads, head_dims, strict=True)):
+        if not isinstance(heads, int) or heads < 1:
+            raise ValueError(f"`num_heads` must be positive ints. Received: num_heads={heads}")
+        if head_dim is None and hidden_dim % heads:
+            raise ValueError(
+                "`num_heads` must divide `hidden_dim` where `head_dim` is `None`; give `head_dim` "
+                f"to choose the width of a head freely. Received: num_heads={heads} (transformer "
+                f"block {i}), hidden_dim={hidden_dim}"
+            )

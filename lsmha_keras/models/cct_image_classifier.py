@@ -1,0 +1,316 @@
+"""The compact convolutional transformer as an image classifier."""
+
+import contextlib
+
+import keras
+import keras_hub
+
+from lsmha_keras import presets
+from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
+from lsmha_keras.models.cct_image_converter import CCTImageConverter
+from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class CCTImageClassifier(keras_hub.models.ImageClassifier):
+    """Image classifier: a `CCTBackbone`, sequence pooling and a dense layer.
+
+    `fit`, `evaluate` and `predict` take raw images (values 0 to 255) as arrays,
+    `keras.utils.PyDataset` or `tf.data.Dataset` and pass them through the preprocessor. It comes
+    compiled with Adam, sparse categorical cross entropy and accuracy; call `compile` for your own.
+
+    Args:
+        backbone: a `CCTBackbone`.
+        num_classes: int, number of classes.
+        preprocessor: a `CCTImageClassifierPreprocessor`, or `None` to feed images that are already
+            resized and normalised. Defaults to `None`.
+        activation: activation of the dense layer. Defaults to `None`, which gives logits.
+        dropout: float in [0, 1), dropout before the dense layer. Defaults to `0.0`.
+        head_dtype: dtype or policy of pooling and dense layer; `None` means the backbone's.
+        class_names: list of `num_classes` strings or `None`.
+        **kwargs: base model arguments, such as `name`.
+
+    Returns:
+        Called on preprocessed images `(batch, height, width, channels)`: logits
+        `(batch, num_classes)`.
+
+    Raises:
+        ValueError: if `num_classes` is not positive, or `class_names` has another length.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
+    images = np.random.randint(0, 256, size=(8, 32, 32, 3), dtype="uint8")
+    classifier.fit(images, np.arange(8))
+    logits = classifier.predict(images)  # (8, 10)
+    ```
+
+    References:
+        - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704)
+        - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
+    """
+
+    backbone_cls = CCTBackbone
+    preprocessor_cls = CCTImageClassifierPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        activation=None,
+        dropout=0.0,
+        head_dtype=None,
+        class_names=None,
+        **kwargs,
+    ):
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(
+                f"`num_classes` must be a positive int. Received: num_classes={num_classes}"
+            )
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(
+                "`class_names` must have one name per class. Received: "
+                f"num_classes={num_classes}, {len(class_names)} names"
+            )
+        policy = head_dtype or backbone.dtype_policy
+
+        # === Layers ===
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+        self.pooler = SequencePooling(dtype=policy, name="pooler")
+        self.output_dropout = keras.layers.Dropout(dropout, dtype=policy, name="output_dropout")
+        self.output_dense = keras.layers.Dense(
+            num_classes,
+            activation=activation,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            dtype=policy,
+            name="predictions",
+        )
+
+        # === Functional Model ===
+        images = backbone.input
+        outputs = self._head(backbone(images))
+        # `ImageClassifier.__init__` would build a head for 4-D feature maps.
+        super(keras_hub.models.ImageClassifier, self).__init__(
+            inputs=images, outputs=outputs, **kwargs
+        )
+
+        # === Config ===
+        self.num_classes = num_classes
+        self.activation = activation
+        self.dropout = dropout
+        self.head_dtype = head_dtype
+        self.class_names = None if class_names is None else list(class_names)
+
+    def _head(self, tokens):
+        return self.output_dense(self.output_dropout(self.pooler(tokens)))
+
+    def intermediates(self, names, head_masks=None):
+        """As `CCTBackbone.intermediates`, and `"logits"` for the classifier's own output.
+
+        Args:
+            names: list of names.
+            head_masks: optional `{block index: mask}`.
+
+        Returns:
+            An `Intermediates` model from preprocessed images to a dict with one tensor per name.
+        """
+        self.backbone.check_intermediates([n for n in names if n != "logits"], head_masks or {})
+        return Intermediates(self, names, head_masks)
+
+    def trace(self, images, names=(), head_masks=None):
+        """As `CCTBackbone.trace`, with `"logits"` too."""
+        values = self.backbone.trace(images, names, head_masks)
+        return {**values, "logits": self._head(values["output"])}
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        sample_weight=None,
+        validation_data=None,
+        validation_split=None,
+        shuffle=True,
+        **kwargs,
+    ):
+        """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch."""
+        if not _is_array_or_py_dataset(x):
+            return super().fit(
+                x,
+                y,
+                batch_size,
+                sample_weight,
+                validation_data,
+                validation_split,
+                shuffle=shuffle,
+                **kwargs,
+            )
+        if validation_split and validation_data is None:
+            (x, y, sample_weight), validation_data = _split(
+                (x, y, sample_weight), validation_split
+            )
+        if validation_data is not None:
+            validation_data = self._preprocessed_validation(validation_data, batch_size)
+        batches = PreprocessedBatches(
+            self.preprocess_samples, x, y, sample_weight, batch_size, shuffle
+        )
+        return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
+        """Evaluates; as `keras.Model.evaluate`, on raw images."""
+        cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
+        if cached or not _is_array_or_py_dataset(x):
+            return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
+        batches = PreprocessedBatches(self.preprocess_samples, x, y, sample_weight, batch_size)
+        return keras.Model.evaluate(self, batches, **kwargs)
+
+    def predict(self, x, batch_size=None, **kwargs):
+        """Predicts; as `keras.Model.predict`, on raw images."""
+        if not _is_array_or_py_dataset(x):
+            return super().predict(x, batch_size=batch_size, **kwargs)
+        batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
+        return keras.Model.predict(self, batches, **kwargs)
+
+    def _preprocessed_validation(self, data, batch_size):
+        if isinstance(data, keras.utils.PyDataset):
+            return PreprocessedBatches(self.preprocess_samples, data)
+        if isinstance(data, (tuple, list)):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
+            return PreprocessedBatches(self.preprocess_samples, x, y, sample_weight, batch_size)
+        return data.map(self.preprocess_samples)  # tf.data and Grain
+
+    def load_task_weights(self, filepath):
+        """Loads the head's weights, after checking them against the checksums beside them."""
+        presets.verify_file(filepath)
+        with self._optimizer_detached():
+            super().load_task_weights(filepath)
+
+    def save_task_weights(self, filepath):
+        """Saves the head's weights, without those of the optimizer."""
+        with self._optimizer_detached():
+            super().save_task_weights(filepath)
+
+    @contextlib.contextmanager
+    def _optimizer_detached(self):
+        # KerasHub would save the optimizer of a trained model into the preset, several times the
+        # size of the head, and warn on loading that it does not fit.
+        optimizer, self.optimizer = self.optimizer, None
+        try:
+            yield
+        finally:
+            self.optimizer = optimizer
+
+    @classmethod
+    def from_preset(cls, preset, num_classes=None, image_shape=None, load_weights=True, **kwargs):
+        """Builds a classifier from a preset.
+
+        Args:
+            preset: a shipped name (see `lsmha_keras.list_presets`), a directory written by
+                `save_to_preset`, `"hf://user/repository"` or
+                `"kaggle://user/model/keras/variant"`. An architecture's name, which has no weights,
+                such as `"cct_7_3x1_h32"`, gives random weights and demands `num_classes`.
+            num_classes: int or `None`. A number gives a new head with random weights; `None` keeps
+                the preset's head. Defaults to `None`.
+            image_shape: `(height, width, channels)` or `None` for the preset's; the position
+                embedding is resized to it. Defaults to `None`.
+            load_weights: bool, whether to load the weights. Defaults to `True`.
+            **kwargs: arguments of `CCTImageClassifier` such as `class_names`, and `dtype`; for an
+                architecture also any argument of `CCTBackbone`.
+
+        Returns:
+            A `CCTImageClassifier`.
+
+        Raises:
+            ValueError: if the name is unknown (the nearest are named), a file differs from its
+                checksum (it is named), or `num_classes` is missing for an architecture.
+        """
+        source = presets.resolve_preset(preset)
+        if isinstance(source, dict):
+            return cls._from_architecture(preset, source, num_classes, image_shape, kwargs)
+        presets.verify_checksums(source)
+        if num_classes is not None:
+            kwargs["num_classes"] = num_classes
+        if image_shape is not None:
+            kwargs["image_shape"] = tuple(image_shape)
+        classifier = super().from_preset(str(source), load_weights=load_weights, **kwargs)
+        converter = getattr(classifier.preprocessor, "image_converter", None)
+        if converter is not None and image_shape is not None:
+            converter.image_size = tuple(image_shape[:2])
+        return classifier
+
+    @classmethod
+    def _from_architecture(cls, name, config, num_classes, image_shape, kwargs):
+        if num_classes is None:
+            raise ValueError(
+                f"{name!r} is an architecture without trained weights: give `num_classes`. "
+                f"Received: num_classes={num_classes}"
+            )
+        own = ("preprocessor", "activation", "dropout", "head_dtype", "class_names", "name")
+        head = {key: kwargs.pop(key) for key in own if key in kwargs}
+        config = {**config, **kwargs}
+        if image_shape is not None:
+            config["image_shape"] = tuple(image_shape)
+        backbone = CCTBackbone(**config)
+        if "preprocessor" not in head:
+            head["preprocessor"] = CCTImageClassifierPreprocessor(
+                CCTImageConverter.for_images(backbone.image_shape)
+            )
+        return cls(backbone, num_classes, **head)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Saves configs and weights to a preset directory, with their checksums."""
+        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
+        presets.write_checksums(preset_dir)
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds from a config; names that do not fit another `num_classes` are dropped."""
+        names = config.get("class_names")
+        # KerasHub puts `from_preset(num_classes=)` into the saved config, names and all.
+        if names is not None and len(names) != config["num_classes"]:
+            config = {**config, "class_names": None}
+        return super().from_config(config)
+
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        return {
+            # `ImageClassifier.get_config` has `pooling`, which this head does not.
+            **super(keras_hub.models.ImageClassifier, self).get_config(),
+            "num_classes": self.num_classes,
+            "activation": keras.activations.serialize(keras.activations.get(self.activation))
+            if self.activation is not None
+            else None,
+            "dropout": self.dropout,
+            "head_dtype": self.head_dtype
+            if self.head_dtype is None or isinstance(self.head_dtype, str)
+            else keras.dtype_policies.serialize(self.head_dtype),
+            "class_names": self.class_names,
+        }
+
+
+def _is_array_or_py_dataset(x):
+    return isinstance(x, (list, tuple, keras.utils.PyDataset)) or hasattr(x, "__array__")
+
+
+def _split(arrays, validation_split):
+    """Holds out the last fraction of arrays, as `keras.Model.fit` does."""
+    x = arrays[0]
+    if isinstance(x, keras.utils.PyDataset) or not 0 < validation_split < 1:
+        raise ValueError(
+            "`validation_split` must be in (0, 1) and `x` arrays, not a `PyDataset`. "
+            f"Received: validation_split={validation_split}, x of type {type(x).__name__}"
+        )
+    cut = int(len(x) * (1 - validation_split))
+    if cut in (0, len(x)):
+        raise ValueError(
+            f"`validation_split={validation_split}` leaves training or validation without data. "
+            f"Received: {len(x)} images"
+        )
+    parts = [None if a is None else (a[:cut], a[cut:]) for a in arrays]
+    return tuple(tuple(None if p is None else p[i] for p in parts) for i in range(2))

@@ -1,0 +1,261 @@
+"""Presets: from a name to a directory of configs and weights, with checksums.
+
+A preset is a directory in KerasHub's format with a `checksums.sha256`. Its name reads: reference
+architecture, then what differs, then the data it was trained on, as in `cct_7_3x1_h25x10_c2_cifar100`.
+Without the data it is an architecture without weights and needs no directory.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import pathlib
+import re
+
+CHECKSUMS = "checksums.sha256"
+
+# Depth -> width, heads and perceptron width of the reference (Hassani et al., 2021).
+_REFERENCE = {
+    2: {"hidden_dim": 128, "num_heads": 2, "mlp_dim": 128},
+    4: {"hidden_dim": 128, "num_heads": 2, "mlp_dim": 128},
+    6: {"hidden_dim": 256, "num_heads": 4, "mlp_dim": 512},
+    7: {"hidden_dim": 256, "num_heads": 4, "mlp_dim": 512},
+    14: {"hidden_dim": 384, "num_heads": 6, "mlp_dim": 1152},
+}
+_LISTED = ["cct_2_3x2", "cct_4_3x2", "cct_6_3x1", "cct_6_3x2", "cct_7_3x1", "cct_7_3x2"]
+_LISTED += ["cct_7_7x2", "cct_14_7x2"]
+_LISTED += [f"cct_2_3x2_h{heads}" for heads in ("16", "32", "25x5")]
+_LISTED += [f"cct_7_3x1_h{heads}" for heads in ("16", "32", "64", "25x10")]
+_NAME = re.compile(
+    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<sine>_sine)?"
+    r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_c(?P<conv_blocks>\d+))?"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetInfo:
+    """What is known of a preset.
+
+    Attributes:
+        name: str, what `from_preset` takes.
+        parameters: int or `None`, parameters of the classifier; `None` for an architecture.
+        dataset: str or `None`, the data it was trained on; `None` for an architecture.
+        accuracy: float or `None`, top-1 accuracy on the test split, in percent.
+        latency_ms: float or `None`, median latency of one image, in milliseconds.
+        path: `pathlib.Path` or `None`, its directory.
+    """
+
+    name: str
+    parameters: int | None = None
+    dataset: str | None = None
+    accuracy: float | None = None
+    latency_ms: float | None = None
+    path: pathlib.Path | None = None
+
+    def __str__(self):
+        if self.path is None:
+            return f"{self.name} (architecture)"
+        facts = [f"{self.parameters:,} parameters"] if self.parameters else []
+        facts += [f"{self.accuracy:.2f} % on {self.dataset}"] if self.accuracy else []
+        facts += [f"{self.latency_ms:.2f} ms"] if self.latency_ms else []
+        return f"{self.name} ({', '.join(facts)})"
+
+
+def list_presets(architectures=True):
+    """Lists the presets that come with the package.
+
+    Args:
+        architectures: bool, whether to list architectures without weights too. Many more names
+            are understood: `cct_7_3x1_h48x6_c2` has 48 heads of width 6 and 2 convolutional blocks.
+            Defaults to `True`.
+
+    Returns:
+        A list of `PresetInfo`, trained presets first.
+
+    Example:
+
+    ```python
+    for preset in lsmha_keras.list_presets():
+        print(preset)
+    ```
+    """
+    shipped = [_describe(path) for path in _shipped_presets()]
+    return shipped + [PresetInfo(name) for name in _LISTED if architectures]
+
+
+def zoo_dir():
+    """Returns the `zoo` directory: inside an installed package, or beside it in a checkout."""
+    package = pathlib.Path(__file__).parent
+    for candidate in (package / "_shipped" / "zoo", package.parent / "zoo"):
+        if candidate.is_dir():
+            return candidate
+    return package.parent / "zoo"
+
+
+def resolve_preset(preset):
+    """Finds a preset.
+
+    Args:
+        preset: str or path: a shipped name, an architecture's name, a directory, `hf://...` or
+            `kaggle://...`. With `HF_HUB_OFFLINE` set, only what was downloaded before is used.
+
+    Returns:
+        A `pathlib.Path`, the preset's directory, or for an architecture a dict with the arguments of
+        `CCTBackbone`.
+
+    Raises:
+        ValueError: if there is no such preset; names the nearest.
+    """
+    name = os.fspath(preset)
+    if name.startswith(("hf://", "kaggle://")):
+        return _download(name)
+    for path in _shipped_presets():
+        if path.name == name:
+            return path
+    if config := parse_architecture(name):
+        return config
+    if pathlib.Path(name).is_dir():
+        if not (pathlib.Path(name) / "config.json").is_file():
+            raise ValueError(f"The directory has no `config.json`. Received: preset={name!r}")
+        return pathlib.Path(name)
+    known = [path.name for path in _shipped_presets()] + _LISTED
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+    raise ValueError(
+        "A preset is a directory, 'hf://...', 'kaggle://...' or one of the names that "
+        f"`lsmha_keras.list_presets()` gives; nearest: {', '.join(nearest) or ', '.join(known)}. "
+        f"Received: preset={name!r}"
+    )
+
+
+def parse_architecture(name):
+    """Reads an architecture's name such as `cct_7_3x1_h25x10_c3`.
+
+    The parts: `7` blocks, `3x1` kernel size and number of tokenizer convolutions, optional `_sine`
+    position embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the
+    width), optional `_c3` the first 3 blocks convolutional.
+
+    Args:
+        name: str.
+
+    Returns:
+        A dict with arguments of `CCTBackbone`, or `None` if the name is not an architecture's.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or int(match["layers"]) not in _REFERENCE:
+        return None
+    side = 224 if int(match["kernel"]) == 7 else 32
+    config = {
+        "image_shape": (side, side, 3),
+        "num_layers": int(match["layers"]),
+        **_REFERENCE[int(match["layers"])],
+        "tokenizer_kernel_size": int(match["kernel"]),
+        "tokenizer_layers": int(match["convs"]),
+    }
+    if match["sine"]:
+        config["position_embedding"] = "sine"
+    if match["heads"]:
+        config["num_heads"] = int(match["heads"])
+    if match["head_dim"]:
+        config["head_dim"] = int(match["head_dim"])
+    if match["conv_blocks"]:
+        config["num_conv_blocks"] = int(match["conv_blocks"])
+    return config
+
+
+def write_checksums(directory):
+    """Writes `checksums.sha256` over all files of a directory, readable by `sha256sum --check`."""
+    directory = pathlib.Path(directory)
+    files = sorted(
+        path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS
+    )
+    lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
+    (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def verify_checksums(directory):
+    """Checks every file listed in a preset's `checksums.sha256`.
+
+    A directory without that file, such as one KerasHub wrote, passes unchecked.
+
+    Args:
+        directory: path of the preset.
+
+    Raises:
+        ValueError: if a file is missing or differs, naming it, or the list itself is unreadable.
+    """
+    directory = pathlib.Path(directory)
+    for name, checksum in _read_checksums(directory).items():
+        _verify(directory / name, checksum)
+
+
+def verify_file(path):
+    """Checks one file against the `checksums.sha256` beside it, if that lists it."""
+    path = pathlib.Path(path)
+    if checksum := _read_checksums(path.parent).get(path.name):
+        _verify(path, checksum)
+
+
+def _read_checksums(directory):
+    path = directory / CHECKSUMS
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if broken := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  \S.*", line)]:
+        raise ValueError(f"{path} is damaged. Received: the line {broken[0]!r}")
+    return {line[66:]: line[:64] for line in lines}
+
+
+def _verify(path, checksum):
+    if not path.is_file():
+        raise ValueError(
+            f"The preset in {path.parent} is incomplete; copy or download it again. "
+            f"Received: no file {path.name}"
+        )
+    if _sha256(path) != checksum:
+        raise ValueError(
+            f"{path} was changed or damaged after it was saved: its SHA-256 is not the one in "
+            f"{CHECKSUMS}. Copy or download the preset again, or, if you changed the file on "
+            "purpose, call `lsmha_keras.presets.write_checksums` on the directory. "
+            f"Received: {path.name}"
+        )
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shipped_presets():
+    return sorted(path.parent for path in (zoo_dir() / "presets").glob("*/config.json"))
+
+
+def _describe(path):
+    results = {}
+    if (path / "results.json").is_file():
+        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    accuracy = results.get("accuracy")
+    return PresetInfo(
+        name=path.name,
+        parameters=results.get("parameters"),
+        dataset=results.get("dataset"),
+        accuracy=None if accuracy is None else 100 * accuracy,
+        latency_ms=results.get("latency_ms"),
+        path=path,
+    )
+
+
+def _download(handle):
+    """Fetches a preset from a hub, or from the hub's cache when offline."""
+    scheme, name = handle.split("://", 1)
+    try:
+        if scheme == "hf":
+            import huggingface_hub
+
+            return pathlib.Path(huggingface_hub.snapshot_download(name))
+        import kagglehub
+
+        return pathlib.Path(kagglehub.model_download(name))
+    except ImportError as error:
+        package = {"hf": "huggingface_hub", "kaggle": "kagglehub"}[scheme]
+        raise ImportError(f"{handle!r} needs `pip install {package}`.") from error
