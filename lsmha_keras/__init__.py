@@ -53,6 +53,4 @@ def __dir__():
     return sorted(__all__)
 
 
-_registration.watch(
-    {name: module for name, module in _PUBLIC.items() if name[0].isupper()}
-)
+_registration.watch({name: module for name, module in _PUBLIC.items() if name[0].isupper()})

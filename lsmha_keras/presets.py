@@ -1,7 +1,7 @@
 """Presets: from a name to a directory of configs and weights, with checksums.
 
 A preset is a directory in KerasHub's format with a `checksums.sha256`. Its name reads: reference
-architecture, then what differs, then the data it was trained on, as in `cct_7_3x1_h25x10_c2_cifar100`.
+architecture, then what differs, then the data it was trained on, `cct_7_3x1_h25x10_c2_cifar100`.
 Without the data it is an architecture without weights and needs no directory.
 """
 
@@ -101,8 +101,8 @@ def resolve_preset(preset):
             `kaggle://...`. With `HF_HUB_OFFLINE` set, only what was downloaded before is used.
 
     Returns:
-        A `pathlib.Path`, the preset's directory, or for an architecture a dict with the arguments of
-        `CCTBackbone`.
+        A `pathlib.Path`, the preset's directory, or for an architecture a dict with the arguments
+        of `CCTBackbone`.
 
     Raises:
         ValueError: if there is no such preset; names the nearest.
@@ -259,3 +259,7 @@ def _download(handle):
     except ImportError as error:
         package = {"hf": "huggingface_hub", "kaggle": "kagglehub"}[scheme]
         raise ImportError(f"{handle!r} needs `pip install {package}`.") from error
+    except (OSError, ValueError) as error:  # What both hubs raise for bad names and no network.
+        raise ValueError(
+            f"The preset could not be fetched: {error}. Received: {handle!r}"
+        ) from error

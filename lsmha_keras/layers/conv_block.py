@@ -41,9 +41,7 @@ class ConvBlock(keras.layers.Layer):
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832), convolutions for initial blocks
     """
 
-    def __init__(
-        self, grid_shape, kernel_size=3, stochastic_depth_rate=0.0, **kwargs
-    ):
+    def __init__(self, grid_shape, kernel_size=3, stochastic_depth_rate=0.0, **kwargs):
         super().__init__(**kwargs)
         self.grid_shape = tuple(int(side) for side in grid_shape)
         if len(self.grid_shape) != 2 or min(self.grid_shape) < 1:
@@ -87,9 +85,7 @@ class ConvBlock(keras.layers.Layer):
     def call(self, x, training=None):
         shape = ops.shape(x)
         grid = ops.reshape(x, (shape[0], *self.grid_shape, shape[-1]))
-        branch = ops.gelu(
-            self.batch_norm(self.conv(grid), training=training), approximate=False
-        )
+        branch = ops.gelu(self.batch_norm(self.conv(grid), training=training), approximate=False)
         return x + self.drop_path(ops.reshape(branch, shape), training=training)
 
     def compute_output_shape(self, input_shape):

@@ -96,6 +96,8 @@ class ConvTokenizer(keras.layers.Layer):
         for conv in self.convs:
             conv.build(input_shape)
             input_shape = (*input_shape[:-1], conv.filters)
+        for layer in (self.conv_padding, self.pool_padding, self.pool):
+            layer.build(input_shape)
 
     def grid_shape(self, input_shape):
         """Returns `(grid_height, grid_width)` for images `(batch, height, width, channels)`."""

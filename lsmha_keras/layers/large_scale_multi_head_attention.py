@@ -44,9 +44,10 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         return_attention_scores: bool, whether to return the attention weights too.
 
     Returns:
-        The output, `(batch, tokens, C)` in the compute dtype. With flags set, a tuple of the output,
-        then the head outputs `(batch, tokens, num_heads, head_dim)` before the output projection and
-        after the head mask, then the attention weights `(batch, num_heads, tokens, tokens)`.
+        The output, `(batch, tokens, C)` in the compute dtype. With flags set, a tuple of the
+        output, then the head outputs `(batch, tokens, num_heads, head_dim)` before the output
+        projection and after the head mask, then the attention weights
+        `(batch, num_heads, tokens, tokens)`.
 
     Raises:
         ValueError: if an argument is out of range, if `num_heads` does not divide `C` while

@@ -10,7 +10,7 @@ _MASKED = -1e9
 class SequencePooling(keras.layers.Layer):
     """Pools a sequence with weights learned from its tokens.
 
-    `a = softmax_over_tokens(x w + b)`, `pooled = sum_t a_t x_t`; the softmax is computed in float32.
+    `a = softmax_over_tokens(x w + b)`, `pooled = sum_t a_t x_t`, with the softmax in float32.
 
     Args:
         kernel_initializer: initializer of `w`. Defaults to a truncated normal of standard deviation

@@ -1,5 +1,7 @@
 """The compact convolutional transformer without its head."""
 
+import json
+
 import keras
 import keras_hub
 
@@ -261,6 +263,11 @@ class CCTBackbone(keras_hub.models.Backbone):
         if isinstance(source, dict):
             return cls(**{**source, **kwargs})
         presets.verify_checksums(source)
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        saved_dtype = config["config"].get("dtype")
+        if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
+            # Quantised: KerasHub restores that for tasks, but not for backbones.
+            kwargs.setdefault("dtype", saved_dtype)
         return super().from_preset(str(source), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):

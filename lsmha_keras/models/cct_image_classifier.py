@@ -4,12 +4,13 @@ import contextlib
 
 import keras
 import keras_hub
+import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
-from lsmha_keras.models.cct_image_converter import CCTImageConverter
+from lsmha_keras.models.cct_image_converter import CCTImageConverter, check_image_values
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 
@@ -128,6 +129,43 @@ class CCTImageClassifier(keras_hub.models.ImageClassifier):
         values = self.backbone.trace(images, names, head_masks)
         return {**values, "logits": self._head(values["output"])}
 
+    def compile(
+        self, optimizer="auto", loss="auto", *, metrics="auto", jit_compile="auto", **kwargs
+    ):
+        """Configures training; as `keras_hub.models.ImageClassifier.compile`.
+
+        `jit_compile="auto"` leaves XLA out on TensorFlow without a GPU: its convolutions are
+        several times slower on CPUs than TensorFlow's own.
+        """
+        if jit_compile == "auto" and keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            jit_compile = "auto" if tf.config.list_physical_devices("GPU") else False
+        super().compile(
+            optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs
+        )
+
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        """Checks images and labels that are NumPy arrays, then runs the preprocessor."""
+        if self.preprocessor is not None and isinstance(x, np.ndarray):
+            check_image_values(x)
+        if isinstance(y, np.ndarray):
+            self._check_labels(y)
+        return super().preprocess_samples(x, y, sample_weight)
+
+    def _check_labels(self, y):
+        if y.ndim == 1 and y.dtype.kind in "iu" and y.size:
+            if y.min() < 0 or y.max() >= self.num_classes:
+                raise ValueError(
+                    f"Labels must be from 0 to {self.num_classes - 1}, as the model has "
+                    f"{self.num_classes} classes. Received: labels from {y.min()} to {y.max()}"
+                )
+        elif y.ndim == 2 and y.shape[1] not in (1, self.num_classes):
+            raise ValueError(
+                f"One-hot labels must have {self.num_classes} columns, one per class. "
+                f"Received: labels of shape {y.shape}"
+            )
+
     def fit(
         self,
         x=None,
@@ -142,19 +180,10 @@ class CCTImageClassifier(keras_hub.models.ImageClassifier):
         """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch."""
         if not _is_array_or_py_dataset(x):
             return super().fit(
-                x,
-                y,
-                batch_size,
-                sample_weight,
-                validation_data,
-                validation_split,
-                shuffle=shuffle,
-                **kwargs,
+                x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
             )
         if validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = _split(
-                (x, y, sample_weight), validation_split
-            )
+            (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         if validation_data is not None:
             validation_data = self._preprocessed_validation(validation_data, batch_size)
         batches = PreprocessedBatches(
@@ -184,6 +213,17 @@ class CCTImageClassifier(keras_hub.models.ImageClassifier):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
             return PreprocessedBatches(self.preprocess_samples, x, y, sample_weight, batch_size)
         return data.map(self.preprocess_samples)  # tf.data and Grain
+
+    def quantize(self, mode="int8", **kwargs):
+        """Quantises the backbone; the head, a fraction of the weights, stays as it is.
+
+        Args:
+            mode: str, see `keras.Model.quantize`. Defaults to `"int8"`.
+            **kwargs: see `keras.Model.quantize`.
+        """
+        self.backbone.quantize(mode, **kwargs)
+        # Compiled for the weights before.
+        self.train_function = self.test_function = self.predict_function = None
 
     def load_task_weights(self, filepath):
         """Loads the head's weights, after checking them against the checksums beside them."""

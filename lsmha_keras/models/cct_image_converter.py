@@ -17,7 +17,8 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
 
     Args:
         image_size: `(height, width)` or `None` for no resizing.
-        scale, offset: see `keras_hub.layers.ImageConverter`; the output is `image * scale + offset`.
+        scale: floats, one per channel, or one for all; see `keras_hub.layers.ImageConverter`.
+        offset: likewise; the output is `image * scale + offset`.
         **kwargs: see `keras_hub.layers.ImageConverter`.
 
     Call arguments:
@@ -47,8 +48,9 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
 
         Args:
             image_shape: `(height, width, channels)` of the model.
-            mean, std: floats, one per channel. Default to the statistics of CIFAR-100, and to their
-                averages for images without three channels.
+            mean: floats, one per channel. Defaults to CIFAR-100's; images without three channels
+                get its average.
+            std: floats, likewise.
             **kwargs: see `keras_hub.layers.ImageConverter`.
         """
         channels = image_shape[-1]
@@ -66,7 +68,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         if not isinstance(images, (list, tuple)):
             self._check_shape(images)
         if isinstance(images, np.ndarray):
-            _check_values(images)
+            check_image_values(images)
         return super().call(inputs)
 
     def _check_shape(self, images):
@@ -80,7 +82,8 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
             )
 
 
-def _check_values(images):
+def check_image_values(images):
+    """Raises `ValueError` unless a NumPy array holds numbers from 0 to 255."""
     if images.dtype.kind not in "uif":
         raise ValueError(
             f"Images must be integers or floats from 0 to 255. Received: dtype {images.dtype}"

@@ -1,0 +1,1 @@
+"""Surgery: a model or its weights in, another model out."""

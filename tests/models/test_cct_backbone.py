@@ -1,0 +1,135 @@
+import keras
+import numpy as np
+import pytest
+
+from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models import CCTBackbone
+from tests.checks import check_config, random_tokens, to_numpy
+
+SMALL = {
+    "image_shape": (16, 12, 3),
+    "hidden_dim": 24,
+    "num_layers": 3,
+    "num_heads": 4,
+    "mlp_dim": 32,
+    "tokenizer_filters": 8,
+}
+
+
+def test_config_holds_the_arguments():
+    check_config(CCTBackbone(**SMALL, num_conv_blocks=1, head_dim=[5, 7], name="small"))
+
+
+def test_blocks_follow_the_lists():
+    config = {**SMALL, "num_heads": [3, 5], "head_dim": [None, 7]}
+    backbone = CCTBackbone(**config, num_conv_blocks=1)
+    kinds = [type(block) for block in backbone.blocks]
+    assert kinds == [ConvBlock, TransformerBlock, TransformerBlock]
+    model = backbone.intermediates(["block_1/head_outputs", "block_2/head_outputs"])
+    shapes = {k: tuple(v.shape) for k, v in model(random_tokens(2, 16, 12, 3)).items()}
+    assert shapes == {
+        "block_1/head_outputs": (2, 48, 3, 8),
+        "block_2/head_outputs": (2, 48, 5, 7),
+    }
+
+
+def test_intermediates_are_those_of_the_forward_pass():
+    backbone = CCTBackbone(**SMALL)
+    images = random_tokens(2, 16, 12, 3)
+    names = ["embedding", "block_0/output", "block_1/output", "block_1/head_outputs"]
+    values = backbone.intermediates([*names, "block_1/attention_scores", "output"])(images)
+    np.testing.assert_allclose(to_numpy(values["output"]), to_numpy(backbone(images)), atol=1e-5)
+    block = backbone.blocks[1]
+    again, heads, scores = block(
+        values["block_0/output"], return_head_outputs=True, return_attention_scores=True
+    )
+    for name, value in (("output", again), ("head_outputs", heads), ("attention_scores", scores)):
+        np.testing.assert_allclose(to_numpy(values[f"block_1/{name}"]), to_numpy(value), atol=1e-5)
+
+
+def test_head_masks_act_in_their_block_only():
+    backbone = CCTBackbone(**SMALL)
+    images = random_tokens(2, 16, 12, 3)
+    names = ["block_0/output", "block_1/head_outputs", "output"]
+    plain = backbone.intermediates(names)(images)
+    masked = backbone.intermediates(names, head_masks={1: [1, 0, 1, 1]})(images)
+    np.testing.assert_allclose(
+        to_numpy(masked["block_0/output"]), to_numpy(plain["block_0/output"]), atol=1e-6
+    )
+    assert not to_numpy(masked["block_1/head_outputs"])[:, :, 1].any()
+    assert np.abs(to_numpy(masked["output"]) - to_numpy(plain["output"])).max() > 1e-3
+
+
+def test_functional_graph_accepts_dtype_policies():
+    backbone = CCTBackbone(**SMALL, dtype="mixed_bfloat16")
+    output = backbone(random_tokens(2, 16, 12, 3))
+    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+    assert {w.dtype for w in backbone.trainable_weights} == {"float32"}
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="jax has no float16 convolutions on CPUs"
+)
+def test_mixed_float16_agrees_with_float32():
+    backbone = CCTBackbone(**SMALL)
+    half = CCTBackbone(**SMALL, dtype="mixed_float16")
+    half.set_weights(backbone.get_weights())
+    images = random_tokens(2, 16, 12, 3)
+    np.testing.assert_allclose(to_numpy(half(images)), to_numpy(backbone(images)), atol=0.02)
+
+
+def test_lora_adapts_the_fused_projections():
+    backbone = CCTBackbone(**SMALL)
+    images = random_tokens(2, 16, 12, 3)
+    before = to_numpy(backbone(images))
+    backbone.enable_lora(2)
+    assert len(backbone.trainable_weights) == 2 * 3  # Two factors in each of three blocks.
+    np.testing.assert_allclose(to_numpy(backbone(images)), before, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_int8_quantisation_stays_near():
+    backbone = CCTBackbone(**SMALL)
+    images = random_tokens(2, 16, 12, 3)
+    before = to_numpy(backbone(images))
+    backbone.quantize("int8")
+    after = to_numpy(backbone(images))
+    assert 0 < np.abs(after - before).max() < 0.2 * np.abs(before).max()
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_int8_preset_round_trip(tmp_path):
+    backbone = CCTBackbone(**SMALL)
+    backbone.quantize("int8")
+    backbone.save_to_preset(tmp_path)
+    images = random_tokens(2, 16, 12, 3)
+    loaded = CCTBackbone.from_preset(tmp_path)
+    assert loaded.blocks[0].attention.qkv.quantization_mode == "int8"
+    np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(backbone(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"image_shape": (32, 32)}, r"image_shape=\(32, 32\)"),
+        ({"num_conv_blocks": 4}, "num_conv_blocks=4"),
+        ({"num_layers": 0}, "num_layers=0"),
+        ({"num_heads": 5}, r"num_heads=5 \(transformer block 0\), hidden_dim=24"),
+        ({"num_heads": [4, 4]}, r"one entry per transformer block \(3 here\)"),
+        ({"num_heads": [4, 4, 0]}, "num_heads=0"),
+        ({"head_dim": [4]}, r"head_dim=\[4\]"),
+        ({"position_embedding": "rotary"}, "kind='rotary'"),
+    ],
+)
+def test_bad_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        CCTBackbone(**{**SMALL, **changes})
+
+
+def test_unknown_intermediates():
+    backbone = CCTBackbone(**SMALL, num_conv_blocks=1)
+    with pytest.raises(ValueError, match="block_0/head_outputs"):
+        backbone.intermediates(["block_0/head_outputs"])
+    with pytest.raises(ValueError, match="Received: block 0"):
+        backbone.intermediates(["output"], head_masks={0: [1, 1, 1, 1]})

@@ -1,0 +1,247 @@
+import subprocess
+import sys
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+import lsmha_keras as lsmha
+from tests.checks import check_all_weights_train, check_config, random_images
+
+# (name, parameters, classes), the table of the reference implementation.
+REFERENCE_PARAMETERS = [
+    ("cct_2_3x2", 283_723, 10),
+    ("cct_4_3x2", 482_123, 10),
+    ("cct_6_3x1", 3_233_803, 10),
+    ("cct_6_3x2", 3_326_923, 10),
+    ("cct_7_3x1", 3_760_139, 10),
+    ("cct_7_3x1", 3_783_269, 100),
+    ("cct_7_3x2", 3_853_259, 10),
+    ("cct_7_7x2", 4_573_735, 102),
+    ("cct_14_7x2", 22_367_273, 1000),
+]
+
+
+def small_classifier(num_classes=5, **kwargs):
+    return lsmha.CCTImageClassifier.from_preset(
+        "cct_2_3x2_h4_c1",
+        num_classes=num_classes,
+        image_shape=(16, 16, 3),
+        hidden_dim=16,
+        mlp_dim=16,
+        tokenizer_filters=8,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("name, parameters, num_classes", REFERENCE_PARAMETERS)
+def test_parameter_counts(name, parameters, num_classes):
+    model = lsmha.CCTImageClassifier.from_preset(name, num_classes=num_classes)
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == parameters
+
+
+def test_config_holds_the_arguments():
+    check_config(small_classifier(class_names=list("abcde"), dropout=0.1, name="small").backbone)
+    model = small_classifier(class_names=list("abcde"), dropout=0.1)
+    clone = type(model).from_config(model.get_config())
+    assert clone.get_config() == model.get_config()
+    assert clone.class_names == list("abcde") and clone.preprocessor is not None
+
+
+def test_every_weight_trains():
+    model = small_classifier()
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-2),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    check_all_weights_train(model, random_images(32, 16, 16, 3), np.arange(32) % 5)
+
+
+def test_fit_learns_sorted_arrays():
+    """Arrays are shuffled: labels in blocks would otherwise make every batch one class."""
+    keras.utils.set_random_seed(0)
+    labels = np.repeat(np.arange(4), 32)
+    images = (random_images(128, 16, 16, 3) // 4 + 48 * labels[:, None, None, None]).astype("uint8")
+    model = small_classifier(num_classes=4)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(5e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(images, labels, epochs=8, verbose=0, validation_data=(images, labels))
+    assert history.history["val_accuracy"][-1] > 0.9
+
+
+class Images(keras.utils.PyDataset):
+    def __init__(self, images, labels, **kwargs):
+        super().__init__(**kwargs)
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images) // 8
+
+    def __getitem__(self, i):
+        return self.images[8 * i : 8 * i + 8], self.labels[8 * i : 8 * i + 8]
+
+
+def test_all_kinds_of_input_agree():
+    images, labels = random_images(24, 20, 16, 3), np.arange(24) % 5
+    model = small_classifier()
+    expected = np.asarray(
+        keras.ops.convert_to_numpy(model(model.preprocessor(images), training=False))
+    )
+    inputs = {"array": images, "list": list(images), "dataset": Images(images, labels)}
+    try:
+        import tensorflow as tf
+    except ImportError:
+        tf = None
+    if tf is not None:
+        inputs["tf.data"] = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    for kind, x in inputs.items():
+        np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5, err_msg=kind)
+    losses = [model.evaluate(images, labels, verbose=0)]
+    datasets = [x for kind, x in inputs.items() if kind not in ("array", "list")]
+    losses += [model.evaluate(x, verbose=0) for x in datasets]
+    for loss in losses[1:]:
+        np.testing.assert_allclose(loss, losses[0], atol=1e-5)
+
+
+def test_fit_accepts_datasets_and_validation():
+    images, labels = random_images(24, 16, 16, 3), np.arange(24) % 5
+    model = small_classifier()
+    data = Images(images, labels)
+    history = model.fit(data, validation_data=Images(images, labels), verbose=0)
+    assert "val_loss" in history.history
+    history = model.fit(images, labels, validation_split=0.25, class_weight={0: 2.0}, verbose=0)
+    assert "val_loss" in history.history
+
+
+def test_same_weights_give_same_logits_after_saving(tmp_path):
+    model = small_classifier(class_names=list("abcde"))
+    images = random_images(4, 16, 16, 3)
+    expected = model.predict(images, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-5)
+    assert loaded.class_names == list("abcde")
+
+
+LOAD_ELSEWHERE = """
+import sys, numpy as np, keras
+import lsmha_keras
+directory = sys.argv[1]
+images = np.load(directory + "/images.npy")
+expected = np.load(directory + "/expected.npy")
+model = keras.saving.load_model(directory + "/model.keras")
+np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-5)
+import keras_hub
+model = keras_hub.models.ImageClassifier.from_preset(directory + "/preset")
+np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-5)
+assert type(model) is lsmha_keras.CCTImageClassifier
+"""
+
+
+@pytest.mark.parametrize("first", ["lsmha_keras", "keras_hub"])
+def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
+    model = small_classifier()
+    images = random_images(4, 16, 16, 3)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "expected.npy", model.predict(images, verbose=0))
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    script = f"import {first}\n" + LOAD_ELSEWHERE
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_quantised_model_predicts_and_comes_back_from_its_preset(tmp_path):
+    model = small_classifier()
+    images = random_images(16, 16, 16, 3)
+    expected = model.predict(images, verbose=0)
+    model.quantize("int8")
+    quantised = model.predict(images, verbose=0)
+    assert 0 < np.abs(quantised - expected).max() < 0.3 * np.abs(expected).max()
+    model.save_to_preset(tmp_path)
+    loaded = lsmha.CCTImageClassifier.from_preset(tmp_path)
+    assert loaded.backbone.blocks[1].attention.qkv.quantization_mode == "int8"
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), quantised, atol=1e-5)
+
+
+def test_lora_trains():
+    model = small_classifier()
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    model.backbone.enable_lora(2)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-2),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    check_all_weights_train(model, images, labels)
+
+
+def test_intermediates_give_logits():
+    model = small_classifier()
+    images = random_images(4, 16, 16, 3)
+    values = model.intermediates(["block_1/head_outputs", "logits"])(model.preprocessor(images))
+    assert tuple(values["block_1/head_outputs"].shape) == (4, 16, 4, 4)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(values["logits"]), model.predict(images, verbose=0), atol=1e-5
+    )
+
+
+def test_saved_presets_hold_no_optimizer(tmp_path):
+    import h5py
+
+    model = small_classifier()
+    model.fit(random_images(8, 16, 16, 3), np.arange(8) % 5, verbose=0)
+    model.save_to_preset(tmp_path)
+    for name in ("model.weights.h5", "task.weights.h5"):
+        with h5py.File(tmp_path / name) as file:
+            assert "optimizer" not in file
+    assert model.optimizer is not None
+    keras_hub.models.ImageClassifier.from_preset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((4, 16, 16, 1), "uint8"), "with 3 channels"),
+        (np.zeros((16, 3), "uint8"), "must have shape"),
+        (np.full((4, 16, 16, 3), 300.0), "from 300.0 to 300.0"),
+        (np.full((4, 16, 16, 3), -1.0), "from -1.0 to -1.0"),
+        (np.full((4, 16, 16, 3), np.nan), "from nan to nan"),
+        (np.full((4, 16, 16, 3), "cat"), "dtype <U3"),
+        (np.zeros((0, 16, 16, 3), "uint8"), "at least 1"),
+    ],
+)
+def test_bad_images(images, message):
+    with pytest.raises(ValueError, match=message):
+        small_classifier().predict(images, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (np.array([0, 5]), "labels from 0 to 5"),
+        (np.array([-1, 1]), "labels from -1 to 1"),
+        (np.eye(2, 4, dtype="float32"), r"shape \(2, 4\)"),
+    ],
+)
+def test_bad_labels(labels, message):
+    with pytest.raises(ValueError, match=message):
+        small_classifier().fit(random_images(2, 16, 16, 3), labels, verbose=0)
+
+
+def test_bad_arguments():
+    backbone = small_classifier().backbone
+    with pytest.raises(ValueError, match="num_classes=0"):
+        lsmha.CCTImageClassifier(backbone, num_classes=0)
+    with pytest.raises(ValueError, match="num_classes=3, 2 names"):
+        lsmha.CCTImageClassifier(backbone, num_classes=3, class_names=["a", "b"])
+    with pytest.raises(ValueError, match="same length"):
+        small_classifier().fit(random_images(8, 16, 16, 3), np.arange(7), verbose=0)
+    with pytest.raises(ValueError, match="validation_split"):
+        small_classifier().fit(random_images(8, 16, 16, 3), np.arange(8) % 5, validation_split=2)
+    with pytest.raises(ValueError, match="brings `y`"):
+        data = Images(random_images(8, 16, 16, 3), np.arange(8))
+        small_classifier().fit(data, np.arange(8), verbose=0)

@@ -1,0 +1,75 @@
+import keras
+import numpy as np
+import pytest
+
+import lsmha_keras as lsmha
+from lsmha_keras.models.cct_image_converter import CIFAR100_MEAN, CIFAR100_STD
+from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+from tests.checks import random_images, to_numpy
+
+
+def test_normalises_by_mean_and_deviation():
+    images = random_images(2, 8, 8, 3)
+    converter = lsmha.CCTImageConverter.for_images((8, 8, 3))
+    expected = (images / 255 - np.array(CIFAR100_MEAN)) / np.array(CIFAR100_STD)
+    np.testing.assert_allclose(to_numpy(converter(images)), expected, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(converter(images[0])), expected[0], atol=1e-5)
+
+
+def test_other_channels_use_the_averages():
+    images = random_images(2, 8, 8, 1)
+    converter = lsmha.CCTImageConverter.for_images((8, 8, 1))
+    expected = (images / 255 - np.mean(CIFAR100_MEAN)) / np.mean(CIFAR100_STD)
+    np.testing.assert_allclose(to_numpy(converter(images)), expected, atol=1e-5)
+
+
+def test_resizes_like_keras():
+    images = random_images(2, 20, 12, 3)
+    converter = lsmha.CCTImageConverter.for_images((8, 8, 3), mean=(0, 0, 0), std=(1, 1, 1))
+    expected = keras.layers.Resizing(8, 8, crop_to_aspect_ratio=True)(images.astype("float32"))
+    np.testing.assert_allclose(to_numpy(converter(images)), to_numpy(expected) / 255, atol=5e-3)
+
+
+def test_preprocessor_passes_labels_on():
+    converter = lsmha.CCTImageConverter.for_images((8, 8, 3))
+    preprocessor = lsmha.CCTImageClassifierPreprocessor(converter)
+    images, labels, weights = random_images(2, 8, 8, 3), np.array([1, 2]), np.array([0.5, 1.0])
+    x, y, w = preprocessor(images, labels, weights)
+    np.testing.assert_allclose(to_numpy(x), to_numpy(converter(images)), atol=1e-6)
+    assert to_numpy(y).tolist() == [1, 2] and to_numpy(w).tolist() == [0.5, 1.0]
+    clone = lsmha.CCTImageClassifierPreprocessor.from_config(
+        keras.saving.serialize_keras_object(preprocessor)["config"]
+    )
+    np.testing.assert_allclose(to_numpy(clone(images)), to_numpy(x), atol=1e-6)
+
+
+def test_shuffling_keeps_rows_together_and_follows_the_seed():
+    images = np.arange(10, dtype="uint8")[:, None]
+    orders = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        batches = PreprocessedBatches(
+            lambda x, y, w: (x, y), images, np.arange(10), batch_size=4, shuffle=True
+        )
+        epoch = []
+        for _ in range(2):
+            rows = [batches[i] for i in range(batches.num_batches)]
+            x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+            assert (x[:, 0] == y).all() and sorted(y) == list(range(10))
+            epoch.append(y.tolist())
+            batches.on_epoch_end()
+        assert epoch[0] != epoch[1]
+        orders.append(epoch)
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (2, 8, 8, 4), (1, 2, 8, 8, 3)])
+def test_bad_shapes(shape):
+    with pytest.raises(ValueError, match=r"Received: images of shape"):
+        lsmha.CCTImageConverter.for_images((8, 8, 3))(np.zeros(shape, "uint8"))
+
+
+def test_converter_config():
+    converter = lsmha.CCTImageConverter.for_images((8, 8, 3))
+    clone = lsmha.CCTImageConverter.from_config(converter.get_config())
+    assert clone.get_config() == converter.get_config()

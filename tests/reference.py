@@ -1,0 +1,58 @@
+"""Independent implementations that tests compare with."""
+
+import importlib.machinery
+import sys
+import types
+
+import numpy as np
+import pytest
+from keras import ops
+
+
+def attention(x, layer, head_mask=None, padding_mask=None):
+    """Multi-head attention in float64 NumPy, one head at a time, from the layer's weights.
+
+    Returns:
+        Output (batch, tokens, C), heads (batch, tokens, heads, head_dim), weights (batch, heads,
+        tokens, tokens).
+    """
+    qkv = _dense(np.asarray(x, "float64"), layer.qkv)
+    inner = qkv.shape[-1] // 3
+    head_dim = inner // layer.num_heads
+    outputs, scores = [], []
+    for h in range(layer.num_heads):
+        q, k, v = (
+            qkv[..., part * inner + h * head_dim : part * inner + (h + 1) * head_dim]
+            for part in range(3)
+        )
+        logits = q @ k.transpose(0, 2, 1) / np.sqrt(head_dim)
+        if padding_mask is not None:
+            logits = np.where(np.asarray(padding_mask)[:, None, :], logits, -np.inf)
+        a = np.exp(logits - logits.max(-1, keepdims=True))
+        a /= a.sum(-1, keepdims=True)
+        mask = 1.0
+        if head_mask is not None:
+            mask = np.asarray(head_mask)[..., h].reshape(-1, 1, 1)
+        outputs.append(a @ v * mask)
+        scores.append(a)
+    heads = np.stack(outputs, 2)
+    output = _dense(heads.reshape(*qkv.shape[:2], inner), layer.projection)
+    return output, heads, np.stack(scores, 1)
+
+
+def _dense(x, layer):
+    y = x @ ops.convert_to_numpy(layer.kernel)
+    return y + ops.convert_to_numpy(layer.bias) if layer.use_bias else y
+
+
+def vit_pytorch_cct():
+    """Imports the peer `vit_pytorch.cct`; skips the test where it or PyTorch is missing."""
+    pytest.importorskip("torch", reason="parity needs PyTorch")
+    if "torchvision" not in sys.modules:
+        # `vit_pytorch/__init__.py` imports models that need torchvision; the CCT does not.
+        stub = types.ModuleType("torchvision")
+        stub.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
+        stub.__getattr__ = lambda name: types.ModuleType(name)
+        sys.modules["torchvision"] = stub
+        sys.modules["torchvision.transforms"] = types.ModuleType("torchvision.transforms")
+    return pytest.importorskip("vit_pytorch.cct", reason="parity needs vit-pytorch and einops")

@@ -1,0 +1,196 @@
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lsmha_keras as lsmha
+from lsmha_keras import presets
+from lsmha_keras.layers.position_embedding import resize_position_embedding
+from tests.checks import random_images
+from tests.models.test_cct_image_classifier import small_classifier
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved preset: model, directory, images and their logits."""
+    directory = tmp_path_factory.mktemp("preset")
+    model = small_classifier(class_names=list("abcde"))
+    model.save_to_preset(directory)
+    images = random_images(4, 16, 16, 3)
+    return model, directory, images, model.predict(images, verbose=0)
+
+
+def copy(directory, target):
+    for path in directory.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_round_trip(saved):
+    _, directory, images, expected = saved
+    loaded = lsmha.CCTImageClassifier.from_preset(directory)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
+    assert loaded.class_names == list("abcde")
+
+
+def test_architectures_read_their_names():
+    assert presets.parse_architecture("cct_7_3x1_sine_h25x10_c3") == {
+        "image_shape": (32, 32, 3),
+        "num_layers": 7,
+        "hidden_dim": 256,
+        "num_heads": 25,
+        "head_dim": 10,
+        "mlp_dim": 512,
+        "tokenizer_kernel_size": 3,
+        "tokenizer_layers": 1,
+        "num_conv_blocks": 3,
+        "position_embedding": "sine",
+    }
+    assert presets.parse_architecture("cct_14_7x2")["image_shape"] == (224, 224, 3)
+    for name in ("cct_5_3x1", "cct_7", "vit_7_3x1", "cct_7_3x1_cifar100", "cct_7_3x1_hx3"):
+        assert presets.parse_architecture(name) is None
+
+
+def test_list_has_architectures_that_build():
+    names = [preset.name for preset in lsmha.list_presets()]
+    assert {"cct_2_3x2_h16", "cct_7_3x1_h25x10", "cct_14_7x2"} <= set(names)
+    assert all(str(preset) for preset in lsmha.list_presets())
+    backbone = lsmha.CCTBackbone.from_preset("cct_2_3x2_h25x5")
+    assert backbone.num_heads == 25 and backbone.head_dim == 5
+
+
+@pytest.mark.parametrize(
+    "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
+)
+def test_shipped_presets_give_their_golden_logits(info):
+    golden = np.load(info.path / "golden.npz")
+    model = lsmha.CCTImageClassifier.from_preset(info.name)
+    logits = model.predict(golden["images"], verbose=0)
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=1e-4)
+    assert sum(path.stat().st_size for path in info.path.glob("*.weights.h5")) < 8 * 2**20
+    listed = {line[66:] for line in (info.path / presets.CHECKSUMS).read_text().splitlines()}
+    assert listed == {path.name for path in info.path.iterdir()} - {presets.CHECKSUMS}
+    assert info.parameters == model.count_params()
+
+
+def test_new_head_keeps_the_backbone(saved):
+    model, directory, images, _ = saved
+    loaded = lsmha.CCTImageClassifier.from_preset(directory, num_classes=3)
+    assert loaded.predict(images, verbose=0).shape == (4, 3) and loaded.class_names is None
+    for old, new in zip(model.backbone.weights, loaded.backbone.weights, strict=True):
+        if "seed" not in old.path:
+            np.testing.assert_array_equal(np.asarray(old.numpy()), np.asarray(new.numpy()))
+
+
+def test_image_shape_resizes_the_position_embedding(saved):
+    model, directory, _, _ = saved
+    loaded = lsmha.CCTImageClassifier.from_preset(directory, image_shape=(24, 20, 3))
+    layer = loaded.backbone.position_embedding_layer
+    old = model.backbone.position_embedding_layer.embedding
+    expected = resize_position_embedding(np.asarray(old.numpy()), (4, 4), layer.grid_shape)
+    np.testing.assert_allclose(np.asarray(layer.embedding.numpy()), expected, atol=1e-6)
+    assert layer.grid_shape == (6, 5)
+    assert loaded.predict(random_images(2, 31, 33, 3), verbose=0).shape == (2, 5)
+
+
+def test_load_weights_false_gives_other_weights(saved):
+    _, directory, images, expected = saved
+    loaded = lsmha.CCTImageClassifier.from_preset(directory, load_weights=False)
+    assert np.abs(loaded.predict(images, verbose=0) - expected).max() > 1e-3
+
+
+def test_checksums_are_sha256sum_format(saved):
+    _, directory, _, _ = saved
+    lines = (directory / "checksums.sha256").read_text().splitlines()
+    listed = dict(reversed(line.split("  ")) for line in lines)
+    assert set(listed) == {p.name for p in directory.iterdir()} - {"checksums.sha256"}
+    for name, checksum in listed.items():
+        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == checksum
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "task.weights.h5", "config.json"])
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
+def test_damaged_files_are_refused_by_name(saved, tmp_path, name, damage):
+    copy(saved[1], tmp_path)
+    file = tmp_path / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(content[:-7])
+    else:
+        file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.raises(ValueError, match=name):
+        lsmha.CCTImageClassifier.from_preset(tmp_path)
+
+
+def test_generic_loader_refuses_damaged_weights_too(saved, tmp_path):
+    import keras_hub
+
+    copy(saved[1], tmp_path)
+    file = tmp_path / "model.weights.h5"
+    file.write_bytes(file.read_bytes()[:-7] + b"1234567")
+    with pytest.raises(ValueError, match=r"model\.weights\.h5"):
+        keras_hub.models.ImageClassifier.from_preset(str(tmp_path))
+
+
+def test_damaged_list_and_missing_config(saved, tmp_path):
+    copy(saved[1], tmp_path)
+    (tmp_path / "checksums.sha256").write_text("nonsense\n")
+    with pytest.raises(ValueError, match="the line 'nonsense'"):
+        lsmha.CCTImageClassifier.from_preset(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"no `config\.json`"):
+        lsmha.CCTImageClassifier.from_preset(tmp_path)
+
+
+def test_unknown_names_get_suggestions():
+    with pytest.raises(ValueError, match=r"nearest: cct_7_3x1.*Received: preset='cct_7_3x1_h12y'"):
+        lsmha.CCTImageClassifier.from_preset("cct_7_3x1_h12y")
+    with pytest.raises(ValueError, match="give `num_classes`"):
+        lsmha.CCTImageClassifier.from_preset("cct_2_3x2")
+
+
+def test_hub_handles_become_directories(saved, monkeypatch):
+    _, directory, images, expected = saved
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    kagglehub = pytest.importorskip("kagglehub")
+    asked = []
+    fetch = lambda handle: asked.append(handle) or str(directory)  # noqa: E731
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    monkeypatch.setattr(kagglehub, "model_download", fetch)
+    for handle in ("hf://someone/cct", "kaggle://someone/cct/keras/small"):
+        loaded = lsmha.CCTImageClassifier.from_preset(handle)
+        np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
+    assert asked == ["someone/cct", "someone/cct/keras/small"]
+
+
+def test_offline_hub_fails_at_once(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    script = "from lsmha_keras import presets; presets.resolve_preset('hf://someone/cct')"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=str(presets.pathlib.Path(presets.__file__).parents[1]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode and "could not be fetched" in result.stderr
+    assert "Received: 'hf://someone/cct'" in result.stderr
+
+
+def test_list_reads_results(saved, tmp_path, monkeypatch):
+    preset = tmp_path / "presets" / "cct_small_data"
+    preset.mkdir(parents=True)
+    copy(saved[1], preset)
+    results = {"parameters": 1234, "dataset": "data", "accuracy": 0.4321}
+    (preset / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(presets, "zoo_dir", lambda: tmp_path)
+    info = lsmha.list_presets()[0]
+    assert str(info) == "cct_small_data (1,234 parameters, 43.21 % on data)"
+    assert lsmha.CCTImageClassifier.from_preset("cct_small_data").num_classes == 5
