@@ -1,0 +1,1 @@
+"""Augmentation as Keras layers, one a file."""

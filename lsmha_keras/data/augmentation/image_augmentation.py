@@ -1,0 +1,147 @@
+"""Base class of the augmentation layers."""
+
+import sys
+
+import keras
+import numpy as np
+
+
+class ImageAugmentation(keras.layers.Layer):
+    """A random change of a batch of images, and of their labels where these are mixed.
+
+    Subclasses implement `augment(images, labels, rng)` in NumPy. All randomness comes from `rng`,
+    so what is done depends on the generator alone, never on the backend or on the order in which
+    threads run; and at the sizes of image batches NumPy's copies beat the same work as a graph of
+    TensorFlow operations (a 32x32 pad-crop by 10 times).
+
+    Layers work on values in 0 .. 255 and keep the type. They belong in the input pipeline: in a
+    `tf.data` map after `batch`, under any backend, or called on arrays. `AugmentationPolicy` gives
+    them a generator for each epoch and batch; a layer used alone draws from its own `seed` in the
+    order of its calls, so a parallel map must not be expected to repeat itself.
+
+    Args:
+        seed: int, or None for a different one each time.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        images: `(batch, height, width, channels)`, or a dictionary with that under "images" and
+            one-hot labels under "labels".
+        training: bool; False returns the input. Default: True.
+
+    Returns:
+        What was given, augmented.
+    """
+
+    mixes_labels = False
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self._generator = np.random.default_rng(seed)
+        self.built = True
+
+    def augment(self, images, labels, rng):
+        """Augments a batch, without changing the arrays that are given.
+
+        Args:
+            images: `(batch, height, width, channels)` NumPy array.
+            labels: `(batch, classes)` float32 if `mixes_labels`, else anything, None included.
+            rng: `numpy.random.Generator`, the only source of randomness.
+
+        Returns:
+            The images, of the same shape and type, and the labels.
+        """
+        raise NotImplementedError
+
+    # Not `call`: Keras would first convert the input to the backend's tensors, which fails inside
+    # a `tf.data` map under jax and torch.
+    def __call__(self, images, training=True):
+        batch = images if isinstance(images, dict) else {"images": images}
+        if self.mixes_labels and "labels" not in batch:
+            raise ValueError(
+                f"`{type(self).__name__}` mixes labels, so it takes a dictionary with the keys "
+                f"'images' and 'labels' (one-hot). Received: {type(images).__name__}"
+            )
+        if isinstance(batch["images"], keras.KerasTensor):
+            raise ValueError(
+                f"`{type(self).__name__}` belongs in the input pipeline (`dataset.map`, "
+                "`AugmentationPolicy`), not inside a model. Received: a symbolic KerasTensor"
+            )
+        if not training:
+            return images
+        augment = self._in_graph if _is_in_graph(batch["images"]) else self._eagerly
+        augmented, labels = augment(batch["images"], batch.get("labels"))
+        if not isinstance(images, dict):
+            return augmented
+        return {**batch, "images": augmented, **({"labels": labels} if "labels" in batch else {})}
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
+
+    def _eagerly(self, images, labels):
+        images = keras.ops.convert_to_numpy(images)
+        _check_images(images)
+        if labels is not None:
+            labels = keras.ops.convert_to_numpy(labels)
+        images, labels = self.augment(images, labels, self._generator)
+        if labels is not None:
+            labels = keras.ops.convert_to_tensor(labels)
+        return keras.ops.convert_to_tensor(images), labels
+
+    def _in_graph(self, images, labels):
+        import tensorflow as tf
+
+        if images.shape.rank != 4:
+            raise ValueError(
+                "`images` must be a batch of shape (batch, height, width, channels): call "
+                f"`dataset.batch` before `dataset.map`. Received: shape={images.shape}"
+            )
+        given = [images] if labels is None else [images, labels]
+        outputs = tf.numpy_function(
+            lambda images, labels=None: [
+                array
+                for array in self.augment(images, labels, self._generator)
+                if array is not None
+            ],
+            given,
+            [tensor.dtype for tensor in given],
+        )
+        for output, tensor in zip(outputs, given, strict=True):
+            output.set_shape(tensor.shape)
+        return outputs[0], outputs[1] if labels is not None else None
+
+
+def check_fraction(**fractions):
+    """Raises ValueError for a value outside 0 .. 1.
+
+    Args:
+        **fractions: the values under the names that the message gives them.
+
+    Raises:
+        ValueError: if one is no number in 0 .. 1.
+    """
+    for name, value in fractions.items():
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"`{name}` must lie in 0 .. 1. Received: {name}={value!r}")
+
+
+def _is_in_graph(array):
+    # Without an import: who holds a TensorFlow tensor has imported TensorFlow.
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and tf.is_tensor(array) and tf.is_symbolic_tensor(array)
+
+
+def _check_images(images):
+    if images.ndim != 4:
+        raise ValueError(
+            "`images` must have shape (batch, height, width, channels). "
+            f"Received: shape={images.shape}"
+        )
+    if images.size and (images.min() < 0 or images.max() > 255):
+        raise ValueError(
+            "`images` must have values in 0 .. 255. "
+            f"Received: values from {images.min()} to {images.max()}"
+        )

@@ -1,0 +1,87 @@
+"""MixUp."""
+
+import keras
+import numpy as np
+
+from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class MixUp(ImageAugmentation):
+    """Blends each image, and its label, with another one of the batch.
+
+    `image = w * image + (1 - w) * other`, and the labels alike, with a weight
+    `w ~ Beta(alpha, alpha)` of its own for each image. Whole-number image types are rounded.
+
+    Args:
+        alpha: positive float.
+        seed: see `ImageAugmentation`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        images: dictionary with "images" and one-hot "labels".
+
+    Raises:
+        ValueError: if `alpha` is not positive, or from a call without labels.
+
+    Example:
+        >>> import numpy as np
+        >>> images, labels = np.zeros((4, 8, 8, 3), "uint8"), np.eye(4, dtype="float32")
+        >>> batch = {"images": images, "labels": labels}
+        >>> tuple(MixUp(0.8, seed=0)(batch)["labels"].shape)
+        (4, 4)
+
+    References:
+        - [mixup: Beyond Empirical Risk Minimization](https://arxiv.org/abs/1710.09412)
+    """
+
+    mixes_labels = True
+
+    def __init__(self, alpha=0.8, seed=None, **kwargs):
+        check_alpha(alpha)
+        super().__init__(seed=seed, **kwargs)
+        self.alpha = alpha
+
+    def augment(self, images, labels, rng):
+        partners = rng.permutation(len(images))
+        weights = rng.beta(self.alpha, self.alpha, len(images)).astype("float32")
+        flat = images.reshape(len(images), -1).astype("float32")
+        mixed = blend(flat, weights, partners)
+        if not np.issubdtype(images.dtype, np.floating):
+            mixed += 0.5  # rounds, as the cast below cuts off
+        mixed = mixed.astype(images.dtype).reshape(images.shape)
+        return mixed, blend(labels, weights, partners)
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha}
+
+
+def blend(rows, weights, partners):
+    """Returns `weights * rows + (1 - weights) * rows[partners]`.
+
+    Args:
+        rows: `(batch, values)` float.
+        weights: `(batch,)` float32.
+        partners: `(batch,)` integers.
+
+    Returns:
+        Float array of the shape of `rows`.
+    """
+    mixed = rows[partners]
+    # In place, as large temporary arrays cost more than the sums.
+    mixed *= (1 - weights)[:, None]
+    mixed += rows * weights[:, None]
+    return mixed
+
+
+def check_alpha(alpha):
+    """Raises ValueError unless `alpha` is a positive number.
+
+    Args:
+        alpha: parameter of the Beta distribution.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if not isinstance(alpha, (int, float)) or not alpha > 0:
+        raise ValueError(f"`alpha` must be a positive number. Received: alpha={alpha!r}")

@@ -1,0 +1,150 @@
+"""Datasets of TensorFlow Datasets (TFDS)."""
+
+import socket
+import urllib.parse
+import urllib.request
+
+import numpy as np
+
+from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.image_dataset import ImageDataset, parse_image_size, resize_image
+from lsmha_keras.data.suggest import nearest
+
+
+class RandomAccessDataset(ImageDataset):
+    """Images that TFDS reads from `array_record` files when they are asked for.
+
+    Args:
+        source: TFDS data source with the features "image" and "label".
+        labels: `(images,)` integers.
+        class_names: list of str.
+        stored_shape: see `ImageDataset`.
+        image_size: see `ImageDataset`.
+        name: str used in error messages.
+    """
+
+    def __init__(self, source, labels, class_names, stored_shape, image_size, name):
+        super().__init__(labels, class_names, stored_shape, image_size, name)
+        self._source = source
+
+    def _read(self, rows):
+        # Plain ints: the reader behind TFDS knows no others.
+        return [example["image"] for example in self._source.__getitems__(rows.tolist())]
+
+
+def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
+    """Opens an image classification dataset of TFDS, downloading it if it is not prepared.
+
+    A dataset that is downloaded now is stored for random access and read from disk as needed, also
+    without TensorFlow. One that lies there in another format is read into memory, as uint8.
+
+    Args:
+        name: any name TFDS knows, such as "mnist" or "oxford_flowers102:2.1.1".
+        base: name of the part, such as "train".
+        data_dir: folder of prepared datasets; None means TFDS's own default.
+        image_size: see `ImageDataset`.
+        built_in: other names to suggest when this one is unknown.
+        hint: str, what else could be put into `data_dir`, for the message when it is missing.
+
+    Returns:
+        An `ImageDataset`.
+
+    Raises:
+        ImportError: if tensorflow-datasets is not installed.
+        ValueError: if the dataset is unknown, cannot be prepared, lacks the part, or does not hold
+            images with one label each.
+    """
+    tfds = _import_tfds(name, built_in)
+    builder = _find_builder(tfds, name, data_dir, built_in)
+    _check_features(tfds, builder, name)
+    _prepare(builder, name, data_dir, hint)
+    splits = list(builder.info.splits)
+    if base not in splits:
+        raise ValueError(
+            f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)} "
+            f"Received: split={base!r}"
+        )
+    features = builder.info.features
+    class_names, shape = features["label"].names, tuple(features["image"].shape)
+    if "array_record" in str(builder.info.file_format.value):
+        # For the labels alone the images stay encoded.
+        undecoded = builder.as_data_source(base, decoders={"image": tfds.decode.SkipDecoding()})
+        labels = np.array([example["label"] for example in undecoded])
+        source = builder.as_data_source(base)
+        return RandomAccessDataset(source, labels, class_names, shape, image_size, name)
+    size = parse_image_size(image_size) or shape[:2]
+    if None in size:
+        # Says what is needed before gigabytes have been read.
+        raise ValueError(
+            f"The images of {name!r} have different sizes, so `image_size` is needed to bring them "
+            "to one. Received: image_size=None"
+        )
+    images, labels = _read_all(builder, base, (*size, shape[2]))
+    return ArrayDataset(images, labels, class_names, name=name)
+
+
+def _import_tfds(name, built_in):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"{name!r} is none of the built-in datasets ({', '.join(built_in)}) found on this "
+            f"machine{nearest(name, built_in)} Others come from TensorFlow Datasets, which is not "
+            "installed. Install it with: pip install tensorflow-datasets importlib_resources"
+        ) from error
+    return tfds
+
+
+def _find_builder(tfds, name, data_dir, built_in):
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        # ValueError: not even the form of a TFDS name, as with "cifar-100".
+        known = [*built_in, *tfds.list_builders(with_community_datasets=False)]
+        raise ValueError(
+            f"Unknown dataset{nearest(name, known)} Expected {', '.join(built_in)}, a folder, an "
+            f".npz file, or a name of TensorFlow Datasets. Received: name={name!r}"
+        ) from error
+
+
+def _check_features(tfds, builder, name):
+    features = builder.info.features
+    image, label = (dict(features.items()).get(key) for key in ("image", "label"))
+    sound = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
+    if not sound or image.dtype != np.uint8:
+        raise ValueError(
+            f"{name!r} must have a uint8 feature 'image' and a class label 'label'. "
+            f"Received: the features {', '.join(features)}"
+        )
+
+
+def _prepare(builder, name, data_dir, hint):
+    if builder.data_path.exists():
+        return
+    try:
+        _resolve_host(builder)
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # of sockets, requests, TFDS's checks, ...: all mean the same
+        reason = (str(error).splitlines() or [""])[0]
+        place = f"{str(data_dir)!r}" if data_dir else "TensorFlow Datasets' folder"
+        raise ValueError(
+            f"{name!r} is not in {place} (see `data_dir` and LSMHA_DATA_DIR{hint}) and cannot be "
+            f"downloaded and prepared now. Received: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _resolve_host(builder):
+    """Fails at once without a network, where TFDS would retry for minutes."""
+    urls = list(builder.url_infos or ())
+    host = urllib.parse.urlparse(urls[0]).hostname if urls else None
+    if host and not urllib.request.getproxies():
+        socket.getaddrinfo(host, None)
+
+
+def _read_all(builder, base, shape):
+    count = builder.info.splits[base].num_examples
+    images, labels = np.empty((count, *shape), dtype="uint8"), np.empty(count, dtype="int32")
+    for row, example in enumerate(builder.as_dataset(split=base).as_numpy_iterator()):
+        images[row] = resize_image(example["image"], shape[:2])
+        labels[row] = example["label"]
+    return images, labels

@@ -1,0 +1,101 @@
+"""TensorFlow Datasets, on a dataset that the test makes."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import lsmha_keras as lsmha
+
+tfds = pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("array_record")
+
+
+class TinyPictures(tfds.core.GeneratorBasedBuilder):
+    """Pictures of growing height, one level each."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["even", "odd"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(10), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            picture = np.full((8 + number, 8, 3), number, "uint8")
+            yield number, {"image": picture, "label": number % 2}
+
+
+class TinyNumbers(tfds.core.GeneratorBasedBuilder):
+    """No pictures at all."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"x": np.int32})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"x": 1}
+
+
+def check(data_dir):
+    dataset = lsmha.open_dataset("tiny_pictures", "train", data_dir, image_size=8)
+    images = dataset.load(range(10))
+    assert images.shape == (10, 8, 8, 3) and dataset.class_names == ["even", "odd"]
+    levels = images[:, 0, 0, 0]
+    assert sorted(levels) == list(range(10)) and (images == levels[:, None, None, None]).all()
+    assert np.array_equal(dataset.labels, levels % 2)
+    part = lsmha.open_dataset("tiny_pictures", "train[30%:]", data_dir, image_size=8)
+    assert np.array_equal(part.load([6, 0]), images[[9, 3]])
+
+
+def test_random_access_after_preparation_here(tmp_path):
+    check(tmp_path)
+    dataset = lsmha.open_dataset("tiny_pictures", "test", tmp_path, image_size=8)
+    assert type(dataset).__name__ == "RandomAccessDataset"
+
+
+def test_prepared_in_the_other_format(tmp_path):
+    pytest.importorskip("tensorflow")
+    builder = tfds.builder("tiny_pictures", data_dir=tmp_path)
+    builder.download_and_prepare(file_format="tfrecord")
+    check(tmp_path)
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="different sizes, so `image_size` is needed"):
+        lsmha.open_dataset("tiny_pictures", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="has the splits train, test.*Received: split='val'"):
+        lsmha.open_dataset("tiny_pictures", "val", tmp_path, image_size=8)
+    with pytest.raises(ValueError, match="feature 'image'.*Received: the features x"):
+        lsmha.open_dataset("tiny_numbers", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'cifar100'"):
+        lsmha.open_dataset("cifar-100", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="'mnist'.*Received: name='mnits'"):
+        lsmha.open_dataset("mnits", data_dir=tmp_path)
+
+
+def test_what_cannot_be_downloaded_says_what_to_provide(tmp_path, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", fail)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(ValueError, match="folder cifar-100-python or the archive.*no network"):
+        lsmha.open_dataset("cifar100", data_dir=tmp_path)
+
+
+def test_without_tfds(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImportError, match="'digits'.*pip install tensorflow-datasets"):
+        lsmha.open_dataset("digit", data_dir=tmp_path)
