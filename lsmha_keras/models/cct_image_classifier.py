@@ -134,9 +134,11 @@ class CCTImageClassifier(keras_hub.models.ImageClassifier):
     ):
         """Configures training; as `keras_hub.models.ImageClassifier.compile`.
 
+        `metrics="auto"` is the accuracy, for integer and for one-hot labels.
         `jit_compile="auto"` leaves XLA out on TensorFlow without a GPU: its convolutions are
-        several times slower on CPUs than TensorFlow's own.
+        slower on CPUs than TensorFlow's own.
         """
+        metrics = ["accuracy"] if metrics == "auto" else metrics
         if jit_compile == "auto" and keras.config.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -179,6 +181,7 @@ class CCTImageClassifier(keras_hub.models.ImageClassifier):
     ):
         """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch."""
         if not _is_array_or_py_dataset(x):
+            kwargs["shuffle"] = False  # Datasets shuffle themselves; Keras would warn.
             return super().fit(
                 x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
             )

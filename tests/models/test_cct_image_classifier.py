@@ -219,6 +219,16 @@ def test_bad_images(images, message):
         small_classifier().predict(images, verbose=0)
 
 
+def test_default_metric_fits_the_labels():
+    images, labels = random_images(10, 16, 16, 3), np.arange(10) % 5
+    model = small_classifier()
+    expected = (model.predict(images, verbose=0).argmax(-1) == labels).mean()
+    assert model.evaluate(images, labels, verbose=0)[1] == pytest.approx(expected)
+    model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    one_hot = np.eye(5, dtype="float32")[labels]
+    assert model.evaluate(images, one_hot, verbose=0)[1] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     "labels, message",
     [

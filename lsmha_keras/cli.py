@@ -1,0 +1,124 @@
+"""The command line: `lsmha presets | train | evaluate | predict | convert`.
+
+Each command is a module of `lsmha_keras.commands`. Nothing here imports a framework before the
+command line is understood, so help, the version and mistyped options answer at once.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+
+import lsmha_keras
+from lsmha_keras.commands import COMMANDS
+from lsmha_keras.commands._backend import BACKENDS, choose_backend
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_EPILOG = """\
+first steps:
+  lsmha train zoo/recipes/cct_2_3x2_h16_c1_digits.toml --output runs/digits
+  lsmha evaluate runs/digits/preset --dataset digits
+  lsmha predict runs/digits/preset photo.png
+  lsmha presets                        what can be loaded by name
+
+A NAME is one that `lsmha presets` lists, a preset directory, hf://USER/REPO or
+kaggle://USER/MODEL/KERAS/VARIATION. `lsmha COMMAND --help` shows a command's options and examples.
+
+environment:
+  KERAS_BACKEND    tensorflow, jax or torch: what --backend sets
+  LSMHA_DATA_DIR   where datasets lie: what --data-dir sets
+  LSMHA_TRACEBACK  1: show a traceback with every error, as --traceback does
+"""
+
+
+def build_parser():
+    """Builds the parser of the whole command line.
+
+    Returns:
+        An `argparse.ArgumentParser`; parsed arguments carry the command's function as `run`.
+
+    Example:
+
+    ```python
+    args = build_parser().parse_args(["presets", "--json"])
+    ```
+    """
+    # The same options are understood before and after the command's name; SUPPRESS keeps the ones
+    # given before from being overwritten by the command's defaults.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = common.add_argument_group("everywhere")
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="Keras backend (default: KERAS_BACKEND, else the first one installed)",
+    )
+    group.add_argument("--traceback", action="store_true", help="show tracebacks of errors")
+
+    parser = argparse.ArgumentParser(
+        prog="lsmha",
+        description="Train, evaluate and use compact convolutional transformers with large-scale "
+        "multi-head attention.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    version = f"lsmha-keras {lsmha_keras.__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands, parents=[common])
+    return parser
+
+
+def main(argv=None):
+    """Runs the command line.
+
+    Args:
+        argv: list of arguments without the program's name. Defaults to `sys.argv[1:]`.
+
+    Returns:
+        The exit status: 0; 1 when part of the work failed (an unreadable image among others);
+        2 for a user's mistake; 130 after Ctrl-C.
+
+    Example:
+
+    ```python
+    status = main(["presets"])
+    ```
+    """
+    args = build_parser().parse_args(argv)
+    show_traceback = getattr(args, "traceback", False) or _is_on("LSMHA_TRACEBACK")
+    try:
+        if args.needs_backend:
+            choose_backend(getattr(args, "backend", None))
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("lsmha: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`lsmha presets | head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, ImportError, OSError) as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"lsmha: error: {_one_line(error)}", file=sys.stderr)
+        return USER_MISTAKE
+
+
+def _is_on(variable):
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no")
+
+
+def _one_line(error):
+    # Keras's messages run over several lines; an error here is one.
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

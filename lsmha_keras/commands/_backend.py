@@ -1,0 +1,107 @@
+"""Chooses the Keras backend before Keras is imported, and imports it without its chatter."""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def choose_backend(asked=None):
+    """Sets `KERAS_BACKEND`, unless Keras is imported already.
+
+    Args:
+        asked: "tensorflow", "jax", "torch" or None: the environment's KERAS_BACKEND, else the one
+            in Keras's own configuration file when it is installed, else the first one installed.
+
+    Raises:
+        ImportError: if the backend, or every backend, is missing.
+        ValueError: if Keras already runs on another backend than the one asked for.
+
+    Example:
+
+    ```python
+    choose_backend("jax")
+    ```
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes
+    if "keras" in sys.modules:
+        running = sys.modules["keras"].backend.backend()
+        if asked not in (None, running):
+            raise ValueError(f"Keras already runs on {running}. Received: --backend {asked}")
+        return
+    backend = asked or os.environ.get("KERAS_BACKEND") or _first_installed()
+    if backend in BACKENDS and not _is_installed(backend):
+        raise ImportError(
+            f"The backend {backend} is not installed: "
+            f'pip install "lsmha-keras[{backend}]". Installed: {_installed() or "none"}'
+        )
+    os.environ["KERAS_BACKEND"] = backend
+
+
+def import_framework():
+    """Imports Keras and, where it is installed, TensorFlow, without the notes it prints.
+
+    KerasHub imports TensorFlow on every backend. Its libraries write to the standard error before
+    any log level counts, which would bury our own messages; it is shown if the import fails.
+
+    Raises:
+        ImportError: if the import fails.
+    """
+    with _quiet_stderr():
+        importlib.import_module("keras")
+        if _is_installed("tensorflow"):
+            # Looking for devices is what makes it complain about missing GPUs.
+            importlib.import_module("tensorflow").config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            notes.seek(0)
+            os.write(saved, notes.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _first_installed():
+    installed = _installed()
+    if not installed:
+        raise ImportError(
+            "Keras needs a backend and none is installed: "
+            'pip install "lsmha-keras[tensorflow]" (or jax, or torch)'
+        )
+    # Keras writes this file by itself, naming tensorflow where there is none: not to be trusted.
+    configured = _configured()
+    return configured if configured in installed else installed[0]
+
+
+def _configured():
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    try:
+        return json.loads((home / "keras.json").read_text()).get("backend")
+    except (OSError, ValueError):
+        return None
+
+
+def _installed():
+    return [backend for backend in BACKENDS if _is_installed(backend)]
+
+
+def _is_installed(backend):
+    return importlib.util.find_spec(backend) is not None

@@ -1,0 +1,147 @@
+"""What the commands share: texts for argparse, and outputs checked before any work starts."""
+
+import argparse
+import os
+import pathlib
+import tempfile
+
+
+def add_command(commands, name, module, epilog, parents, needs_backend=True):
+    """Adds a sub-command whose help opens with its module's docstring.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+        name: the command's name.
+        module: dictionary of the command's module (`globals()`): its `__doc__` and `run` are used.
+        epilog: examples, printed as they are.
+        parents: parsers whose options the command has too.
+        needs_backend: whether a Keras backend is chosen before `run` is called.
+
+    Returns:
+        The command's parser.
+    """
+    description = module["__doc__"].strip()
+    parser = commands.add_parser(
+        name,
+        help=description.splitlines()[0].rstrip(".").lower(),
+        description=description,
+        epilog=epilog,
+        parents=parents,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=module["run"], needs_backend=needs_backend)
+    return parser
+
+
+def positive(text):
+    """Reads a positive integer, for argparse.
+
+    Raises:
+        ArgumentTypeError: if it is none.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive integer. Received: {text}")
+    return int(text)
+
+
+def writable_dir(path):
+    """Makes a directory and proves that files can be written to it.
+
+    Args:
+        path: the directory; missing parents are made too.
+
+    Returns:
+        The directory as a `pathlib.Path`.
+
+    Raises:
+        OSError: if it cannot be made or written to.
+
+    Example:
+
+    ```python
+    output = writable_dir("runs/digits")
+    ```
+    """
+    path = pathlib.Path(path).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Permission bits do not tell the truth about read-only mounts: write something.
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to the directory {path} ({error.strerror}). Received: {path}"
+        ) from error
+    return path
+
+
+def empty_dir(path, overwrite=False):
+    """Makes a writable directory and refuses one that holds files already.
+
+    Args:
+        path: the directory.
+        overwrite: whether existing files may be written over.
+
+    Returns:
+        The directory as a `pathlib.Path`.
+
+    Raises:
+        OSError: if it cannot be made or written to.
+        ValueError: if it holds files and `overwrite` is false.
+    """
+    path = writable_dir(path)
+    if not overwrite and any(path.iterdir()):
+        raise ValueError(
+            "The output directory holds files already; pass --overwrite to write over them. "
+            f"Received: {path}"
+        )
+    return path
+
+
+def writable_file(path):
+    """Proves that a file can be written or appended to, without changing it.
+
+    Args:
+        path: the file; missing parents are made.
+
+    Returns:
+        The file as a `pathlib.Path`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path = pathlib.Path(path).expanduser()
+    existed = path.exists()
+    writable_dir(path.parent)
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise OSError(f"Cannot write to {path} ({error.strerror}). Received: {path}") from error
+    if not existed:
+        os.unlink(path)
+    return path
+
+
+def table(rows, header):
+    """Lays rows out in columns, numbers to the right.
+
+    Args:
+        rows: list of lists of str.
+        header: list of str.
+
+    Returns:
+        The table as a str.
+
+    Example:
+
+    ```python
+    print(table([["a", "1"], ["b", "10"]], ["name", "count"]))
+    ```
+    """
+    rows = [header, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

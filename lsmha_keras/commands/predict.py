@@ -1,0 +1,115 @@
+"""Name the classes of image files.
+
+Images may have any size; folders are searched through. An unreadable image is named, the others are
+done, and the exit status is 1.
+"""
+
+import json
+import pathlib
+import sys
+
+from lsmha_keras.commands._backend import import_framework
+from lsmha_keras.commands._output import add_command, positive
+
+_EPILOG = """\
+examples:
+  lsmha predict cct_2_3x2_h16_cifar100 photo.png
+  lsmha predict runs/digits/preset scans/ --top 3
+  lsmha predict runs/digits/preset a.png b.jpg --json
+"""
+
+
+def add_parser(commands, parents):
+    """Adds `lsmha predict`."""
+    parser = add_command(commands, "predict", globals(), _EPILOG, parents)
+    parser.add_argument("name", metavar="NAME", help="preset name or directory")
+    parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+", help="what to look at")
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="default: 5 classes")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+
+
+def run(args):
+    """Predicts; prints the classes of each image as they are known."""
+    for path in args.images:
+        if not pathlib.Path(path).exists():
+            raise FileNotFoundError(f"There is no such image or folder. Received: {path}")
+
+    import_framework()
+    from lsmha_keras.models import CCTImageClassifier
+
+    paths = _find_images(args.images)
+    classifier = CCTImageClassifier.from_preset(args.name)
+    results, num_unreadable = [], 0
+    for start in range(0, len(paths), args.batch_size):
+        images = _read(paths[start : start + args.batch_size], classifier.backbone.image_shape)
+        num_unreadable += len(paths[start : start + args.batch_size]) - len(images)
+        for path, scores in zip(images, _probabilities(classifier, images), strict=True):
+            result = {"image": str(path), "classes": _best(classifier, scores, args.top)}
+            results.append(result)
+            if not args.json:
+                print(_lines(result), flush=True)
+    if args.json:
+        print(json.dumps(results, indent=2))
+    return 1 if num_unreadable else 0
+
+
+def _find_images(paths):
+    """Lists the files named, and the images below the folders named, in a stable order."""
+    from lsmha_keras.data.sources.image_folder import EXTENSIONS
+
+    found = []
+    for path in map(pathlib.Path, paths):
+        below = [path]
+        if path.is_dir():
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        if not below:
+            raise FileNotFoundError(
+                f"The folder holds no image ({', '.join(EXTENSIONS)}). Received: {path}"
+            )
+        found += below
+    return found
+
+
+def _read(paths, image_shape):
+    """Reads the images that can be read, as {path: array}; names the others."""
+    from lsmha_keras.data.sources.image_folder import read_image
+
+    images = {}
+    for path in paths:
+        try:
+            # The same reduction as when a folder of images is trained or evaluated on.
+            image = read_image(path, image_shape[:2])
+        except (OSError, ValueError) as error:
+            print(f"lsmha: {' '.join(str(error).split())}", file=sys.stderr)
+            continue
+        if image_shape[-1] == 1:
+            image = image.mean(axis=-1, keepdims=True).round().astype("uint8")
+        images[path] = image
+    return images
+
+
+def _probabilities(classifier, images):
+    import numpy as np
+
+    if not images:
+        return []
+    logits = classifier.predict(np.stack(list(images.values())), verbose=0).astype("float64")
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def _best(classifier, scores, top):
+    names = getattr(classifier, "class_names", None)
+    return [
+        {"label": int(label), "name": names[label] if names else None, "score": scores[label]}
+        for label in scores.argsort()[::-1][:top]
+    ]
+
+
+def _lines(result):
+    lines = [result["image"]]
+    for found in result["classes"]:
+        name = f"class {found['label']}" if found["name"] is None else found["name"]
+        lines.append(f"  {found['score']:7.2%}  {name}")
+    return "\n".join(lines)

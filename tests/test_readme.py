@@ -1,0 +1,207 @@
+"""Every code block of README.md runs, in order, in an empty folder, on the current backend.
+
+Python blocks of one section share their variables. A shell block runs if `<!-- run -->` stands
+before it (`<!-- run: torch -->`: if torch is installed), a block after `<!-- file: NAME -->` is
+written to that file. Blocks without a language are commands that install things. Numbers of epochs
+are set to 1; all else runs as it is printed.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = ROOT / "README.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+_BLOCK = re.compile(
+    r"^## (?P<section>[^\n]+)$"
+    r"|(?:^<!-- (?P<mark>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+_SHORTER = [
+    (re.compile(r"\bepochs( ?= ?)\d+"), r"epochs\g<1>1"),
+    (re.compile(r"\bwarmup_epochs = \d+"), "warmup_epochs = 0"),
+]
+
+
+def read_blocks(text):
+    """Lists the blocks as (section, mark, language, code)."""
+    blocks, section = [], ""
+    for match in _BLOCK.finditer(text):
+        if match["section"]:
+            section = match["section"]
+        else:
+            blocks.append((section, match["mark"], match["language"], match["code"]))
+    return blocks
+
+
+def blocks_of_section(section):
+    text = README.read_text()
+    for pattern, replacement in _SHORTER:
+        text = pattern.sub(replacement, text)
+    return [block[1:] for block in read_blocks(text) if block[0] == section]
+
+
+def sections():
+    """Names of the sections with something to run; those that start processes are slow."""
+    languages = {}
+    for section, _, language, _ in read_blocks(README.read_text()):
+        languages.setdefault(section, set()).add(language)
+    return [
+        pytest.param(section, marks=[pytest.mark.slow] if "sh" in found else [])
+        for section, found in languages.items()
+        if found & {"python", "sh"}
+    ]
+
+
+def test_blocks_are_found():
+    text = README.read_text()
+    assert len(read_blocks(text)) == text.count("\n```") // 2
+    # A shell block that is not marked would never be run.
+    unmarked = [block for block in read_blocks(text) if block[2] == "sh" and not block[1]]
+    assert not unmarked
+    languages = {block[2] for block in read_blocks(text)}
+    assert languages == {"", "python", "sh", "toml"}
+
+
+@pytest.mark.parametrize("section", sections())
+def test_readme_section_runs(section, scratch):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    variables = {"__name__": "__main__"}
+    for mark, language, code in blocks_of_section(section):
+        if mark and mark.startswith("file: "):
+            (scratch / mark.removeprefix("file: ")).write_text(code)
+        elif language == "python":
+            exec(compile(code, f"README.md, {section}", "exec"), variables)
+        elif language == "sh":
+            if needed := re.fullmatch(r"run: (\w+)", mark):
+                pytest.importorskip(needed[1])
+            run_shell(code, scratch)
+    CHECKS.get(section, lambda variables: None)(variables)
+
+
+def check_digits(variables):
+    """Two epochs taught something: by chance, 10 % would be right, give or take 1.6 %."""
+    assert variables["lsmha"].evaluate(variables["classifier"], "digits")["accuracy"] > 0.2
+
+
+CHECKS = {"Train in your own script": check_digits}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(script, scratch):
+    output = scratch / f"output-{script.stem}"
+    arguments = {
+        "fine_tune": ["--output", str(output), "--epochs", "1", "--data", "photos"],
+        "fit_digits": ["--output", str(output), "--epochs", "1"],
+        "write_digit_image": [f"{output}.png"],
+    }[script.stem]
+    completed = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=scratch,
+        env=environment(scratch),
+        capture_output=True,
+        text=True,
+    )
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    assert output.is_dir() or output.with_suffix(".png").is_file()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """An empty folder with what the README takes for granted: photos and a checkpoint."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_photos(folder)
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "lsmha"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lsmha_keras.cli "$@"\n')
+    command.chmod(0o755)
+    with contextlib.suppress(ImportError):
+        write_checkpoint(folder / "cct_2_3x2.pth")
+    return folder
+
+
+@pytest.fixture
+def scratch(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def write_photos(folder):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.clip(colour + rng.normal(0, 20, size=(48, 64, 3)), 0, 255)
+            image = Image.fromarray(pixels.astype("uint8"))
+            image.save(folder / "photos" / name / f"{number}.png")
+    image.save(folder / "photo.png")
+
+
+def write_checkpoint(path):
+    """A checkpoint with the names and shapes of the reference's CCT-2/3x2, weights random."""
+    import torch
+
+    shapes = {
+        "tokenizer.conv_layers.0.0.weight": (64, 3, 3, 3),
+        "tokenizer.conv_layers.1.0.weight": (128, 64, 3, 3),
+        "classifier.positional_emb": (1, 64, 128),
+        **_linear("classifier.attention_pool", 1, 128),
+        **_norm("classifier.norm", 128),
+        **_linear("classifier.fc", 10, 128),
+    }
+    for i in range(2):
+        block = f"classifier.blocks.{i}."
+        shapes |= _norm(block + "pre_norm", 128)
+        shapes[block + "self_attn.qkv.weight"] = (384, 128)
+        shapes |= _linear(block + "self_attn.proj", 128, 128)
+        shapes |= _linear(block + "linear1", 128, 128)
+        shapes |= _norm(block + "norm1", 128)
+        shapes |= _linear(block + "linear2", 128, 128)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {key: torch.randn(shape, generator=generator) / 9 for key, shape in shapes.items()}
+    torch.save(tensors, path)
+
+
+def _linear(name, units, inputs):
+    return {name + ".weight": (units, inputs), name + ".bias": (units,)}
+
+
+def _norm(name, size):
+    return {name + ".weight": (size,), name + ".bias": (size,)}
+
+
+def run_shell(code, folder):
+    completed = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert completed.returncode == 0, completed.stderr[-3000:]
+
+
+def environment(folder):
+    """The surroundings in which `lsmha` and Python find the package that is being tested."""
+    import lsmha_keras
+
+    package = pathlib.Path(lsmha_keras.__file__).parent.parent
+    return {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(package),
+    }
