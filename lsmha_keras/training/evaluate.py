@@ -1,0 +1,202 @@
+"""Measures a classifier on labelled images."""
+
+import os
+import warnings
+
+import keras
+import numpy as np
+
+from lsmha_keras.training.labelled_batches import labelled_batches
+
+# Images handed to `predict` at a time: enough to make its start-up negligible.
+_CHUNK_BYTES = 64 * 2**20
+
+
+def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256):
+    """Measures loss and accuracy of a classifier.
+
+    Args:
+        model_or_name: a classifier that gives logits (or a softmax), or a preset's name or
+            directory.
+        dataset: a dataset's name, as `lsmha_keras.open_dataset` takes it, an `ImageDataset`, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, or a pair of arrays `(images, labels)`.
+            Images with values in 0 .. 255; labels are integers or one-hot.
+        split: part of a dataset given by name.
+        data_dir: folder that holds a dataset given by name.
+        batch_size: int, images that go through the model at a time.
+
+    Returns:
+        A dict: `loss`, the mean cross-entropy without label smoothing, in nats; `accuracy` and
+        `top5_accuracy`, in 0 .. 1; `num_images`. With fewer than 5 classes the top 5 are all.
+
+    Raises:
+        ValueError: if the dataset is empty or unknown, a label is not one of the model's classes,
+            or the images have another rank, number of channels or range than expected.
+
+    Example:
+
+    ```python
+    figures = evaluate("runs/mine/preset", "pictures.npz", split="test")
+    print(f"{figures['accuracy']:.2%}")
+    ```
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a positive int. Received: batch_size={batch_size}")
+    model = model_or_name
+    if isinstance(dataset, (str, os.PathLike)):
+        # Opened before the model is loaded: a mistyped name is found sooner.
+        dataset = _open(dataset, split, data_dir, model)
+    if isinstance(model, (str, os.PathLike)):
+        from lsmha_keras.models import CCTImageClassifier
+
+        model = CCTImageClassifier.from_preset(model)
+    num_classes = model.output_shape[-1]
+    _check_classes(dataset, model, num_classes)
+    total, seen, channels = np.zeros(3), 0, _channels(model)
+    for images, labels in _chunks(labelled_batches(dataset, batch_size)):
+        _check_images(images, channels)
+        labels = _check_labels(labels, num_classes, seen)
+        total += _sums(predict_logits(model, images, batch_size), labels)
+        seen += len(images)
+    if not seen:
+        raise ValueError("The dataset holds no images. Received: 0 images")
+    loss, accuracy, top5 = (float(value) for value in total / seen)
+    return {"loss": loss, "accuracy": accuracy, "top5_accuracy": top5, "num_images": seen}
+
+
+def predict_logits(model, images, batch_size):
+    """Runs a classifier on an array of images.
+
+    Args:
+        model: classifier.
+        images: `(images, height, width, channels)` array.
+        batch_size: int.
+
+    Returns:
+        `(images, classes)` float32 array of logits.
+
+    Raises:
+        ValueError: if the model's activation is neither linear nor a softmax.
+    """
+    # Full batches only: no second compilation on jax, and every device gets its share.
+    missing = -len(images) % batch_size
+    padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+    outputs = model.predict(padded, batch_size=batch_size, verbose=0)[: len(images)]
+    outputs = np.asarray(outputs).astype("float32")
+    activation = keras.activations.get(getattr(model, "activation", None)).__name__
+    if activation == "softmax":
+        return np.log(np.maximum(outputs, np.finfo("float32").tiny))
+    if activation != "linear":
+        raise ValueError(
+            f"The model must give logits or a softmax. Received: activation={activation}"
+        )
+    return outputs
+
+
+def _open(name, split, data_dir, model):
+    from lsmha_keras.data.open_dataset import open_dataset
+
+    try:
+        return open_dataset(name, split, data_dir)
+    except ValueError as error:
+        # Images of many sizes are brought to the model's, which is what its preprocessor would do.
+        if "image_size" not in str(error) or isinstance(model, (str, os.PathLike)):
+            raise
+        return open_dataset(name, split, data_dir, image_size=_image_size(model))
+
+
+def _chunks(batches):
+    """Joins batches until they are worth a call of `predict`."""
+    images, labels, size = [], [], 0
+    for batch_images, batch_labels in batches:
+        if images and batch_images.shape[1:] != images[0].shape[1:]:
+            yield np.concatenate(images), np.concatenate(labels)
+            images, labels, size = [], [], 0
+        images.append(batch_images)
+        labels.append(batch_labels)
+        size += batch_images.nbytes
+        if size >= _CHUNK_BYTES:
+            yield np.concatenate(images), np.concatenate(labels)
+            images, labels, size = [], [], 0
+    if images and sum(map(len, images)):
+        yield np.concatenate(images), np.concatenate(labels)
+
+
+def _sums(logits, labels):
+    """Returns the sums over images of cross-entropy, hits and hits among the first five."""
+    logits = logits.astype("float64")
+    own = logits[np.arange(len(labels)), labels]
+    top = logits.max(axis=1)
+    loss = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - own
+    # As `argmax` does, the lower label wins a tie.
+    ahead = (logits > own[:, None]).sum(axis=1)
+    ties = np.arange(logits.shape[1])[None, :] < labels[:, None]
+    ahead += ((logits == own[:, None]) & ties).sum(axis=1)
+    return np.array([loss.sum(), (ahead < 1).sum(), (ahead < 5).sum()])
+
+
+def _check_classes(dataset, model, num_classes):
+    names = getattr(dataset, "class_names", None)
+    if names is None:
+        return
+    if len(names) != num_classes:
+        raise ValueError(
+            f"The model tells {num_classes} classes apart, so the dataset must have as many. "
+            f"Received: a dataset with {len(names)} classes"
+        )
+    own = getattr(model, "class_names", None) or names
+    if different := [(a, b) for a, b in zip(own, names, strict=True) if a != b]:
+        warnings.warn(
+            f"{len(different)} class names of model and dataset differ, the first one "
+            f"{different[0][0]!r} against {different[0][1]!r}; labels are compared by number.",
+            stacklevel=3,
+        )
+
+
+def _check_labels(labels, num_classes, offset):
+    if labels.ndim == 2 and labels.shape[1] == num_classes and num_classes > 1:
+        return labels.argmax(axis=1)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or not (labels == np.floor(labels)).all():
+        raise ValueError(
+            f"Labels must be integers or one-hot with {num_classes} classes. "
+            f"Received: labels of shape {labels.shape}, dtype {labels.dtype}"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise ValueError(
+            f"Labels must lie in 0 .. {num_classes - 1}, the model's classes. "
+            f"Received: label {labels[wrong[0]]} of image {offset + wrong[0]}"
+        )
+    return labels.astype("int64")
+
+
+def _check_images(images, channels):
+    if channels is not None and images.shape[-1] != channels:
+        raise ValueError(
+            f"The model takes images with {channels} channels. "
+            f"Received: images of shape {images.shape}"
+        )
+    if images.dtype == np.uint8:
+        return
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 255):  # also true for nan
+        raise ValueError(
+            f"Images must have values in 0 .. 255. Received: values from {low:g} to {high:g}"
+        )
+    if 0 < high <= 1:
+        warnings.warn(
+            "Images are expected with values in 0 .. 255, and these end at "
+            f"{high:g}: multiply images in 0 .. 1 by 255.",
+            stacklevel=3,
+        )
+
+
+def _channels(model):
+    shape = getattr(getattr(model, "backbone", model), "image_shape", None)
+    return shape[-1] if shape else None
+
+
+def _image_size(model):
+    shape = getattr(getattr(model, "backbone", model), "image_shape", (None, None, 3))
+    return tuple(shape[:2])

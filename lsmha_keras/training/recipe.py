@@ -1,0 +1,212 @@
+"""A training run as a TOML file."""
+
+import dataclasses
+import os
+import pathlib
+import tomllib
+
+from lsmha_keras.training.nearest import nearest
+from lsmha_keras.training.recipe_field import read_section
+from lsmha_keras.training.recipe_sections import (
+    DataSection,
+    EMASection,
+    LossSection,
+    ModelSection,
+    OptimizerSection,
+    RuntimeSection,
+    ScheduleSection,
+)
+from lsmha_keras.training.toml_text import to_toml_text
+
+_SECTIONS = {
+    "model": ModelSection,
+    "data": DataSection,
+    "schedule": ScheduleSection,
+    "optimizer": OptimizerSection,
+    "loss": LossSection,
+    "ema": EMASection,
+    "runtime": RuntimeSection,
+}
+_REQUIRED = ("model", "data", "schedule")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a model is trained, but for where data and output lie.
+
+    Attributes:
+        name: str, name of the run and of the preset it makes.
+        model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`, `overrides`.
+        data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
+            `batch_size`.
+        augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.
+        schedule: `ScheduleSection`: `epochs`, `warmup_epochs`, `warmup_learning_rate`, `decay`,
+            `final_learning_rate`, `cooldown_epochs`.
+        optimizer: `OptimizerSection`: `name`, `learning_rate`, `weight_decay`, `arguments`.
+        loss: `LossSection`: `label_smoothing`.
+        ema: `EMASection`: `enabled`, `momentum`.
+        runtime: `RuntimeSection`: `precision`, `seed`, `devices`, `jit_compile`, `deterministic`.
+
+    Example:
+        >>> recipe = Recipe.from_dict({
+        ...     "name": "tiny",
+        ...     "model": {"preset": "cct_2_3x2"},
+        ...     "data": {"name": "digits"},
+        ...     "schedule": {"epochs": 5},
+        ... })
+        >>> recipe.optimizer.name
+        'AdamW'
+    """
+
+    name: str
+    model: ModelSection
+    data: DataSection
+    schedule: ScheduleSection
+    augmentation: dict = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerSection = dataclasses.field(default_factory=OptimizerSection)
+    loss: LossSection = dataclasses.field(default_factory=LossSection)
+    ema: EMASection = dataclasses.field(default_factory=EMASection)
+    runtime: RuntimeSection = dataclasses.field(default_factory=RuntimeSection)
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
+            # The name becomes a directory.
+            raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+        if not isinstance(self.augmentation, dict):
+            raise ValueError(
+                f"[augmentation] must be a table. Received: augmentation={self.augmentation!r}"
+            )
+
+    @classmethod
+    def from_toml(cls, path):
+        """Reads a recipe file.
+
+        Args:
+            path: path of a TOML file. A recipe without a `name` is named after its file.
+
+        Returns:
+            A `Recipe`.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no TOML, or a section, key or value is not a recipe's.
+        """
+        path = pathlib.Path(path).expanduser()
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.from_dict({"name": path.stem, **values})
+        except ValueError as error:  # also what `tomllib` and a wrong encoding raise
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, values):
+        """Makes a recipe from nested dicts.
+
+        Args:
+            values: dict of sections, as `tomllib` reads them from a recipe file.
+
+        Returns:
+            A `Recipe`.
+
+        Raises:
+            ValueError: for an unknown section or key, naming the nearest, or a bad value.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ValueError(
+                    f"A recipe has `name` and the sections {', '.join(known[1:])}"
+                    f"{nearest(key, known)}. Received: {key}"
+                )
+        for key in _REQUIRED:
+            if key not in values:
+                raise ValueError(f"A recipe needs a section [{key}]. Received: {list(values)}")
+        values = {"name": "recipe", **values}
+        sections = {
+            key: read_section(section, values[key])
+            for key, section in _SECTIONS.items()
+            if key in values
+        }
+        return cls(**{**values, **sections})
+
+    def to_dict(self):
+        """Returns the recipe as nested dicts, with every default spelled out.
+
+        Returns:
+            A dict that `from_dict` reads back.
+        """
+        values = {
+            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            for name, value in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        }
+        # The order of a recipe file.
+        order = ("name", "model", "data", "augmentation")
+        return {key: values[key] for key in (*order, *(k for k in values if k not in order))}
+
+    def to_toml(self):
+        """Returns the recipe as TOML, with every default spelled out.
+
+        Returns:
+            str, which `from_toml` reads back from a file.
+        """
+        return to_toml_text(self.to_dict())
+
+    def differences(self, other):
+        """Compares two recipes.
+
+        Args:
+            other: `Recipe`.
+
+        Returns:
+            dict from the keys that differ, such as "optimizer.learning_rate", to the pair of
+            values (own, other's).
+        """
+        own, others = _flatten(self.to_dict()), _flatten(other.to_dict())
+        keys = [*own, *(key for key in others if key not in own)]
+        pairs = {key: (own.get(key), others.get(key)) for key in keys}
+        return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def load_recipe(recipe):
+    """Finds a recipe.
+
+    Args:
+        recipe: a `Recipe`, a dict of sections, the path of a TOML file, or the name of a recipe
+            that comes with the package, such as "cct_2_3x2_h16_cifar100".
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: if there is no such recipe, naming the nearest, or it is not valid.
+
+    Example:
+        >>> load_recipe("cct_2_3x2_h16_c1_digits").data.name
+        'digits'
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, dict):
+        return Recipe.from_dict(recipe)
+    path = pathlib.Path(os.fspath(recipe)).expanduser()
+    if path.is_file():
+        return Recipe.from_toml(path)
+    from lsmha_keras.presets import zoo_dir
+
+    shipped = {path.stem: path for path in sorted((zoo_dir() / "recipes").glob("*.toml"))}
+    if str(recipe) in shipped:
+        return Recipe.from_toml(shipped[str(recipe)])
+    raise ValueError(
+        "A recipe is a TOML file or one of the names "
+        f"{', '.join(shipped)}{nearest(recipe, shipped)}. Received: recipe={str(recipe)!r}"
+    )
+
+
+def _flatten(values, prefix=""):
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[prefix + key] = list(value) if isinstance(value, (list, tuple)) else value
+    return flat

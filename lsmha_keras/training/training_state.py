@@ -1,0 +1,140 @@
+"""The state of a training run in one file that is never half-written."""
+
+import json
+import os
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+
+_FORMAT = 1
+
+
+def save_state(path, model, progress):
+    """Saves everything a compiled model needs to go on training.
+
+    That is all its variables (weights, running statistics, states of random generators) and the
+    optimiser's (moments, step count, averaged weights).
+
+    Args:
+        path: path of the file. A file that is there is replaced at once when the new one is
+            complete and on disk: whatever kills the process leaves the old or the new one.
+        model: compiled `keras.Model` whose optimiser is built.
+        progress: dict of JSON values: epoch, history and so on.
+
+    Raises:
+        FloatingPointError: if a variable holds a number that is not finite; nothing is written.
+
+    Example:
+
+    ```python
+    save_state("last.npz", model, {"epoch": 3})
+    ```
+    """
+    arrays = {}
+    for key, variable in _variables(model):
+        array = keras.ops.convert_to_numpy(variable)
+        if "float" in str(variable.dtype):
+            # NumPy's files have no bfloat16; float32 holds its values exactly.
+            array = array.astype("float64" if array.dtype == np.float64 else "float32")
+            if not np.isfinite(array).all():
+                raise FloatingPointError(f"{variable.path} holds values that are not finite")
+        arrays[key] = array
+    header = json.dumps({"format": _FORMAT, "progress": progress})
+    write_atomically(path, lambda file: np.savez(file, header=np.array(header), **arrays))
+
+
+def load_state(path):
+    """Reads what `save_state` wrote.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        A pair: `progress` as it was given to `save_state`, and a dict of arrays for
+        `restore_state`.
+
+    Raises:
+        ValueError: if the file is not a training state.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        header = json.loads(str(arrays.pop("header")))
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not a complete training state. Remove the file to start anew. "
+            f"Received: {error}"
+        ) from error
+    if header.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} was written by another version of lsmha_keras. "
+            f"Received: format={header.get('format')}, expected {_FORMAT}"
+        )
+    return header["progress"], arrays
+
+
+def restore_state(model, arrays):
+    """Gives a model and its optimiser the saved values.
+
+    Args:
+        model: compiled `keras.Model` of the same architecture whose optimiser is built.
+        arrays: dict of arrays from `load_state`.
+
+    Raises:
+        ValueError: if the arrays are not those of this model; nothing is changed.
+    """
+    variables = dict(_variables(model))
+    wanted = {key: tuple(variable.shape) for key, variable in variables.items()}
+    found = {key: array.shape for key, array in arrays.items()}
+    if wanted != found:
+        key = next(k for k in [*wanted, *found] if wanted.get(k) != found.get(k))
+        path = variables[key].path if key in variables else key
+        raise ValueError(
+            f"The saved state belongs to another model: {path} has shape {wanted.get(key)} here. "
+            f"Received: {found.get(key)}"
+        )
+    for key, variable in variables.items():
+        variable.assign(arrays[key])
+
+
+def write_atomically(path, write):
+    """Writes a file that other readers see either as it was or complete.
+
+    Args:
+        path: path of the file.
+        write: function that is called with an open binary file.
+
+    Example:
+        >>> write_atomically("note.txt", lambda file: file.write(b"done"))
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    replace(temporary, path)
+
+
+def replace(temporary, path):
+    """Moves a finished file onto another, and makes sure that the move itself is on disk.
+
+    Args:
+        temporary: path of the finished file, in the same directory.
+        path: path it gets.
+    """
+    os.replace(temporary, path)
+    if os.name == "posix":  # Windows cannot open directories
+        directory = os.open(pathlib.Path(path).parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _variables(model):
+    # By position: the automatic names of layers differ between two models of one process.
+    yield from ((f"model/{i}", v) for i, v in enumerate(model.variables))
+    yield from ((f"optimizer/{i}", v) for i, v in enumerate(model.optimizer.variables))

@@ -1,0 +1,108 @@
+"""Writes a trained model as a preset directory with all that belongs to it."""
+
+import datetime
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+
+from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.training.epoch_checkpoint import write_history
+from lsmha_keras.training.evaluate import predict_logits
+from lsmha_keras.training.model_card import model_card
+from lsmha_keras.training.recipe import load_recipe
+
+_GOLDEN_IMAGES = 8
+
+
+def write_preset(directory, model, recipe, figures, history, train_seconds):
+    """Writes a trained model as a preset with recipe, history, results, golden logits and card.
+
+    Args:
+        directory: path of the preset; what is there is replaced when everything is written.
+        model: trained `CCTImageClassifier`.
+        recipe: `Recipe` it was trained by.
+        figures: dict of `lsmha_keras.evaluate` on the test split.
+        history: list of a dict per epoch.
+        train_seconds: float.
+
+    Returns:
+        The dict that was written to `results.json`.
+
+    Example:
+
+    ```python
+    results = write_preset("preset", result.model, recipe, figures, history, 61.5)
+    ```
+    """
+    from lsmha_keras.presets import write_checksums
+
+    directory = pathlib.Path(directory)
+    temporary = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    results = _results(model, recipe, figures, history, train_seconds)
+    model.save_to_preset(str(temporary))
+    (temporary / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    write_history(temporary / "history.csv", history)
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    (temporary / "results.json").write_text(text, encoding="utf-8")
+    images = golden_images(model.backbone.image_shape)
+    logits = predict_logits(model, images, _GOLDEN_IMAGES * recipe.runtime.devices)
+    np.savez_compressed(
+        temporary / "golden.npz", images=images, labels=logits.argmax(axis=1), logits=logits
+    )
+    (temporary / "card.md").write_text(model_card(recipe, model, results), encoding="utf-8")
+    write_checksums(temporary)
+    if directory.exists():
+        shutil.rmtree(directory)
+    os.replace(temporary, directory)
+    return results
+
+
+def golden_images(image_shape):
+    """Makes images whose logits identify a model: made up, so that a preset ships no one's data.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+
+    Returns:
+        `(8, height, width, channels)` uint8, coarse patches with noise, always the same.
+    """
+    rng = np.random.default_rng(0)
+    height, width, channels = image_shape
+    coarse = rng.integers(0, 256, (_GOLDEN_IMAGES, -(-height // 8), -(-width // 8), channels))
+    patches = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    noise = rng.integers(-32, 33, patches.shape)
+    return np.clip(patches + noise, 0, 255).astype("uint8")
+
+
+def _results(model, recipe, figures, history, train_seconds):
+    return {
+        "name": recipe.name,
+        "dataset": recipe.data.name,
+        "split": recipe.data.test_split,
+        **figures,
+        "parameters": model.count_params(),
+        "epochs": len(history),
+        "train_seconds": round(train_seconds, 1),
+        "hardware": describe_hardware(),
+        "devices": recipe.runtime.devices,
+        "backend": keras.backend.backend(),
+        "precision": recipe.runtime.precision,
+        "seed": recipe.runtime.seed,
+        "versions": describe_versions(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "command": _command(recipe),
+    }
+
+
+def _command(recipe):
+    try:
+        shipped = not recipe.differences(load_recipe(recipe.name))
+    except ValueError:
+        shipped = False
+    backend = keras.backend.backend()
+    return f"lsmha train {recipe.name if shipped else 'recipe.toml'} --backend {backend}"

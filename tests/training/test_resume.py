@@ -1,0 +1,163 @@
+"""Runs that end early and go on, or do not."""
+
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from lsmha_keras.training.non_finite_loss_error import NonFiniteLossError
+from lsmha_keras.training.train import train
+from lsmha_keras.training.training_state import load_state
+from tests.training.conftest import SECTIONS
+from tests.training.tiny import read_history, recipe_dict
+
+
+def check_same_history(run, expected):
+    rows, expected_rows = read_history(run), read_history(expected)
+    assert [row.keys() for row in rows] == [row.keys() for row in expected_rows]
+    for row, other in zip(rows, expected_rows, strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
+
+
+def saved_seconds(run):
+    return load_state(run / "checkpoints" / "last.npz")[0]["train_seconds"]
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ends training in the middle of an epoch, as a kill does."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.target, self.epoch = epoch, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.target and batch == 1:
+            raise KeyboardInterrupt
+
+
+def test_resumed_run_ends_with_the_same_history(result, recipe, tmp_path):
+    run = tmp_path / "run"
+    for epoch in (0, 2):  # before anything was saved, and later
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, run, callbacks=[Interrupt(epoch)], verbose=0)
+        assert len(read_history(run) if epoch else []) == epoch
+    seconds = saved_seconds(run)
+    resumed = train(recipe, run, verbose=0)
+    assert 0 < seconds < saved_seconds(run)
+    assert resumed.results["train_seconds"] == pytest.approx(saved_seconds(run), abs=0.05)
+    check_same_history(run, result.output_dir)
+    assert resumed.results["accuracy"] == result.results["accuracy"]
+    assert resumed.results["loss"] == pytest.approx(result.results["loss"], rel=1e-3)
+    ours, theirs = np.load(run / "preset/golden.npz"), np.load(result.preset_dir / "golden.npz")
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], atol=1e-3)
+
+
+def test_finished_run_is_not_repeated(result, recipe, capsys):
+    changed = os.stat(result.preset_dir / "results.json").st_mtime_ns
+    again = train(recipe, result.output_dir)
+    assert "nothing is left to train" in capsys.readouterr().out
+    assert os.stat(result.preset_dir / "results.json").st_mtime_ns == changed
+    assert again.history == result.history and again.results == result.results
+    assert str(again) == str(result) and str(result.preset_dir) in str(again)
+
+
+def test_killed_while_the_preset_was_written(result, recipe, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(result.output_dir, run)
+    (run / "preset").rename(run / "preset.tmp")  # as a kill leaves it
+    (run / "preset.tmp" / "results.json").unlink()
+    second = train(recipe, run, verbose=0)
+    assert second.history == result.history
+    assert not (run / "preset.tmp").exists()
+    # The averaged weights are put in place without `fit`, which does that at its end.
+    ours, theirs = np.load(run / "preset/golden.npz"), np.load(result.preset_dir / "golden.npz")
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], atol=1e-4)
+
+
+def test_early_stop_is_remembered(data, tmp_path):
+    recipe = recipe_dict(data, data={"validation_split": "test[:20]"}, schedule={"epochs": 6})
+    stop = keras.callbacks.EarlyStopping("val_loss", min_delta=100.0, patience=1)
+    first = train(recipe, tmp_path / "run", callbacks=[stop], verbose=0)
+    assert len(first.history) == 2 and first.results["epochs"] == 2
+    first.preset_dir.rename(tmp_path / "elsewhere")
+    assert train(recipe, tmp_path / "run", verbose=0).history == first.history
+
+
+def test_another_recipe_is_refused(result, data):
+    changed = {"schedule": {"epochs": 5}, "loss": {"label_smoothing": 0.0}}
+    recipe = recipe_dict(data, **SECTIONS, **changed)
+    with pytest.raises(ValueError) as error:
+        train(recipe, result.output_dir, verbose=0)
+    message = str(error.value)
+    assert "schedule.epochs is 4 there and 5 here" in message
+    assert "loss.label_smoothing is 0.1 there and 0.0 here" in message
+    assert "optimizer" not in message
+    assert "resume=False" in message and str(result.output_dir) in message
+
+
+def test_a_run_that_never_began_is_not_in_the_way(data, tmp_path):
+    with pytest.raises(ValueError, match="cct_2_3x2"):
+        train(recipe_dict(data, model={"preset": "cct_2_3x3x"}), tmp_path / "run", verbose=0)
+    assert (tmp_path / "run" / "recipe.toml").exists()
+    with pytest.raises(ValueError, match="Adam"):  # not: belongs to another recipe
+        train(recipe_dict(data, optimizer={"name": "Adem"}), tmp_path / "run", verbose=0)
+
+
+def test_resume_false_starts_anew(result, data, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(result.output_dir, run)
+    (run / "notes.txt").write_text("mine")
+    short = recipe_dict(data, schedule={"epochs": 1, "warmup_epochs": 0})
+    fresh = train(short, run, resume=False, verbose=0)
+    assert len(fresh.history) == len(read_history(run)) == 1
+    # Without a validation split there are no best weights; the earlier run's are gone.
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.npz"]
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+class Spoil(keras.callbacks.Callback):
+    """Spoils a weight at the beginning or the end of the second epoch."""
+
+    def __init__(self, moment):
+        super().__init__()
+        setattr(self, moment, self.spoil)
+
+    def spoil(self, epoch, logs=None):
+        if epoch == 1:
+            weight = self.model.trainable_variables[-1]
+            weight.assign(np.full(weight.shape, np.nan, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "message"),
+    [
+        ("on_epoch_begin", "The loss became nan in epoch 2, step 1"),
+        # As the last update of an epoch does, after a loss that was fine.
+        ("on_epoch_end", "predictions/bias holds values that are not finite in epoch 2, step 6"),
+    ],
+)
+def test_divergence_leaves_the_last_good_state(data, tmp_path, moment, message):
+    with pytest.raises(NonFiniteLossError, match=message) as error:
+        train(recipe_dict(data), tmp_path / "run", callbacks=[Spoil(moment)], verbose=0)
+    assert "learning_rate" in str(error.value) and "state at the end of epoch 1" in str(error.value)
+    progress, arrays = load_state(error.value.checkpoint)
+    assert progress["epoch"] == 1
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert len(read_history(tmp_path / "run")) == 1
+
+
+def test_huge_learning_rate_diverges(data, tmp_path):
+    recipe = recipe_dict(
+        data,
+        optimizer={"name": "SGD", "learning_rate": 1e30},
+        schedule={"decay": "constant", "warmup_epochs": 0},
+    )
+    with pytest.raises(NonFiniteLossError, match="No epoch was finished") as error:
+        train(recipe, tmp_path / "run", verbose=0)
+    assert isinstance(error.value, ValueError)  # the command line makes one line of it
+    assert not (tmp_path / "run" / "checkpoints" / "last.npz").exists()
