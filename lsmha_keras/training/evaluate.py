@@ -7,6 +7,8 @@ import keras
 import numpy as np
 
 from lsmha_keras.training.labelled_batches import labelled_batches
+from lsmha_keras.training.model_image_size import model_image_size
+from lsmha_keras.training.open_source import open_source
 
 # Images handed to `predict` at a time: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20
@@ -42,10 +44,12 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive int. Received: batch_size={batch_size}")
-    model = model_or_name
     if isinstance(dataset, (str, os.PathLike)):
         # Opened before the model is loaded: a mistyped name is found sooner.
-        dataset = _open(dataset, split, data_dir, model)
+        dataset = open_source(
+            dataset, split, data_dir, None, lambda: model_image_size(model_or_name)
+        )
+    model = model_or_name
     if isinstance(model, (str, os.PathLike)):
         from lsmha_keras.models import CCTImageClassifier
 
@@ -91,18 +95,6 @@ def predict_logits(model, images, batch_size):
             f"The model must give logits or a softmax. Received: activation={activation}"
         )
     return outputs
-
-
-def _open(name, split, data_dir, model):
-    from lsmha_keras.data.open_dataset import open_dataset
-
-    try:
-        return open_dataset(name, split, data_dir)
-    except ValueError as error:
-        # Images of many sizes are brought to the model's, which is what its preprocessor would do.
-        if "image_size" not in str(error) or isinstance(model, (str, os.PathLike)):
-            raise
-        return open_dataset(name, split, data_dir, image_size=_image_size(model))
 
 
 def _chunks(batches):
@@ -195,8 +187,3 @@ def _check_images(images, channels):
 def _channels(model):
     shape = getattr(getattr(model, "backbone", model), "image_shape", None)
     return shape[-1] if shape else None
-
-
-def _image_size(model):
-    shape = getattr(getattr(model, "backbone", model), "image_shape", (None, None, 3))
-    return tuple(shape[:2])

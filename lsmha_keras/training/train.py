@@ -11,6 +11,8 @@ from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
 from lsmha_keras.training.epoch_seed import EpochSeed
 from lsmha_keras.training.epoch_validation import EpochValidation
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.model_image_size import model_image_size
+from lsmha_keras.training.open_source import open_source
 from lsmha_keras.training.optimizer import make_optimizer
 from lsmha_keras.training.output_dir import claim_output_dir
 from lsmha_keras.training.recipe import load_recipe
@@ -154,16 +156,20 @@ def _compile(model, recipe, steps_per_epoch):
 
 
 def _open_data(recipe, data_dir):
-    from lsmha_keras.data.open_dataset import open_dataset
-
-    data = recipe.data
+    data, model = recipe.data, recipe.model
     splits = {
         "train": data.train_split,
         "validation": data.validation_split,
         "test": data.test_split,
     }
     sources = {
-        part: open_dataset(data.name, split, data_dir, image_size=data.image_size)
+        part: open_source(
+            data.name,
+            split,
+            data_dir,
+            data.image_size,
+            lambda: model.image_shape[:2] if model.image_shape else model_image_size(model.preset),
+        )
         for part, split in splits.items()
         if split is not None
     }

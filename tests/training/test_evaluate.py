@@ -128,6 +128,22 @@ def test_preset_directory(tmp_path):
     assert evaluate(tmp_path / "preset", (images, LABELS[:20])) == pytest.approx(expected)
 
 
+def test_folder_of_images_of_many_sizes(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    classifier = small_classifier()
+    classifier.save_to_preset(str(tmp_path / "preset"))
+    pictures = []
+    for label in range(CLASSES):
+        (tmp_path / "photos" / f"class_{label}").mkdir(parents=True)
+        picture = image.fromarray(RNG.integers(0, 256, (20 + label, 30, 3)).astype("uint8"))
+        picture.save(tmp_path / "photos" / f"class_{label}" / "photo.png")
+        pictures.append(np.asarray(picture.resize((16, 16), image.Resampling.BILINEAR)))
+    expected = evaluate(classifier, (np.stack(pictures), np.arange(CLASSES)))
+    for model in (classifier, tmp_path / "preset"):
+        figures = evaluate(model, tmp_path / "photos", split="train")
+        assert figures == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [

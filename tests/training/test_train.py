@@ -8,11 +8,12 @@ import pytest
 
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.open_source import open_source
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
-from tests.training.tiny import recipe_dict
+from tests.training.tiny import SIDE, recipe_dict
 
 
 def test_it_learns(result):
@@ -219,3 +220,27 @@ def test_unwritable_output(data, tmp_path):
 def test_recipe_is_kept_with_the_output(result, recipe):
     for path in (result.output_dir, result.preset_dir):
         assert load_recipe(path / "recipe.toml") == load_recipe(recipe)
+
+
+def test_folder_of_images_of_many_sizes(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for part, count in (("train", 8), ("test", 2)):
+        for label in range(2):
+            folder = tmp_path / "photos" / part / f"class_{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((20 + 3 * i, 30 - i - count, 3), 60 + 120 * label, "uint8")
+                image.fromarray(pixels).save(folder / f"{i}.png")
+    # Every image is brought to the model's size at once, in all splits.
+    for split in ("train", "test", "train[:50%]+train[50%:]"):
+        source = open_source("photos", split, tmp_path, None, lambda: (SIDE, SIDE))
+        assert source.image_shape == (SIDE, SIDE, 3)
+        assert set(zip(source.labels, source.load([0, 1])[:, 0, 0, 0], strict=False)) == {
+            (0, 60),
+            (1, 180),
+        }
+    assert open_source("photos", "test", tmp_path, 8, None).image_shape == (8, 8, 3)
+    recipe = recipe_dict("photos", schedule={"epochs": 1, "warmup_epochs": 0})
+    trained = train(recipe, tmp_path / "run", data_dir=tmp_path, verbose=0)
+    assert trained.model.class_names == ["class_0", "class_1"]
+    assert trained.results["num_images"] == 4

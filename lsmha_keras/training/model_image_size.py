@@ -1,0 +1,33 @@
+"""The size of the images that a model or a preset takes."""
+
+import json
+import os
+
+
+def model_image_size(model_or_name):
+    """Returns the size of a model's images, without loading it when it is a preset.
+
+    Args:
+        model_or_name: a `CCTImageClassifier`, another Keras model of images, or a preset's name or
+            directory.
+
+    Returns:
+        `(height, width)`.
+
+    Raises:
+        ValueError: if the preset is unknown.
+
+    Example:
+        >>> model_image_size("cct_7_7x2")
+        (224, 224)
+    """
+    if not isinstance(model_or_name, (str, os.PathLike)):
+        backbone = getattr(model_or_name, "backbone", None)
+        shape = backbone.image_shape if backbone else model_or_name.input_shape[1:]
+        return tuple(shape[:2])
+    from lsmha_keras.presets import resolve_preset
+
+    source = resolve_preset(model_or_name)
+    if not isinstance(source, dict):
+        source = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
+    return tuple(source["image_shape"][:2])
