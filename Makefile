@@ -35,8 +35,9 @@ lint: $(VENV)/.stamp-lint  ## Check style and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(VENV)/.stamp-dev  ## Run the benchmarks
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done
+bench: $(VENV)/.stamp-dev  ## Run the benchmarks; writes runs/*.csv
+	mkdir -p $(RUNS)
+	$(PY) -m lsmha_keras.benchmark.data --output $(RUNS)/data_benchmark.csv
 
 clean:  ## Remove the virtual environment and what the demo wrote
 	rm -rf $(VENV) $(RUNS)

@@ -5,7 +5,7 @@ import csv
 import keras
 import pytest
 
-from lsmha_keras.data import benchmark
+from lsmha_keras.benchmark import data as benchmark
 from lsmha_keras.data.epoch_batches import has_tensorflow
 
 

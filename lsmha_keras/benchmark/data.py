@@ -1,13 +1,12 @@
 """Measures how many images a second the pipelines deliver, beside Keras's own RandAugment.
 
-`python -m lsmha_keras.data.benchmark --output data_benchmark.csv` prints and writes a table. All
+`python -m lsmha_keras.benchmark.data --output data_benchmark.csv` prints and writes a table. All
 pipelines are measured in turn, several times, in one process, on random 32x32 images in batches.
 """
 
 import argparse
 import csv
 import importlib.metadata
-import os
 import platform
 import statistics
 import time
@@ -20,6 +19,7 @@ from lsmha_keras.data.augmentation_policy import AugmentationPolicy
 from lsmha_keras.data.batch_sequence import BatchSequence
 from lsmha_keras.data.epoch_batches import epoch_batches, has_tensorflow
 from lsmha_keras.data.epoch_plan import EpochPlan
+from lsmha_keras.training.environment import describe_hardware
 
 _SHAPE, _CLASSES = (32, 32, 3), 100
 _PEER = "keras.layers.RandAugment"
@@ -110,7 +110,7 @@ def _row(name, speeds, peer, batch_size):
         "runs": len(speeds),
         "batch_size": batch_size,
         "image_shape": "x".join(map(str, _SHAPE)),
-        "cpus": os.cpu_count(),
+        "machine": describe_hardware(),
         "backend": keras.backend.backend(),
         "python": platform.python_version(),
         "keras": keras.__version__,

@@ -1,0 +1,1 @@
+"""Benchmarks: each module measures something beside a named peer and writes a csv."""
