@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import presets
+from lsmha_keras.data.sources import cifar
 from lsmha_keras.layers.position_embedding import resize_position_embedding
 from tests.checks import random_images
 from tests.models.test_cct_image_classifier import small_classifier
@@ -74,6 +76,17 @@ def test_shipped_presets_give_their_golden_logits(info):
     listed = {line[66:] for line in (info.path / presets.CHECKSUMS).read_text().splitlines()}
     assert listed == {path.name for path in info.path.iterdir()} - {presets.CHECKSUMS}
     assert info.parameters == model.count_params()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
+)
+def test_shipped_presets_reach_their_accuracy(info):
+    if cifar.find_cifar(info.dataset, os.environ.get("LSMHA_DATA_DIR")) is None:
+        pytest.skip(f"needs {info.dataset} in LSMHA_DATA_DIR")
+    figures = lsmha.evaluate(info.name, info.dataset)
+    assert 100 * figures["accuracy"] == pytest.approx(info.accuracy, abs=0.1)
 
 
 def test_new_head_keeps_the_backbone(saved):

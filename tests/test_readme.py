@@ -7,6 +7,7 @@ are set to 1; all else runs as it is printed.
 """
 
 import contextlib
+import csv
 import os
 import pathlib
 import re
@@ -205,3 +206,28 @@ def environment(folder):
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(package),
     }
+
+
+def _rows(name):
+    with (ROOT / "zoo" / "results" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.skipif(not (ROOT / "zoo").is_dir(), reason="needs the checkout's zoo/results")
+def test_tables_hold_what_was_measured():
+    text = README.read_text()
+    for row in _rows("evaluations.csv"):
+        figures = [f"{100 * float(row[key]):.2f} %" for key in ("accuracy", "top5_accuracy")]
+        assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row
+    speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
+    for shown, pipeline in {
+        "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",
+        "`RandAugment`, 2 operations": "RandAugment",
+        "crop + flip + MixUp/CutMix": "crop + flip + MixUp/CutMix",
+    }.items():
+        row = speeds[pipeline]
+        median, slowest, fastest = (
+            f"{int(row[key]):,}" for key in ("images_per_second", "slowest_run", "fastest_run")
+        )
+        ratio = f"{float(row['ratio_to_keras_rand_augment']):.1f}".removesuffix(".0")
+        assert f"| {shown} | {median} ({slowest} to {fastest}) | {ratio} |" in text

@@ -302,3 +302,15 @@ def test_protocol_3_pickles_of_bytes_are_read():
     for protocol in (2, 3, 4):
         read = RestrictedUnpickler(io.BytesIO(pickle.dumps(given, protocol))).load()
         assert np.array_equal(read[b"data"], given[b"data"]) and read[b"labels"] == [1, 2]
+
+
+def test_photos_are_turned_upright(tmp_path):
+
+    pixels = np.zeros((4, 6, 3), "uint8")
+    pixels[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: to be rotated by 90 degrees clockwise.
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "cat" / "photo.png", exif=exif)
+    image = lsmha.open_dataset(tmp_path).load([0])[0]
+    np.testing.assert_array_equal(image, np.rot90(pixels, -1))

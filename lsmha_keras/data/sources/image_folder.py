@@ -85,7 +85,7 @@ def open_image_folder(root, base, image_size=None):
 
 
 def read_image(path, size=None):
-    """Reads an image file as RGB.
+    """Reads an image file as RGB, upright as its EXIF orientation says.
 
     Args:
         path: file.
@@ -97,14 +97,14 @@ def read_image(path, size=None):
     Raises:
         ValueError: if the file is missing or not a sound image.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             if size is not None:
                 # Lets the JPEG decoder skip detail that the resize would throw away.
-                image.draft("RGB", (2 * size[1], 2 * size[0]))
-            image = image.convert("RGB")
+                image.draft("RGB", (2 * max(size), 2 * max(size)))
+            image = ImageOps.exif_transpose(image).convert("RGB")
             if size is not None and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(image)
