@@ -1,0 +1,156 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from lsmha_keras.layers.attention_core import attention_core
+from tests.checks import random_tokens, to_numpy
+
+
+def set_group(monkeypatch, group_bytes):
+    """Chooses how many heads the loop on jax takes at a time."""
+    if keras.config.backend() == "jax":
+        from lsmha_keras.layers import jax_attention
+
+        monkeypatch.setattr(jax_attention, "GROUP_BYTES", group_bytes)
+
+
+def reference(query, key, value, gradient, mask=None, keep=None):
+    """Output and gradients of attention in float64; `keep` is what dropout multiplies by."""
+    query, key, value, gradient = (np.asarray(x, "float64") for x in (query, key, value, gradient))
+    scale = query.shape[-1] ** -0.5
+    scores = np.einsum("bqhd,bkhd->bhqk", query, key) * scale
+    if mask is not None:
+        scores = np.where(mask[:, None, None, :], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    dropped = weights if keep is None else weights * keep
+    output = np.einsum("bhqk,bkhd->bqhd", dropped, value)
+    by_dropped = np.einsum("bqhd,bkhd->bhqk", gradient, value)
+    by_weights = by_dropped if keep is None else by_dropped * keep
+    by_scores = weights * (by_weights - (weights * by_weights).sum(-1, keepdims=True))
+    return output, (
+        np.einsum("bhqk,bkhd->bqhd", by_scores, key) * scale,
+        np.einsum("bhqk,bqhd->bkhd", by_scores, query) * scale,
+        np.einsum("bhqk,bqhd->bkhd", dropped, gradient),
+    )
+
+
+def value_and_gradients(function, arrays, gradient):
+    """`function(*arrays)` and the gradients of its product with `gradient`, on any backend."""
+    tensors = [ops.convert_to_tensor(x) for x in arrays]
+    gradient = ops.convert_to_tensor(gradient)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def run(tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                output = function(*tensors)
+            return output, tape.gradient(output, tensors, output_gradients=gradient)
+
+        output, gradients = run(tensors)
+    elif keras.config.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def run(tensors):
+            output, backward = jax.vjp(function, *tensors)
+            return output, backward(gradient)
+
+        output, gradients = run(tensors)
+    else:
+        tensors = [x.clone().requires_grad_() for x in tensors]
+        output = function(*tensors)
+        output.backward(gradient)
+        output, gradients = output.detach(), [x.grad for x in tensors]
+    return to_numpy(output), [to_numpy(x) for x in gradients]
+
+
+def inputs(heads, head_dim, tokens, batch=2, scale=1.5):
+    shape = (batch, tokens, heads, head_dim)
+    return [random_tokens(*shape, seed=i) * scale for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "heads, head_dim, tokens, masked, group",
+    [
+        (1, 64, 17, True, 1),
+        (2, 1, 33, False, 1),
+        (3, 5, 1, False, 3),
+        (7, 3, 50, True, 7),
+        (16, 16, 64, False, 4),
+        (25, 10, 23, True, 5),
+        (128, 2, 19, False, 128),
+    ],
+)
+def test_matches_float64(monkeypatch, heads, head_dim, tokens, masked, group):
+    set_group(monkeypatch, 4 * tokens * tokens * group)
+    *arrays, gradient = inputs(heads, head_dim, tokens)
+    mask = np.arange(tokens)[None] < np.array([[tokens], [tokens // 2 + 1]]) if masked else None
+    tensor = None if mask is None else ops.convert_to_tensor(mask)
+    output, gradients = value_and_gradients(
+        lambda q, k, v: attention_core(q, k, v, padding_mask=tensor)[0],
+        arrays,
+        gradient,
+    )
+    expected, expected_gradients = reference(*arrays, gradient, mask)
+    np.testing.assert_allclose(output, expected, atol=2e-5)
+    for found, value in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(found, value, atol=5e-5)
+
+
+@pytest.mark.parametrize("group_bytes", [2**22, 1])
+def test_dropout_is_the_same_forward_and_backward(monkeypatch, group_bytes):
+    set_group(monkeypatch, group_bytes)
+    tokens, rate = 24, 0.3
+    query, key, value, gradient = inputs(4, tokens, tokens)
+    identity = np.broadcast_to(np.eye(tokens, dtype="float32")[None, :, None], query.shape)
+
+    def run(value):
+        generator = keras.random.SeedGenerator(5)
+        return value_and_gradients(
+            lambda q, k, v: attention_core(q, k, v, dropout_rate=rate, seed_generator=generator)[0],
+            [query, key, value],
+            gradient,
+        )
+
+    # With the identity as values the output is the matrix of dropped attention weights.
+    dropped = run(identity.copy())[0].transpose(0, 2, 1, 3)
+    keep = (dropped > 0) / (1 - rate)
+    output, gradients = run(value)
+    expected, expected_gradients = reference(query, key, value, gradient, keep=keep)
+    np.testing.assert_allclose(output, expected, atol=2e-5)
+    for found, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=5e-5)
+    # 4,608 decisions: a standard deviation of 0.0068.
+    assert abs((dropped == 0).mean() - rate) < 0.035
+    flat = keep.reshape(8, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(8)).max() < 0.2  # Heads and images differ.
+
+
+def test_dropout_differs_from_call_to_call():
+    query, key, value, _ = (ops.convert_to_tensor(x) for x in inputs(4, 8, 16))
+    generator = keras.random.SeedGenerator(5)
+    outputs = [
+        to_numpy(attention_core(query, key, value, dropout_rate=0.5, seed_generator=generator)[0])
+        for _ in range(2)
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.05), ("float16", 0.01)])
+def test_half_precision(dtype, tolerance):
+    if dtype == "float16" and keras.config.backend() == "jax":
+        pytest.skip("jax multiplies no float16 matrices on CPUs")
+    *arrays, gradient = inputs(4, 8, 40)
+    output, gradients = value_and_gradients(
+        lambda *x: attention_core(*(ops.cast(a, dtype) for a in x))[0],
+        arrays,
+        ops.cast(gradient, dtype),
+    )
+    expected, expected_gradients = reference(*arrays, gradient)
+    np.testing.assert_allclose(output, expected, atol=tolerance)
+    for found, value in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(found, value, atol=3 * tolerance)
