@@ -38,6 +38,7 @@ lint: $(VENV)/.stamp-lint  ## Check style and format
 bench: $(VENV)/.stamp-dev  ## Run the benchmarks; writes runs/*.csv
 	mkdir -p $(RUNS)
 	$(PY) -m lsmha_keras.benchmark.data --output $(RUNS)/data_benchmark.csv
+	$(PY) -m lsmha_keras.benchmark.attention --output $(RUNS)/attention.csv
 
 clean:  ## Remove the virtual environment and what the demo wrote
 	rm -rf $(VENV) $(RUNS)

@@ -213,12 +213,29 @@ def _rows(name):
         return list(csv.DictReader(file))
 
 
+def _ratio(backend, phase, heads):
+    """What the README says of a case of the attention benchmark."""
+    case = {"backend": backend, "phase": phase, "heads": heads, "batch": "16", "tokens": "256"}
+    times = {
+        row["layer"]: [float(row[f"{key}_ms"]) for key in ("median", "fastest", "slowest")]
+        for row in _rows("attention.csv")
+        if case.items() <= row.items()
+    }
+    if not times:
+        return "not measured"
+    ours, peer = times["ours"], times["keras.layers.MultiHeadAttention"]
+    return f"{peer[0] / ours[0]:.1f} ({peer[1] / ours[2]:.1f} to {peer[2] / ours[1]:.1f})"
+
+
 @pytest.mark.skipif(not (ROOT / "zoo").is_dir(), reason="needs the checkout's zoo/results")
 def test_tables_hold_what_was_measured():
     text = README.read_text()
     for row in _rows("evaluations.csv"):
         figures = [f"{100 * float(row[key]):.2f} %" for key in ("accuracy", "top5_accuracy")]
         assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row
+    for backend in ("jax", "torch", "tensorflow"):
+        cells = [_ratio(backend, p, h) for p in ("inference", "training") for h in ("16", "64")]
+        assert f"| {backend} | {' | '.join(cells)} |" in text
     speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
     for shown, pipeline in {
         "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",
