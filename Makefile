@@ -35,10 +35,13 @@ lint: $(VENV)/.stamp-lint  ## Check style and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(VENV)/.stamp-dev  ## Run the benchmarks; writes runs/*.csv
+bench: $(VENV)/.stamp-dev  ## Run the benchmarks, half an hour and more; writes runs/*.csv
 	mkdir -p $(RUNS)
 	$(PY) -m lsmha_keras.benchmark.data --output $(RUNS)/data_benchmark.csv
-	$(PY) -m lsmha_keras.benchmark.attention --output $(RUNS)/attention.csv
+	$(VENV)/bin/lsmha bench attention --output $(RUNS)/attention.csv
+	$(VENV)/bin/lsmha bench attention --memory --output $(RUNS)/attention_memory.csv
+	$(VENV)/bin/lsmha bench cct --output $(RUNS)/cct.csv
+	$(PY) -m lsmha_keras.benchmark.shp --output $(RUNS)/shp.csv
 
 clean:  ## Remove the virtual environment and what the demo wrote
 	rm -rf $(VENV) $(RUNS)

@@ -1,12 +1,10 @@
 """Independent implementations that tests compare with."""
 
-import importlib.machinery
-import sys
-import types
-
 import numpy as np
 import pytest
 from keras import ops
+
+from lsmha_keras.benchmark.peers import import_vit_pytorch_cct
 
 
 def attention(x, layer, head_mask=None, padding_mask=None):
@@ -47,12 +45,7 @@ def _dense(x, layer):
 
 def vit_pytorch_cct():
     """Imports the peer `vit_pytorch.cct`; skips the test where it or PyTorch is missing."""
-    pytest.importorskip("torch", reason="parity needs PyTorch")
-    if "torchvision" not in sys.modules:
-        # `vit_pytorch/__init__.py` imports models that need torchvision; the CCT does not.
-        stub = types.ModuleType("torchvision")
-        stub.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
-        stub.__getattr__ = lambda name: types.ModuleType(name)
-        sys.modules["torchvision"] = stub
-        sys.modules["torchvision.transforms"] = types.ModuleType("torchvision.transforms")
-    return pytest.importorskip("vit_pytorch.cct", reason="parity needs vit-pytorch and einops")
+    try:
+        return import_vit_pytorch_cct()
+    except ImportError as error:
+        pytest.skip(str(error))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.layers.attention_core import attention_core
+from lsmha_keras.layers.attention_core import attention_core, split_heads
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -140,9 +140,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         return_attention_scores=False,
     ):
         batch, tokens = ops.shape(x)[:2]
-        # (batch, tokens, 3, heads, head_dim) -> three of (batch, tokens, heads, head_dim)
-        qkv = ops.reshape(self.qkv(x), (batch, tokens, 3, self.num_heads, self._head_dim))
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        query, key, value = split_heads(self.qkv(x), self.num_heads)
         heads, scores = attention_core(
             query,
             key,
@@ -152,6 +150,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             seed_generator=self.seed_generator if self.dropout > 0 else None,
             return_attention_scores=return_attention_scores,
         )
+        heads = ops.swapaxes(heads, 1, 2)  # (batch, tokens, heads, head_dim)
         if head_mask is not None:
             heads = heads * self._broadcast_head_mask(head_mask, heads.dtype)
         # (batch, tokens, inner) -> (batch, tokens, C)

@@ -1,3 +1,5 @@
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -8,31 +10,30 @@ from tests.checks import random_tokens, to_numpy
 
 
 def set_group(monkeypatch, group_bytes):
-    """Chooses how many heads the loop on jax takes at a time."""
-    if keras.config.backend() == "jax":
-        from lsmha_keras.layers import jax_attention
-
-        monkeypatch.setattr(jax_attention, "GROUP_BYTES", group_bytes)
+    """Chooses how many bytes of scores the loops take at a time, and makes them loop."""
+    module = importlib.import_module(f"lsmha_keras.layers.{keras.config.backend()}_attention")
+    monkeypatch.setattr(module, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(module, "MIN_LOOP_BYTES", 0, raising=False)
 
 
 def reference(query, key, value, gradient, mask=None, keep=None):
     """Output and gradients of attention in float64; `keep` is what dropout multiplies by."""
     query, key, value, gradient = (np.asarray(x, "float64") for x in (query, key, value, gradient))
     scale = query.shape[-1] ** -0.5
-    scores = np.einsum("bqhd,bkhd->bhqk", query, key) * scale
+    scores = np.einsum("bhqd,bhkd->bhqk", query, key) * scale
     if mask is not None:
         scores = np.where(mask[:, None, None, :], scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     dropped = weights if keep is None else weights * keep
-    output = np.einsum("bhqk,bkhd->bqhd", dropped, value)
-    by_dropped = np.einsum("bqhd,bkhd->bhqk", gradient, value)
+    output = np.einsum("bhqk,bhkd->bhqd", dropped, value)
+    by_dropped = np.einsum("bhqd,bhkd->bhqk", gradient, value)
     by_weights = by_dropped if keep is None else by_dropped * keep
     by_scores = weights * (by_weights - (weights * by_weights).sum(-1, keepdims=True))
     return output, (
-        np.einsum("bhqk,bkhd->bqhd", by_scores, key) * scale,
-        np.einsum("bhqk,bqhd->bkhd", by_scores, query) * scale,
-        np.einsum("bhqk,bqhd->bkhd", dropped, gradient),
+        np.einsum("bhqk,bhkd->bhqd", by_scores, key) * scale,
+        np.einsum("bhqk,bhqd->bhkd", by_scores, query) * scale,
+        np.einsum("bhqk,bhqd->bhkd", dropped, gradient),
     )
 
 
@@ -69,7 +70,7 @@ def value_and_gradients(function, arrays, gradient):
 
 
 def inputs(heads, head_dim, tokens, batch=2, scale=1.5):
-    shape = (batch, tokens, heads, head_dim)
+    shape = (batch, heads, tokens, head_dim)
     return [random_tokens(*shape, seed=i) * scale for i in range(4)]
 
 
@@ -82,7 +83,9 @@ def inputs(heads, head_dim, tokens, batch=2, scale=1.5):
         (7, 3, 50, True, 7),
         (16, 16, 64, False, 4),
         (25, 10, 23, True, 5),
+        (64, 1, 31, False, 7),
         (128, 2, 19, False, 128),
+        (128, 64, 9, True, 50),
     ],
 )
 def test_matches_float64(monkeypatch, heads, head_dim, tokens, masked, group):
@@ -101,12 +104,13 @@ def test_matches_float64(monkeypatch, heads, head_dim, tokens, masked, group):
         np.testing.assert_allclose(found, value, atol=5e-5)
 
 
-@pytest.mark.parametrize("group_bytes", [2**22, 1])
+@pytest.mark.parametrize("group_bytes", [None, 2**22, 1])
 def test_dropout_is_the_same_forward_and_backward(monkeypatch, group_bytes):
-    set_group(monkeypatch, group_bytes)
+    if group_bytes:
+        set_group(monkeypatch, group_bytes)
     tokens, rate = 24, 0.3
     query, key, value, gradient = inputs(4, tokens, tokens)
-    identity = np.broadcast_to(np.eye(tokens, dtype="float32")[None, :, None], query.shape)
+    identity = np.broadcast_to(np.eye(tokens, dtype="float32"), query.shape)
 
     def run(value):
         generator = keras.random.SeedGenerator(5)
@@ -117,7 +121,7 @@ def test_dropout_is_the_same_forward_and_backward(monkeypatch, group_bytes):
         )
 
     # With the identity as values the output is the matrix of dropped attention weights.
-    dropped = run(identity.copy())[0].transpose(0, 2, 1, 3)
+    dropped = run(identity.copy())[0]
     keep = (dropped > 0) / (1 - rate)
     output, gradients = run(value)
     expected, expected_gradients = reference(query, key, value, gradient, keep=keep)
@@ -128,6 +132,31 @@ def test_dropout_is_the_same_forward_and_backward(monkeypatch, group_bytes):
     assert abs((dropped == 0).mean() - rate) < 0.035
     flat = keep.reshape(8, -1)
     assert np.abs(np.corrcoef(flat) - np.eye(8)).max() < 0.2  # Heads and images differ.
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_is_like_independent_draws(monkeypatch, rate):
+    set_group(monkeypatch, 2**16)
+    heads, tokens = 64, 64
+    zeros = np.zeros((1, heads, tokens, tokens), "float32")
+    values = zeros + np.eye(tokens, dtype="float32")
+    generator = keras.random.SeedGenerator(5)
+    (dropped, *_), _ = value_and_gradients(
+        lambda q, k, v: attention_core(q, k, v, dropout_rate=rate, seed_generator=generator)[0],
+        [zeros, zeros, values],
+        zeros,
+    )
+    unit = ((dropped == 0) - rate) / np.sqrt(rate * (1 - rate))
+    assert abs(unit.mean()) < 5 / np.sqrt(unit.size)
+    off_diagonal = ~np.eye(tokens, dtype=bool)
+    for matrices in (unit, unit.transpose(0, 2, 1), unit.transpose(1, 0, 2)):
+        # Pairs of rows, of columns and of heads: the variance that independent draws have.
+        correlations = (matrices @ matrices.transpose(0, 2, 1) / tokens)[:, off_diagonal]
+        assert abs(correlations.mean()) < 0.002
+        assert correlations.var() * tokens == pytest.approx(1, abs=0.03)
+    # The four corners of a rectangle, which share two random words by two.
+    corners = unit[:, ::2, ::2] * unit[:, 1::2, ::2] * unit[:, ::2, 1::2] * unit[:, 1::2, 1::2]
+    assert abs(corners.mean()) < 5 / np.sqrt(corners.size)
 
 
 def test_dropout_differs_from_call_to_call():

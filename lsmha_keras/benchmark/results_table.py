@@ -1,0 +1,82 @@
+"""A csv of measurements that survives a kill and knows what it holds already."""
+
+import csv
+import importlib.metadata
+import os
+import pathlib
+
+import keras
+
+from lsmha_keras.training.environment import describe_hardware, describe_versions
+
+
+class ResultsTable:
+    """Rows of measurements in a csv file; several rows, one a candidate, make a case.
+
+    Args:
+        path: the csv file; made by the first `put`.
+        case: names of the columns that tell what was measured.
+        figures: names of the columns that tell what came out.
+        packages: names of packages whose versions matter beside those of Keras and its backend.
+
+    Raises:
+        ValueError: if the file exists and has other columns.
+
+    Example:
+
+    ```python
+    table = ResultsTable("softmax.csv", case=["batch"], figures=["layer", "median_ms"])
+    if not table.holds({"batch": 16}):
+        table.put({"batch": 16}, [{"layer": "ours", "median_ms": 1.5}])
+    ```
+    """
+
+    def __init__(self, path, case, figures, packages=()):
+        self.path = pathlib.Path(path)
+        versions = describe_versions()
+        versions |= {name: _version(name) for name in packages}
+        self._surroundings = {
+            "backend": keras.config.backend(),
+            "machine": describe_hardware(),
+            "versions": " ".join(f"{name}={version}" for name, version in versions.items()),
+        }
+        self._columns = ["backend", *case, *figures, "machine", "versions"]
+        self._rows = self._read()
+
+    def holds(self, case):
+        """Tells whether a case was measured on this backend, machine and versions."""
+        return any(self._is_of(row, case) for row in self._rows)
+
+    def put(self, case, rows):
+        """Writes the rows of a case, in place of those that it had."""
+        self._rows = [row for row in self._rows if not self._is_of(row, case)]
+        self._rows += [{**self._surroundings, **case, **row} for row in rows]
+        # Whole or not at all: a kill leaves the table of before.
+        partial = self.path.with_name(self.path.name + ".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        os.replace(partial, self.path)
+
+    def _read(self):
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != self._columns:
+                raise ValueError(
+                    f"The table must have the columns {','.join(self._columns)}; name another "
+                    f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
+                )
+            return list(reader)
+
+    def _is_of(self, row, case):
+        return all(row[key] == str(value) for key, value in {**self._surroundings, **case}.items())
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"  # The measurement itself says how to install it.

@@ -1,0 +1,105 @@
+"""Turns layers and models into functions that run one step to its end, on the current backend."""
+
+import keras
+
+
+def make_step(layer, call, loss=None, input_gradient=False, xla=False):
+    """Compiles an inference or a training step of a Keras layer or model.
+
+    JAX compiles, TensorFlow makes a graph, PyTorch runs eagerly, as `predict` and `fit` do.
+
+    Args:
+        layer: built `keras.layers.Layer` or `keras.Model`.
+        call: function from a tensor and `training` to the layer's outputs.
+        loss: function from the outputs to a scalar; makes it a training step, that is the
+            gradients of the loss with respect to all weights. Defaults to `None`, inference.
+        input_gradient: bool, whether a training step has the gradient of the input too, as a layer
+            in the middle of a network needs. Defaults to `False`.
+        xla: bool, whether TensorFlow compiles with XLA. Defaults to `False`.
+
+    Returns:
+        A function of a tensor that returns when all is computed.
+
+    Example:
+
+    ```python
+    layer = keras.layers.Dense(3)
+    layer.build((None, 5))
+    step = make_step(layer, layer, loss=lambda outputs: keras.ops.mean(outputs**2))
+    step(keras.ops.ones((2, 5)))
+    ```
+    """
+
+    def run(x):
+        return call(x, training=False) if loss is None else loss(call(x, training=True))
+
+    backend = keras.config.backend()
+    if backend == "jax":
+        return _jax_step(layer, run, loss is not None, input_gradient)
+    if backend == "tensorflow":
+        return _tensorflow_step(layer, run, loss is not None, input_gradient, xla)
+    weights = [variable.value for variable in layer.trainable_variables]
+    return make_torch_step(run, weights, loss is not None, input_gradient)
+
+
+def make_torch_step(run, weights, training, input_gradient=False):
+    """Makes a step of anything that runs in PyTorch, whatever Keras's backend.
+
+    Args:
+        run: function of a tensor; returns a scalar loss if `training`.
+        weights: list of tensors whose gradients a training step computes.
+        training: bool.
+        input_gradient: bool, whether it computes that of the input too. Defaults to `False`.
+
+    Returns:
+        A function of a tensor that returns when all is computed.
+    """
+    import torch
+
+    def step(x):
+        if training:
+            x = x.detach().requires_grad_(input_gradient)
+            for tensor in weights:
+                tensor.grad = None
+            run(x).backward()
+        else:
+            with torch.no_grad():
+                run(x)
+        if x.is_cuda:
+            torch.cuda.synchronize()
+
+    return step
+
+
+def _jax_step(layer, run, training, input_gradient):
+    import jax
+
+    variables = [*layer.trainable_variables, *layer.non_trainable_variables]
+
+    def run_with(trainable, x, others):
+        with keras.StatelessScope(zip(variables, [*trainable, *others], strict=True)):
+            return run(x)
+
+    wanted = (0, 1) if input_gradient else 0
+    step = jax.jit(jax.grad(run_with, wanted) if training else run_with)
+    trainable = [variable.value for variable in layer.trainable_variables]
+    # Arguments, not constants: XLA may fold what follows from a constant seed.
+    others = [variable.value for variable in layer.non_trainable_variables]
+    return lambda x: jax.block_until_ready(step(trainable, x, others))
+
+
+def _tensorflow_step(layer, run, training, input_gradient, xla):
+    import tensorflow as tf
+
+    weights = [variable.value for variable in layer.trainable_variables]
+
+    @tf.function(jit_compile=xla)
+    def step(x):
+        if not training:
+            return [run(x)]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = run(x)
+        return tape.gradient(loss, [x, *weights] if input_gradient else weights)
+
+    return lambda x: [result.numpy() for result in step(x)]

@@ -1,0 +1,77 @@
+"""Times several things beside each other."""
+
+import statistics
+from time import perf_counter
+
+# Seconds. A shorter call suffers from the caches and sleeping threads that the one before it, of
+# another candidate, left behind: the next call counts in its place.
+_SHORT = 0.2
+# Seconds of calls that tell which of two is faster.
+_ENOUGH = 0.05
+
+
+def time_in_turn(steps, runs, limit=60.0):
+    """Times functions in turn, so that whatever else the machine does meets all of them.
+
+    Args:
+        steps: dictionary from name to a function without arguments.
+        runs: int, how often each is timed, after a call that does not count.
+        limit: float, seconds; what takes longer in that first call is not timed.
+
+    Returns:
+        Two dictionaries: from name to the list of seconds, and from the names of those that were
+        not timed to the reason.
+
+    Example:
+
+    ```python
+    seconds, left_out = time_in_turn({"sum": lambda: sum(range(10))}, runs=3)
+    ```
+    """
+    seconds, left_out = {}, {}
+    for name, step in steps.items():
+        first = _time(step)  # compiles, starts threads
+        if first > limit:
+            left_out[name] = f"not timed: the first step took {first:.3g} s"
+        else:
+            seconds[name] = []
+    for _ in range(runs):
+        for name, found in seconds.items():
+            elapsed = _time(steps[name])
+            found.append(_time(steps[name]) if elapsed < _SHORT else elapsed)
+    return seconds, left_out
+
+
+def fastest_of(function, *args):
+    """Returns the shortest time of a few calls, after one that does not count, in seconds."""
+    function(*args)
+    seconds = []
+    while len(seconds) < 2 or sum(seconds) < _ENOUGH:
+        seconds.append(_time(function, *args))
+    return min(seconds)
+
+
+def summarise(seconds, ours):
+    """Describes the times of one candidate.
+
+    Args:
+        seconds: list of float; empty for what was not timed.
+        ours: list of float, the times to compare with; may be empty too.
+
+    Returns:
+        A dictionary with `median_ms`, `fastest_ms`, `slowest_ms`, `ratio_to_ours` (of the medians,
+        larger means slower than ours) and `runs`; empty strings where nothing was timed.
+    """
+    row = dict.fromkeys(("median_ms", "fastest_ms", "slowest_ms", "ratio_to_ours"), "")
+    if seconds:
+        figures = {"median": statistics.median, "fastest": min, "slowest": max}
+        row |= {f"{name}_ms": round(1000 * of(seconds), 4) for name, of in figures.items()}
+    if seconds and ours:
+        row["ratio_to_ours"] = round(statistics.median(seconds) / statistics.median(ours), 2)
+    return {**row, "runs": len(seconds)}
+
+
+def _time(function, *args):
+    start = perf_counter()
+    function(*args)
+    return perf_counter() - start

@@ -1,0 +1,208 @@
+"""Measure time and memory beside named peers.
+
+All candidates of a case run in turn in one process, after calls that do not count. The table is
+saved after every case: stopped at any moment, the same command goes on with the next one.
+"""
+
+import importlib
+import itertools
+import re
+
+from lsmha_keras.commands._backend import import_framework
+from lsmha_keras.commands._output import add_command, positive, writable_file
+from lsmha_keras.presets import parse_architecture
+
+_EPILOG = """\
+examples:
+  lsmha bench attention
+  lsmha bench attention --memory
+  lsmha bench cct --heads 4 64 --backend jax
+
+Let nothing else run meanwhile. `lsmha bench attention --help` says what is measured, and how to
+choose the sizes.
+"""
+
+_ATTENTION = """\
+Time the attention layer, or measure its memory, beside named peers.
+
+The peers are keras.layers.MultiHeadAttention and, on the torch backend, torch.nn.MultiheadAttention
+with the same heads and dropout 0.1. A training step is the gradients of all weights and of the
+tokens. On TensorFlow each layer counts with or without XLA, whichever is faster.
+"""
+
+_CCT = """\
+Time whole classifiers beside their peer.
+
+The peer, vit-pytorch's CCT, has the same sizes, heads and dropout. It runs eagerly in
+PyTorch, in a process of its own, on as many cores, whatever our backend. A training step is the
+gradients of all weights, without the optimizer.
+"""
+
+_READING = """
+The cases are all combinations. ratio_to_ours is a median time over ours: 3 means that ours takes a
+third of the time. A case that the table holds for this backend, machine and versions is skipped.
+`note` says what was not run (too slow, too little memory).
+"""
+
+_ATTENTION_EPILOG = f"""\
+examples:
+  lsmha bench attention --output attention.csv
+  lsmha bench attention --batch 16 --tokens 256 --heads 16 64 --phase training
+  lsmha bench attention --memory --heads 64 128
+{_READING}
+peak_mib is what a step adds at its peak to the memory of a fresh process (CPU, Linux).
+"""
+
+_CCT_EPILOG = f"""\
+examples:
+  lsmha bench cct --output cct.csv
+  lsmha bench cct --phase training --batch 64 --runs 5
+  lsmha bench cct --model cct_2_3x2 --heads 2 16 32 --backend jax
+{_READING}
+The peer needs: pip install torch einops && pip install --no-deps vit-pytorch
+"""
+
+_PHASES = ("inference", "training")
+_TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
+_MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
+_CCT_SIZES = {"batch": [1, 64], "heads": [4, 16, 32, 64, 128]}
+# Architectures whose heads are not part of the name and that the peer has too.
+_PLAIN = re.compile(r"cct_\d+_\d+x\d+")
+
+
+def add_parser(commands, parents):
+    """Adds `lsmha bench`."""
+    parser = add_command(commands, "bench", globals(), _EPILOG, parents)
+    kinds = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
+
+    module = {"__doc__": _ATTENTION, "run": run}
+    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents)
+    parser.set_defaults(plan=_plan_attention)
+    for name, sizes in _TIME_SIZES.items():
+        memory = _words(_MEMORY_SIZES[name])
+        _add_sizes(parser, name, None, f"{_words(sizes)}; with --memory {memory}")
+    parser.add_argument(
+        "--width", type=positive, default=256, metavar="N", help="of the tokens (default: 256)"
+    )
+    parser.add_argument("--memory", action="store_true", help="measure peak memory, not time")
+    _add_common(parser, "attention.csv; with --memory attention_memory.csv")
+
+    module = {"__doc__": _CCT, "run": run}
+    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents)
+    parser.set_defaults(plan=_plan_cct)
+    parser.add_argument("--model", default="cct_7_3x1", help="architecture (default: cct_7_3x1)")
+    for name, sizes in _CCT_SIZES.items():
+        _add_sizes(parser, name, sizes, _words(sizes))
+    _add_common(parser, "cct.csv")
+
+
+def run(args):
+    """Measures the cases that the table lacks; prints figures as they come."""
+    name, cases, options = args.plan(args)
+    path = writable_file(args.output or f"{name}.csv")
+
+    import_framework()
+    from lsmha_keras.benchmark.results_table import ResultsTable
+
+    benchmark = importlib.import_module(f"lsmha_keras.benchmark.{name}")
+    table = ResultsTable(path, benchmark.CASE, benchmark.FIGURES, benchmark.PACKAGES)
+    missing = [case for case in cases if args.again or not table.holds(case)]
+    if skipped := len(cases) - len(missing):
+        print(f"{skipped} of {len(cases)} cases are in {path} (--again measures them anew)")
+    for number, case in enumerate(missing, 1):
+        words = " ".join(f"{key} {value}" for key, value in case.items())
+        print(f"[{number}/{len(missing)}] {words}", flush=True)
+        rows = benchmark.measure(**case, **options)
+        table.put(case, rows)
+        for row in rows:
+            print(_line(row), flush=True)
+    return 0
+
+
+def _add_sizes(parser, name, default, shown):
+    parser.add_argument(
+        f"--{name}",
+        type=positive,
+        nargs="+",
+        default=default,
+        metavar="N",
+        help=f"(default: {shown})",
+    )
+
+
+def _add_common(parser, output):
+    parser.add_argument(
+        "--phase",
+        nargs="+",
+        choices=_PHASES,
+        default=_PHASES,
+        metavar="PHASE",
+        help="inference, training (default: both)",
+    )
+    parser.add_argument(
+        "--runs", type=positive, default=10, metavar="N", help="timed runs of each (default: 10)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        default=60,
+        metavar="SECONDS",
+        help="leave out what takes longer for one step (default: 60)",
+    )
+    parser.add_argument("--output", metavar="FILE.csv", help=f"(default: {output})")
+    parser.add_argument("--again", action="store_true", help="replace what the table holds")
+
+
+def _plan_attention(args):
+    """Returns the benchmark's module, its cases and the options of each measurement."""
+    _check_heads(args.heads or (), args.width)
+    if args.memory:
+        name, defaults, options = "attention_memory", _MEMORY_SIZES, {}
+    else:
+        name, defaults, options = "attention", _TIME_SIZES, {"runs": args.runs}
+    sizes = {key: getattr(args, key) or default for key, default in defaults.items()}
+    cases = _combine(phase=args.phase, width=[args.width], **sizes)
+    return name, cases, {**options, "limit": args.limit}
+
+
+def _plan_cct(args):
+    config = parse_architecture(args.model)
+    if config is None or not _PLAIN.fullmatch(args.model):
+        raise ValueError(
+            "`--model` takes a reference architecture such as cct_7_3x1; heads have their own "
+            f"option. Received: --model {args.model}"
+        )
+    _check_heads(args.heads, config["hidden_dim"])
+    cases = _combine(model=[args.model], phase=args.phase, batch=args.batch, heads=args.heads)
+    return "cct", cases, {"runs": args.runs, "limit": args.limit}
+
+
+def _combine(**values):
+    """Lists all combinations, each once."""
+    cases = itertools.product(*map(dict.fromkeys, values.values()))
+    return [dict(zip(values, case, strict=True)) for case in cases]
+
+
+def _check_heads(heads, width):
+    if wrong := [number for number in heads if width % number]:
+        raise ValueError(
+            f"The number of heads must divide the width of the tokens, {width}. "
+            f"Received: --heads {_words(wrong)}"
+        )
+
+
+def _words(numbers):
+    return " ".join(map(str, numbers))
+
+
+def _line(row):
+    """One candidate's figures for the terminal."""
+    name = row.get("layer") or row["library"]
+    name += " with XLA" if row.get("xla") else ""
+    figures = ""
+    if row.get("median_ms", "") != "":
+        spread = f"({row['fastest_ms']:.2f} to {row['slowest_ms']:.2f})"
+        figures = f"{row['median_ms']:10.2f} ms {spread:22} {row['ratio_to_ours']:>6}x"
+    if row.get("peak_mib", "") != "":
+        figures = f"{row['peak_mib']:10.1f} MiB"
+    return f"  {name:40} {figures}  {row['note']}".rstrip()
