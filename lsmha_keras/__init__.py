@@ -42,6 +42,13 @@ _PUBLIC = {
     "Recipe": "lsmha_keras.training.recipe",
     "train": "lsmha_keras.training.train",
     "evaluate": "lsmha_keras.training.evaluate",
+    # single-head performance
+    "fit_readout": "lsmha_keras.shp.readout",
+    "single_head_performance": "lsmha_keras.shp.fields",
+    "find_clusters": "lsmha_keras.shp.clusters",
+    "BlockReadouts": "lsmha_keras.shp.block_readouts",
+    "SHPResult": "lsmha_keras.shp.shp_result",
+    "SingleHeadPerformance": "lsmha_keras.callbacks.single_head_performance",
     # surgery
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }

@@ -107,6 +107,7 @@ def test_example_runs(script, scratch):
         "fine_tune": ["--output", str(output), "--epochs", "1", "--data", "photos"],
         "fit_digits": ["--output", str(output), "--epochs", "1"],
         "write_digit_image": [f"{output}.png"],
+        "shp_of_any_keras_model": ["--epochs", "1"],
     }[script.stem]
     completed = subprocess.run(
         [sys.executable, str(script), *arguments],
@@ -116,7 +117,8 @@ def test_example_runs(script, scratch):
         text=True,
     )
     assert completed.returncode == 0, completed.stderr[-3000:]
-    assert output.is_dir() or output.with_suffix(".png").is_file()
+    written = output.is_dir() or output.with_suffix(".png").is_file()
+    assert written or "SNR" in completed.stdout
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +229,17 @@ def _ratio(backend, phase, heads):
     return f"{peer[0] / ours[0]:.1f} ({peer[1] / ours[2]:.1f} to {peer[2] / ours[1]:.1f})"
 
 
+def _memory(backend, phase):
+    """What the README says of the peak memory of our layer and, by XLA or not, Keras's best."""
+    case = {"backend": backend, "phase": phase, "heads": "128", "batch": "16", "tokens": "256"}
+    peaks = {}
+    for row in _rows("attention_memory.csv"):
+        if case.items() <= row.items() and row["peak_mib"]:
+            peaks.setdefault(row["layer"], []).append(float(row["peak_mib"]))
+    ours, peer = (min(peaks[name]) for name in ("ours", "keras.layers.MultiHeadAttention"))
+    return f"{ours:,.0f} to {peer:,.0f}"
+
+
 @pytest.mark.skipif(not (ROOT / "zoo").is_dir(), reason="needs the checkout's zoo/results")
 def test_tables_hold_what_was_measured():
     text = README.read_text()
@@ -235,7 +248,14 @@ def test_tables_hold_what_was_measured():
         assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row
     for backend in ("jax", "torch", "tensorflow"):
         cells = [_ratio(backend, p, h) for p in ("inference", "training") for h in ("16", "64")]
+        cells += [_memory(backend, phase) for phase in ("inference", "training")]
         assert f"| {backend} | {' | '.join(cells)} |" in text
+    for row in _rows("shp_cct_2_3x2_h16_cifar100/blocks.csv"):
+        accuracy = row["readout_accuracy"] and f"{100 * float(row['readout_accuracy']):.2f} %"
+        digits = {"clusters_per_head": 1, "labels_per_cluster": 2, "noise_per_head": 0}
+        digits |= {"heads_per_label": 2, "snr": 1}
+        cells = [f"{float(row[key]):.{places}f}" for key, places in digits.items()]
+        assert f"| {row['block']} | {row['variant']} | {' | '.join([accuracy, *cells])} |" in text
     speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
     for shown, pipeline in {
         "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",

@@ -1,5 +1,5 @@
 """One module a command: `add_parser` describes it, `run` does it and returns the exit status."""
 
-from lsmha_keras.commands import convert, evaluate, predict, presets, train
+from lsmha_keras.commands import bench, convert, evaluate, predict, presets, shp, train
 
-COMMANDS = (presets, train, evaluate, predict, convert)
+COMMANDS = (presets, train, evaluate, predict, convert, bench, shp)

@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 
+from lsmha_keras.training.class_labels import class_labels
 from lsmha_keras.training.labelled_batches import labelled_batches
 from lsmha_keras.training.model_image_size import model_image_size
 from lsmha_keras.training.open_source import open_source
@@ -59,7 +60,7 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     total, seen, channels = np.zeros(3), 0, _channels(model)
     for images, labels in _chunks(labelled_batches(dataset, batch_size)):
         _check_images(images, channels)
-        labels = _check_labels(labels, num_classes, seen)
+        labels = class_labels(labels, num_classes, seen)
         total += _sums(predict_logits(model, images, batch_size), labels)
         seen += len(images)
     if not seen:
@@ -143,24 +144,6 @@ def _check_classes(dataset, model, num_classes):
             f"{different[0][0]!r} against {different[0][1]!r}; labels are compared by number.",
             stacklevel=3,
         )
-
-
-def _check_labels(labels, num_classes, offset):
-    if labels.ndim == 2 and labels.shape[1] == num_classes and num_classes > 1:
-        return labels.argmax(axis=1)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.ndim != 1 or not (labels == np.floor(labels)).all():
-        raise ValueError(
-            f"Labels must be integers or one-hot with {num_classes} classes. "
-            f"Received: labels of shape {labels.shape}, dtype {labels.dtype}"
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(wrong):
-        raise ValueError(
-            f"Labels must lie in 0 .. {num_classes - 1}, the model's classes. "
-            f"Received: label {labels[wrong[0]]} of image {offset + wrong[0]}"
-        )
-    return labels.astype("int64")
 
 
 def _check_images(images, channels):

@@ -1,0 +1,1 @@
+"""Keras callbacks: they schedule analyses that live elsewhere."""

@@ -1,0 +1,162 @@
+"""Show what each attention head alone has learnt (single-head performance).
+
+A linear readout is fitted to the head outputs of every block, on training images; then each head's
+answers to each label are measured on test images and set beside controls: random matrices, the
+same model untrained, permuted labels. Stopped at any moment, it goes on at the last finished stage
+when the same command is given again.
+"""
+
+import argparse
+
+from lsmha_keras.commands._backend import import_framework
+from lsmha_keras.commands._output import add_command, positive, table, writable_dir
+
+_EPILOG = """\
+examples:
+  lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --out runs/shp
+  lsmha shp runs/digits/preset --dataset digits --out runs/digits/shp --readout-epochs 20
+  lsmha shp runs/mine/preset --dataset photos/ --out runs/mine/shp --blocks 5 6 --pooling both
+  lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --split "test[:1000]" \\
+    --train-split "train[:5000]" --out runs/glance --no-controls --no-classical
+
+The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
+(*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). Given again with
+another --threshold, it is only written anew.
+
+In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
+random matrices have clusters, too.
+"""
+
+
+def add_parser(commands, parents):
+    """Adds `lsmha shp`."""
+    parser = add_command(commands, "shp", globals(), _EPILOG, parents)
+    parser.add_argument("name", metavar="NAME", help="preset name or directory")
+    parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write the report")
+    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--split", default="test", help="images to measure on (default: test)")
+    parser.add_argument(
+        "--train-split",
+        default="train",
+        metavar="SPLIT",
+        help="images to fit the readouts on (default: train)",
+    )
+    parser.add_argument(
+        "--blocks", type=int, nargs="+", metavar="I", help="default: all that have heads"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_share,
+        default=0.3,
+        metavar="T",
+        help="what counts as a response, as a share of the head's maximum (default: 0.3)",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("recomputed", "frozen", "both"),
+        default="recomputed",
+        help="weights of the pooling over tokens: from each head alone (the default), or from all "
+        "heads together; both: the report compares them",
+    )
+    parser.add_argument(
+        "--readout-epochs", type=positive, default=10, metavar="N", help="default: 10"
+    )
+    parser.add_argument(
+        "--readout",
+        metavar="FILE",
+        help="fitted readouts (default: those saved with the preset, else they are fitted)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=256, metavar="N", help="default: 256"
+    )
+    parser.add_argument("--no-controls", action="store_true", help="measure the model alone")
+    parser.add_argument(
+        "--no-classical", action="store_true", help="leave out masking, gradients and attention"
+    )
+    parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+
+
+def run(args):
+    """Analyses; prints the main figures and where the report is."""
+    out = writable_dir(args.out)
+    import_framework()
+    from lsmha_keras.shp._style import import_matplotlib
+    from lsmha_keras.shp.report import write_report
+    from lsmha_keras.shp.tables import block_rows
+
+    import_matplotlib()  # Needed last of all: a missing one is better known at once.
+    analysis = _analysis(args, out)
+    controls = analysis.other_pooling()
+    if not args.no_controls:
+        controls.update(analysis.controls())
+    classical = None if args.no_classical else analysis.classical()
+    print("writing the report", flush=True)
+    title = f"{args.name} on {args.dataset} ({args.split})"
+    page = write_report(analysis.results, out, controls, classical, title=title)
+    analysis.readouts.save(out / "readouts.npz")
+    print(_figures(block_rows({"trained": analysis.results, **controls})))
+    print(page)
+    return 0
+
+
+def _analysis(args, out):
+    from lsmha_keras.models import CCTImageClassifier
+    from lsmha_keras.shp.analysis import Analysis
+    from lsmha_keras.training.model_image_size import model_image_size
+    from lsmha_keras.training.open_source import open_source
+
+    # Opened before the model is loaded: a mistyped name is found sooner.
+    train_data, test_data = (
+        open_source(args.dataset, split, args.data_dir, None, lambda: model_image_size(args.name))
+        for split in (args.train_split, args.split)
+    )
+    return Analysis(
+        CCTImageClassifier.from_preset(args.name),
+        train_data,
+        test_data,
+        out / "stages",
+        readout=args.readout or _saved_with(args.name),
+        blocks=args.blocks,
+        pooling=args.pooling,
+        threshold=args.threshold,
+        readout_epochs=args.readout_epochs,
+        batch_size=args.batch_size,
+        settings={name: getattr(args, name) for name in ("dataset", "split", "train_split")},
+        fresh=args.fresh,
+    )
+
+
+def _saved_with(preset):
+    """Returns the preset if readouts are saved with it, else None."""
+    from lsmha_keras.presets import resolve_preset
+    from lsmha_keras.shp.block_readouts import FILE_NAME
+
+    return preset if (resolve_preset(preset) / FILE_NAME).is_file() else None
+
+
+def _share(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = None
+    if value is None or not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1. Received: {text}")
+    return value
+
+
+def _figures(rows):
+    cells = [
+        [
+            f"block {row['block']}, {row['variant']}",
+            "" if row["readout_accuracy"] is None else f"{row['readout_accuracy']:.2%}",
+            f"{row['clusters_per_head']:.2f}",
+            f"{row['labels_per_cluster']:.2f}",
+            f"{row['noise_per_head']:.1f}",
+            f"{row['heads_per_label']:.2f}",
+            f"{row['snr']:.3g}",
+        ]
+        for row in sorted(rows, key=lambda row: row["block"])
+    ]
+    header = ["", "readout accuracy", "clusters/head", "labels/cluster", "noise/head"]
+    return table(cells, [*header, "heads/label", "SNR"])

@@ -1,0 +1,183 @@
+"""All that a report on the heads of one model needs, stage by stage."""
+
+import functools
+import hashlib
+
+from lsmha_keras.shp.block_readouts import BlockReadouts
+from lsmha_keras.shp.classical import head_scores
+from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
+from lsmha_keras.shp.fields import single_head_performance
+from lsmha_keras.shp.readout import fit_readout
+from lsmha_keras.shp.stages import Stages
+
+
+class Analysis:
+    """Single-head performance of a classifier with its controls, kept on disk as it grows.
+
+    Each stage says that it starts, shows its progress, and is not repeated when another `Analysis`
+    of the same model and data is given the same folder.
+
+    Args:
+        model: a `CCTImageClassifier`.
+        train_data: `ImageDataset` to fit readouts on.
+        test_data: `ImageDataset` to measure on.
+        folder: path for finished stages.
+        readout: path or preset of `BlockReadouts`, or `None` to fit them.
+        blocks: list of indices of blocks, or `None` for all that have heads.
+        pooling: `"recomputed"`, `"frozen"` or `"both"`.
+        threshold: float.
+        readout_epochs: int.
+        batch_size: int.
+        settings: dict of JSON values that describe the data; a folder with others is refused.
+        fresh: bool, whether to remove what is in the folder.
+
+    Raises:
+        ValueError: if the folder belongs to another analysis, or the readouts lack a block.
+
+    Example:
+
+    ```python
+    analysis = Analysis(classifier, train_data, test_data, "runs/shp/stages")
+    write_report(analysis.results, "runs/shp", analysis.controls(), analysis.classical())
+    ```
+    """
+
+    def __init__(
+        self,
+        model,
+        train_data,
+        test_data,
+        folder,
+        readout=None,
+        blocks=None,
+        pooling="recomputed",
+        threshold=0.3,
+        readout_epochs=10,
+        batch_size=256,
+        settings=None,
+        fresh=False,
+    ):
+        self.model = model
+        self.train_data = train_data
+        self.test_data = test_data
+        self.readout = readout
+        self.blocks = blocks
+        self.compared = ("recomputed", "frozen") if pooling == "both" else (pooling,)
+        self.pooling = self.compared[0]
+        self.threshold = threshold
+        self.readout_epochs = readout_epochs
+        self.batch_size = batch_size
+        weights = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
+        settings = {
+            **(settings or {}),
+            "blocks": blocks,
+            "readout": None if readout is None else str(readout),
+            "readout_epochs": readout_epochs,
+            "weights": weights.hexdigest(),
+        }
+        self.stages = Stages(folder, settings, fresh)
+        self.readouts = self.stages.readouts("trained", self._load_or_fit)
+
+    @functools.cached_property
+    def results(self):
+        """The trained model's `{block: SHPResult}`."""
+        return self._measured("trained", self.pooling, lambda: (self.model, self.readouts))
+
+    def controls(self):
+        """Returns what to compare with: a dict from a name to `{block: SHPResult}`."""
+        return {
+            "Gaussian null": self._gaussian(),
+            "untrained trunk": self._measured("untrained", self.pooling, self._untrained),
+            "permuted labels": self._permuted(),
+        }
+
+    def other_pooling(self):
+        """Returns the results with frozen pooling like controls, if both were asked for."""
+        return {
+            f"{pooling} pooling": self._measured(
+                "trained", pooling, lambda: (self.model, self.readouts)
+            )
+            for pooling in self.compared[1:]
+        }
+
+    def classical(self):
+        """Returns `{block: {score: (heads,) array}}`."""
+
+        def measure():
+            _say(f"masking, gradients and attention of all heads: {len(self.test_data):,} images")
+            return head_scores(self.model, self.test_data, self.readouts.blocks)
+
+        return self.stages.scores("classical", measure)
+
+    def _load_or_fit(self):
+        if self.readout is None:
+            return self._fit(self.model, self.blocks)
+        _say(f"loading the readouts of {self.readout}")
+        readouts = BlockReadouts.load(self.readout)
+        return _select(readouts, self.blocks) if self.blocks else readouts
+
+    def _fit(self, model, blocks):
+        _say(f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs")
+        return fit_readout(
+            model,
+            self.train_data,
+            blocks=blocks,
+            validation_data=self.test_data,
+            epochs=self.readout_epochs,
+        )
+
+    def _measured(self, name, pooling, make):
+        """Measures the model and readouts that `make()` returns, or takes what is on disk."""
+
+        def measure():
+            model, readouts = make()
+            _say(f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images")
+            return single_head_performance(
+                model, readouts, self.test_data, pooling=pooling, batch_size=self.batch_size
+            )
+
+        return self._kept(f"{name}_{pooling}", measure)
+
+    def _untrained(self):
+        model = untrained_copy(self.model)
+        fit = functools.partial(self._fit, model, self.readouts.blocks)
+        return model, self.stages.readouts("untrained", fit)
+
+    def _permuted(self):
+        def measure():
+            _say(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
+            return permuted_labels(
+                self.model,
+                self.readouts,
+                self.test_data,
+                pooling=self.pooling,
+                batch_size=self.batch_size,
+            )
+
+        return self._kept(f"permuted_{self.pooling}", measure)
+
+    def _gaussian(self):
+        return {
+            block: gaussian_null(
+                *result.matrices.shape[:2], threshold=self.threshold, seed=block, block=block
+            )
+            for block, result in self.results.items()
+        }
+
+    def _kept(self, name, measure):
+        results = self.stages.results(name, measure)
+        return {block: result.at(self.threshold) for block, result in results.items()}
+
+
+def _select(readouts, blocks):
+    if missing := sorted(set(blocks) - set(readouts.blocks)):
+        raise ValueError(
+            f"There are readouts of the blocks {readouts.blocks}. Received: blocks={missing}"
+        )
+    weights = {block: readouts.weights[block] for block in blocks}
+    accuracy = {b: a for b, a in readouts.accuracy.items() if b in weights}
+    return BlockReadouts(weights, accuracy, readouts.label_names)
+
+
+def _say(text):
+    print(text, flush=True)

@@ -1,0 +1,168 @@
+"""The classical scores of the heads of one block, per image."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class BlockHeadScores(keras.Model):
+    """Scores of the heads of one transformer block of a classifier, image by image.
+
+    The tokens that enter the block are the input, so that the layers before it run once however
+    many heads are masked.
+
+    Args:
+        classifier: a `CCTImageClassifier`; it runs in inference mode.
+        block: int, index of a transformer block.
+
+    Call arguments:
+        inputs: dict of `"tokens"`, `(batch, tokens, hidden_dim)`, which enter the block, and
+            `"labels"`, `(batch,)` integers.
+
+    Returns:
+        A dict of `(batch, heads)` float32 tensors: `"accuracy_drop"`, 1 where masking the head
+        makes a right answer wrong, -1 where it makes a wrong answer right, else 0;
+        `"mask_gradient"`, the absolute derivative of the cross-entropy by the head's mask at 1;
+        `"attention_entropy"` and `"attention_distance"`, see the functions of these names.
+
+    References:
+        - [Michel et al., 2019](https://arxiv.org/abs/1905.10650), section 4.1, `mask_gradient`
+    """
+
+    def __init__(self, classifier, block):
+        super().__init__(name=f"block_{block}_head_scores")
+        self.classifier = classifier
+        self.block = block
+        backbone = classifier.backbone
+        self.num_heads = backbone.blocks[block].num_heads
+        grid_shape = backbone.position_embedding_layer.grid_shape
+        self.token_distances = token_distances(grid_shape, backbone.image_shape[:2])
+        self.built = True
+
+    def call(self, inputs):
+        tokens, labels = inputs["tokens"], ops.cast(inputs["labels"], "int32")
+        block = self.classifier.backbone.blocks[self.block]
+        attention_scores = block(tokens, training=False, return_attention_scores=True)[1]
+        return {
+            "accuracy_drop": self._accuracy_drop(tokens, labels),
+            "mask_gradient": self._mask_gradient(tokens, labels),
+            "attention_entropy": attention_entropy(attention_scores),
+            "attention_distance": attention_distance(attention_scores, self.token_distances),
+        }
+
+    def _outputs(self, tokens, head_mask):
+        """What the classifier gives, float32, from the tokens that enter the block."""
+        classifier = self.classifier
+        block, *later = classifier.backbone.blocks[self.block :]
+        tokens = block(tokens, training=False, head_mask=head_mask)
+        for layer in later:
+            tokens = layer(tokens, training=False)
+        pooled = classifier.pooler(classifier.backbone.layer_norm(tokens))
+        return ops.cast(classifier.output_dense(pooled), "float32")
+
+    def _accuracy_drop(self, tokens, labels):
+        def is_right(head_mask):
+            answers = ops.argmax(self._outputs(tokens, head_mask), axis=-1)
+            return ops.cast(ops.equal(ops.cast(answers, "int32"), labels), "float32")
+
+        # One head after the other: memory does not grow with their number.
+        masked = ops.map(is_right, 1.0 - ops.eye(self.num_heads))  # (heads, batch)
+        return is_right(ops.ones((self.num_heads,)))[:, None] - ops.transpose(masked)
+
+    def _mask_gradient(self, tokens, labels):
+        is_linear = keras.activations.get(self.classifier.activation) is keras.activations.linear
+
+        def loss(head_mask):
+            outputs = self._outputs(tokens, head_mask)
+            return ops.sum(
+                ops.sparse_categorical_crossentropy(labels, outputs, from_logits=is_linear)
+            )
+
+        # With a mask for each image, the gradient of the summed loss holds each image's own.
+        return ops.abs(_gradient(loss, ops.ones((ops.shape(tokens)[0], self.num_heads))))
+
+
+def attention_entropy(attention_scores):
+    """Entropy of the attention over keys, in nats, as a mean over queries.
+
+    Args:
+        attention_scores: tensor `(batch, heads, queries, keys)` whose rows sum to 1.
+
+    Returns:
+        A float32 tensor `(batch, heads)`: 0 if every query looks at one key, log of the number of
+        keys if it looks at all alike.
+
+    Example:
+
+    ```python
+    attention_entropy(np.full((1, 1, 4, 4), 0.25, "float32"))  # [[1.386]]
+    ```
+    """
+    weights = ops.cast(attention_scores, "float32")
+    logarithms = ops.log(ops.maximum(weights, np.finfo("float32").tiny))  # 0 log 0 is 0
+    return ops.mean(-ops.sum(weights * logarithms, axis=-1), axis=-1)
+
+
+def attention_distance(attention_scores, distances):
+    """Distance between a query's token and the tokens it looks at, as a mean over queries.
+
+    Args:
+        attention_scores: tensor `(batch, heads, tokens, tokens)` whose rows sum to 1.
+        distances: array `(tokens, tokens)`, see `token_distances`.
+
+    Returns:
+        A float32 tensor `(batch, heads)` in the unit of `distances`.
+
+    Example:
+
+    ```python
+    distances = token_distances(grid_shape=(8, 8), image_size=(32, 32))
+    attention_distance(np.eye(64)[None, None], distances)  # [[0.]]
+    ```
+
+    References:
+        - [Dosovitskiy et al., 2021](https://arxiv.org/abs/2010.11929), appendix D.7
+    """
+    weights = ops.cast(attention_scores, "float32")
+    distances = ops.convert_to_tensor(distances)
+    return ops.mean(ops.sum(weights * distances, axis=-1), axis=-1)
+
+
+def token_distances(grid_shape, image_size):
+    """Euclidean distances between the tokens of a grid laid over an image.
+
+    Args:
+        grid_shape: `(grid_height, grid_width)`; tokens are counted row by row.
+        image_size: `(height, width)` of the image in pixels.
+
+    Returns:
+        A float32 array `(tokens, tokens)` in pixels.
+
+    Example:
+        >>> token_distances((1, 3), (4, 12))[0]
+        array([0., 4., 8.], dtype=float32)
+    """
+    steps = np.array(image_size) / np.array(grid_shape)
+    places = np.indices(grid_shape).reshape(2, -1).T * steps  # (tokens, 2)
+    return np.linalg.norm(places[:, None] - places[None], axis=-1).astype("float32")
+
+
+def _gradient(function, x):
+    """Returns the gradient of a scalar function at `x`."""
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(function)(x)
+    if backend == "torch":
+        import torch
+
+        with torch.enable_grad():  # `predict` switches it off
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(function(x), x)[0]
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x)

@@ -1,0 +1,205 @@
+"""Trains the readouts of several blocks at once."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from lsmha_keras.shp.block_readouts import BlockReadouts
+from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
+from lsmha_keras.shp.head_readout import HeadReadout
+from lsmha_keras.shp.image_batches import ImageBatches
+from lsmha_keras.training.class_labels import class_labels
+
+# Learning rate, and its factor in epoch e of E.
+_SCHEDULES = {
+    "adamw": (3e-3, lambda e, count: 0.5 * (1 + np.cos(np.pi * e / count))),
+    "sgd": (0.01, lambda e, count: 0.975**e),
+}
+_BATCH_SIZES = {"adamw": 128, "sgd": 100}
+_SGD_DECAY = 1e-3
+
+
+class ReadoutTrainer(keras.Model):
+    """Trains a readout for each block on a frozen trunk, all in one pass over the data per epoch.
+
+    A step runs the trunk once, without gradients, then all readouts; their losses are summed, so
+    that each trains as it would alone. The step is compiled once, however often `train` is called,
+    and uses the trunk's weights as they are then. No global random state is used or changed.
+
+    Args:
+        model: a `CCTImageClassifier`, `CCTBackbone` or another model; see `HeadOutputs`.
+        num_labels: int.
+        blocks: list of indices of blocks, or `None` for all that have heads.
+        optimizer: `"adamw"`, cosine schedule, or `"sgd"`: Nesterov momentum 0.975, weight decay
+            1e-3, learning rate times 0.975 each epoch, batches of 100 by default.
+        learning_rate: float, or `None` for 3e-3 with AdamW, 0.01 with SGD.
+        seed: int, of initial weights and shuffling.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+
+    ```python
+    trainer = ReadoutTrainer(classifier, num_labels=100)
+    readouts = trainer.train((images, labels), epochs=5)
+    readouts = trainer.train((images, labels), epochs=1)  # goes on from there
+    ```
+    """
+
+    def __init__(
+        self,
+        model,
+        num_labels,
+        blocks=None,
+        optimizer="adamw",
+        learning_rate=None,
+        seed=0,
+    ):
+        super().__init__(name="readout_trainer", dtype="float32")
+        if optimizer not in _SCHEDULES:
+            raise ValueError(
+                f"`optimizer` must be one of {', '.join(map(repr, _SCHEDULES))}. "
+                f"Received: optimizer={optimizer!r}"
+            )
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 2:
+            raise ValueError(f"`num_labels` must be at least 2. Received: num_labels={num_labels}")
+        self.trunk = HeadOutputs(model, blocks)
+        self.num_labels = num_labels
+        self.optimizer_name = optimizer
+        default = _SCHEDULES[optimizer][0]
+        self.peak_learning_rate = default if learning_rate is None else learning_rate
+        self.seed = seed
+        # By block, as str: Keras tracks such dictionaries only.
+        self.readouts, self.loss_means, self.accuracies = {}, {}, {}
+
+    @property
+    def non_trainable_variables(self):
+        """The trunk's variables too: on jax a compiled step gets all variables from outside."""
+        return super().non_trainable_variables + self.trunk.variables
+
+    def call(self, images):
+        heads = self.trunk(images)
+        return {name: readout(heads[int(name)]) for name, readout in self.readouts.items()}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the sum of the readouts' losses, and keeps each one's loss and accuracy."""
+        total = sum(self.losses)
+        for name, logits in y_pred.items():
+            losses = ops.sparse_categorical_crossentropy(y, logits, from_logits=True)
+            self.loss_means[name].update_state(losses)
+            self.accuracies[name].update_state(y, logits)
+            total = total + ops.mean(losses)
+        return total
+
+    def train(
+        self,
+        dataset,
+        epochs=10,
+        validation_data=None,
+        batch_size=None,
+        initial=None,
+        verbose=1,
+        **batch_options,
+    ):
+        """Trains the readouts, from where they are.
+
+        Args:
+            dataset: labelled images of any kind; see `ImageBatches`.
+            epochs: int.
+            validation_data: like `dataset`; the accuracies are measured on it, or `None` for those
+                of the last epoch's training.
+            batch_size: int, or `None` for 128 with AdamW, 100 with SGD.
+            initial: `BlockReadouts` to begin with, or `None`.
+            verbose: 1 shows progress, 0 nothing.
+            **batch_options: `split`, `data_dir` and `max_images` of `ImageBatches`.
+
+        Returns:
+            A `BlockReadouts`.
+
+        Raises:
+            ValueError: if the data are not valid, or a block's head outputs are not finite.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(f"`epochs` must be a positive int. Received: epochs={epochs}")
+        batch_size = _BATCH_SIZES[self.optimizer_name] if batch_size is None else batch_size
+        model = self.trunk.model
+        options = {"split": "train", "seed": self.seed, **batch_options}
+        batches = ImageBatches(dataset, batch_size, model, **options)
+        self._prepare(batches, initial)
+        for epoch in range(epochs):
+            factor = _SCHEDULES[self.optimizer_name][1](epoch, epochs)
+            self.optimizer.learning_rate = self.peak_learning_rate * factor
+            title = f"Readouts, epoch {epoch + 1}/{epochs}" if verbose else None
+            figures = self._run(self.train_on_batch, batches, epoch, title)
+        if validation_data is not None:
+            data_dir = batch_options.get("data_dir")
+            validation = ImageBatches(validation_data, batch_size, model, "test", data_dir)
+            figures = self._run(self.test_on_batch, validation, None, None)
+        accuracy = {name: figures[f"block_{name}_accuracy"] for name in self.readouts}
+        weights = {name: readout.get_weights() for name, readout in self.readouts.items()}
+        return BlockReadouts(weights, accuracy, batches.class_names)
+
+    def _prepare(self, batches, initial):
+        """Makes what is still missing, sets the first weights, and restarts the optimizer."""
+        if not self.readouts:
+            images, _ = next(batches.epoch())
+            self._add_readouts(self.trunk.prepare(images[:1]).shape[1:])
+        if initial is not None:
+            self._assign(initial)
+        for variable in self.optimizer.variables:
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
+
+    def _add_readouts(self, image_shape):
+        for block, shape in self.trunk.shapes(image_shape).items():
+            readout = HeadReadout(self.num_labels, self.seed + block, name=f"block_{block}")
+            readout.build(shape)
+            self.readouts[str(block)] = readout
+            self.loss_means[str(block)] = keras.metrics.Mean(f"block_{block}_loss")
+            self.accuracies[str(block)] = keras.metrics.SparseCategoricalAccuracy(
+                f"block_{block}_accuracy"
+            )
+        if self.optimizer_name == "sgd":
+            optimizer = keras.optimizers.SGD(momentum=0.975, nesterov=True)
+            # Part of the gradient, as in the reference; Keras's own decay bypasses the momentum.
+            for variable in self.trainable_variables:
+                variable.regularizer = keras.regularizers.L2(_SGD_DECAY / 2)
+        else:
+            optimizer = keras.optimizers.AdamW(weight_decay=1e-4)
+        self.built = True
+        self.compile(optimizer, jit_compile=compile_setting())
+        optimizer.build(self.trainable_variables)
+
+    def _assign(self, initial):
+        own = [int(name) for name in self.readouts]
+        if initial.blocks != own or initial.num_labels != self.num_labels:
+            raise ValueError(
+                f"`initial` must have readouts for the blocks {own} and {self.num_labels} labels. "
+                f"Received: blocks {initial.blocks}, {initial.num_labels} labels"
+            )
+        for name, readout in self.readouts.items():
+            readout.set_weights(initial.weights[int(name)])
+
+    def _run(self, step, batches, shuffle, title):
+        """Runs `step` on every batch and returns the means of its figures over images."""
+        progress = keras.utils.Progbar(len(batches) or None, verbose=int(title is not None))
+        if title:
+            print(title)
+        totals, seen = {}, 0
+        for images, labels in batches.epoch(shuffle):
+            labels = class_labels(labels, self.num_labels, seen)
+            figures = step(self.trunk.prepare(images), labels, return_dict=True)
+            seen += len(images)
+            for name, value in figures.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(images)
+            progress.add(1, [("loss", figures["loss"])])
+        self._check_finite(totals)
+        return {name: total / seen for name, total in totals.items()}
+
+    def _check_finite(self, totals):
+        blocks = [int(n) for n in self.readouts if not np.isfinite(totals[f"block_{n}_loss"])]
+        if blocks:
+            raise ValueError(
+                "The head outputs must be finite, and so must the readouts' losses. Received: NaN "
+                f"or infinity from blocks {blocks}"
+            )

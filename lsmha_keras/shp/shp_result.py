@@ -1,0 +1,203 @@
+"""The single-head performance of one block."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from lsmha_keras.shp.block_statistics import BlockStatistics
+from lsmha_keras.shp.clusters import block_statistics, normalize_matrices
+
+POOLINGS = ("recomputed", "frozen")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SHPResult:
+    """How each head of a block alone responds to each label, and what follows from it.
+
+    Args:
+        block: int, index of the block.
+        class_means: `(heads, labels, labels)` array; entry `[h, i, j]` is the mean, over images of
+            label i, of what head h alone adds to output unit j. Kept as float32. Rows of labels
+            without images are NaN.
+        label_counts: `(labels,)` ints, number of images of each label.
+        pooling: `"recomputed"` or `"frozen"`; see `single_head_performance`.
+        threshold: float; normalised entries strictly above it count as ones. Defaults to `0.3`.
+        label_names: list of str or `None`.
+        readout_accuracy: float in 0 .. 1, the accuracy of the block's whole readout on these
+            images, or `None`.
+
+    Raises:
+        ValueError: if a shape is wrong or `pooling` unknown.
+
+    Example:
+
+    ```python
+    result = lsmha_keras.single_head_performance(model, readouts, "cifar100")[1]
+    print(result.summary())
+    result.at(0.4).clusters[7]  # the clusters of head 7 at another threshold
+    ```
+
+    References:
+        - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
+    """
+
+    block: int
+    class_means: np.ndarray
+    label_counts: np.ndarray
+    pooling: str = "recomputed"
+    threshold: float = 0.3
+    label_names: list | None = None
+    readout_accuracy: float | None = None
+
+    def __post_init__(self):
+        means = np.asarray(self.class_means, "float32")
+        counts = np.asarray(self.label_counts, "int64")
+        if means.ndim != 3 or means.shape[1:] != (len(counts), len(counts)):
+            raise ValueError(
+                "`class_means` must have shape (heads, labels, labels) with one entry of "
+                f"`label_counts` per label. Received: shapes {means.shape} and {counts.shape}"
+            )
+        if self.label_names is not None and len(self.label_names) != len(counts):
+            raise ValueError(
+                f"There must be one name per label, {len(counts)} here. "
+                f"Received: {len(self.label_names)} names"
+            )
+        check_pooling(self.pooling)
+        object.__setattr__(self, "class_means", means)
+        object.__setattr__(self, "label_counts", counts)
+
+    @functools.cached_property
+    def matrices(self):
+        """`(heads, labels, labels)` float32: class means over each head's maximum."""
+        return normalize_matrices(self.class_means)[0]
+
+    @functools.cached_property
+    def dead(self):
+        """`(heads,)` bool: heads whose class means are nowhere positive."""
+        return normalize_matrices(self.class_means)[1]
+
+    @property
+    def boolean(self):
+        """`(heads, labels, labels)` bool: where the matrices exceed the threshold."""
+        return self.matrices > float(self.threshold)
+
+    @functools.cached_property
+    def statistics(self) -> BlockStatistics:
+        """The `BlockStatistics` at the threshold."""
+        return block_statistics(self.matrices, self.threshold)
+
+    @property
+    def clusters(self):
+        """For each head a list of clusters, each a list of labels."""
+        return self.statistics.clusters
+
+    @property
+    def noise(self):
+        """Float, mean over heads of the ones outside clusters."""
+        return float(self.statistics.noise.mean())
+
+    @property
+    def cluster_noise(self):
+        """Float, mean over heads of the ones outside clusters in columns of clustered labels."""
+        return float(self.statistics.cluster_noise.mean())
+
+    @property
+    def coverage(self):
+        """`(labels,)` ints, number of heads that have the label on a cluster."""
+        return self.statistics.coverage
+
+    @property
+    def snr(self):
+        """Float, the signal-to-noise ratio."""
+        return self.statistics.snr
+
+    @property
+    def missing_labels(self):
+        """List of the labels without images."""
+        return np.flatnonzero(self.label_counts == 0).tolist()
+
+    def at(self, threshold):
+        """Returns the same result at another threshold."""
+        return dataclasses.replace(self, threshold=threshold)
+
+    def summary(self):
+        """Returns the main figures as text, several lines."""
+        found, measured = self.statistics, self.label_counts > 0
+        coverage = found.coverage[measured]
+        accuracy = self.readout_accuracy
+        lines = [
+            f"Block {self.block}: {len(self.matrices)} heads, {measured.sum()} labels, "
+            f"{self.label_counts.sum()} images, pooling {self.pooling}, "
+            f"threshold {self.threshold:g}",
+            *([] if accuracy is None else [f"  readout accuracy    {accuracy:.2%}"]),
+            f"  clusters per head   {found.num_clusters.mean():.2f}",
+            f"  labels per cluster  {found.mean_cluster_size:.2f}",
+            f"  noise per head      {self.noise:.1f}, {self.cluster_noise:.1f} of it in the "
+            "columns of clusters",
+            f"  heads per label     mean {coverage.mean():.2f}, from {coverage.min()} to "
+            f"{coverage.max()}, none for {(coverage == 0).sum()} labels",
+            f"  SNR                 {found.snr:.3g} (of the fields: {found.field_snr:.3g})",
+        ]
+        if self.dead.any():
+            lines.append(f"  dead heads          {np.flatnonzero(self.dead).tolist()}")
+        if len(self.matrices) == 1:
+            lines.append("  There is one head: its matrix is that of the whole block.")
+        if missing := self.missing_labels:
+            names = [self.label_names[i] if self.label_names else str(i) for i in missing]
+            lines.append(f"  Left out, as they have no images: {', '.join(names)}")
+        return "\n".join(lines)
+
+    def plot(self, **kwargs):
+        """Draws the matrices; see `lsmha_keras.shp.plots.plot_matrices`.
+
+        Args:
+            **kwargs: passed on.
+
+        Returns:
+            A matplotlib `Figure`.
+        """
+        from lsmha_keras.shp.plots import plot_matrices
+
+        return plot_matrices(self, **kwargs)
+
+    def save(self, path):
+        """Writes everything to a compressed `.npz`."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        with open(path, "wb") as file:  # A file, as NumPy would add a suffix to a name.
+            np.savez_compressed(file, **{k: v for k, v in fields.items() if v is not None})
+
+    @classmethod
+    def load(cls, path):
+        """Reads what `save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            An `SHPResult`.
+
+        Raises:
+            ValueError: if the file is another one.
+        """
+        with np.load(path) as file:
+            fields = dict(file)
+        missing = {"block", "class_means", "label_counts"} - set(fields)
+        unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
+        if missing or unknown:
+            raise ValueError(
+                f"The file was not written by `SHPResult.save`. Received: {path} with the arrays "
+                f"{sorted(fields)}"
+            )
+        scalars = {k: v.item() for k, v in fields.items() if v.ndim == 0}
+        names = {k: v.tolist() for k, v in fields.items() if k == "label_names"}
+        return cls(**{**fields, **scalars, **names})
+
+
+def check_pooling(pooling):
+    """Raises `ValueError` unless `pooling` is one of the two modes."""
+    if pooling not in POOLINGS:
+        raise ValueError(
+            f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}. "
+            f"Received: pooling={pooling!r}"
+        )

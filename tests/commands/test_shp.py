@@ -1,0 +1,184 @@
+"""`lsmha shp`: what it writes, that it goes on where it was stopped, and what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import lsmha_keras
+from lsmha_keras import cli
+from lsmha_keras.shp import analysis, report
+from lsmha_keras.shp.block_readouts import BlockReadouts
+from lsmha_keras.shp.fields import single_head_performance
+from lsmha_keras.shp.shp_result import SHPResult
+from lsmha_keras.shp.stages import Stages
+
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
+
+STAGES = {
+    "trained_readouts",
+    "trained_recomputed_results",
+    "trained_frozen_results",
+    "untrained_readouts",
+    "untrained_recomputed_results",
+    "permuted_recomputed_results",
+    "classical_scores",
+}
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A small model of digits, not trained: the command does not care."""
+    backbone = lsmha_keras.CCTBackbone(
+        (32, 32, 3), hidden_dim=16, num_layers=2, num_heads=4, mlp_dim=16, tokenizer_layers=2
+    )
+    preprocessor = lsmha_keras.CCTImageClassifierPreprocessor(
+        lsmha_keras.CCTImageConverter(image_size=(32, 32), scale=1 / 255)
+    )
+    model = lsmha_keras.CCTImageClassifier(backbone, 10, preprocessor)
+    path = tmp_path_factory.mktemp("preset") / "tiny"
+    model.save_to_preset(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def arguments(preset):
+    splits = ["--split", "test[:100]", "--train-split", "train[:200]"]
+    options = [*splits, "--readout-epochs", "2", "--batch-size", "64"]
+    return ["shp", preset, "--dataset", "digits", *options]
+
+
+@pytest.fixture(scope="module")
+def done(arguments, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "shp"
+    assert cli.main([*arguments, "--out", str(out), "--pooling", "both"]) == 0
+    return out
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Leaves out what takes longest and is not looked at."""
+    monkeypatch.setattr(report, "_draw", lambda *args: None)
+
+
+def test_report_is_complete(done):
+    names = {path.name for path in done.iterdir()}
+    assert {"index.html", "shp.npz", "statistics.json", "readouts.npz", "along_blocks.png"} <= names
+    rows = _read(done / "blocks.csv")
+    variants = ["trained", "frozen pooling", "Gaussian null", "untrained trunk", "permuted labels"]
+    assert [row["variant"] for row in rows] == [name for name in variants for _ in range(2)]
+    assert {path.name for path in (done / "stages").iterdir()} == {*STAGES, "settings.json"}
+    assert "accuracy_drop" in _read(done / "statistics.csv")[0]
+
+
+def test_report_is_what_the_functions_return(done, preset):
+    model = lsmha_keras.CCTImageClassifier.from_preset(preset)
+    readouts = BlockReadouts.load(done / "readouts.npz")
+    digits = lsmha_keras.open_dataset("digits", "test[:100]")
+    results = single_head_performance(model, readouts, digits, verbose=0)
+    with np.load(done / "shp.npz") as arrays:
+        for block, result in results.items():
+            means = arrays[f"trained/block_{block}"]
+            np.testing.assert_allclose(means, result.class_means, atol=1e-5)
+
+
+def test_given_again_nothing_is_measured_again(done, arguments, monkeypatch, capsys, no_figures):
+    def refuse(*args, **kwargs):
+        raise AssertionError("measured again")
+
+    for name in ("fit_readout", "single_head_performance", "permuted_labels", "head_scores"):
+        monkeypatch.setattr(analysis, name, refuse)
+    again = [*arguments, "--out", str(done), "--pooling", "both", "--threshold", "0.5"]
+    assert cli.main(again) == 0
+    rows = _read(done / "blocks.csv")
+    assert {row["threshold"] for row in rows} == {"0.5"}
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("block 1, trained"))
+    assert f"{float(rows[1]['noise_per_head']):.1f}" in row.split()
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill(arguments, tmp_path, monkeypatch):
+    short = [*arguments, "--out", str(tmp_path), "--no-classical"]
+
+    def kill(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analysis, "permuted_labels", kill)
+    assert cli.main(short) == 130
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "stages").rglob("*.npz")}
+    assert len(kept) == 6  # readouts and two blocks, of the trained and the untrained model
+    monkeypatch.undo()
+    assert cli.main(short) == 0
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert (tmp_path / "index.html").exists()
+
+
+def test_readouts_are_taken_from_a_file(done, arguments, tmp_path, capsys, no_figures):
+    given = ["--readout", str(done / "readouts.npz"), "--blocks", "1", "--no-controls"]
+    out = tmp_path / "out"
+    assert cli.main([*arguments, *given, "--no-classical", "--out", str(out)]) == 0
+    assert "fitting readouts" not in capsys.readouterr().out
+    with np.load(out / "shp.npz") as ours, np.load(done / "shp.npz") as theirs:
+        assert [name for name in ours if "block" in name] == ["trained/block_1"]
+        np.testing.assert_allclose(ours["trained/block_1"], theirs["trained/block_1"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--split", "test[:50]"], "split is 'test[:100]' there and 'test[:50]' here"),
+        (["--readout-epochs", "3"], "--fresh"),
+        (["--dataset", "digitz"], "digits"),
+        (["--readout", "missing.npz", "--fresh"], "missing.npz"),
+    ],
+)
+def test_mistakes_are_named(changes, message, done, arguments, tmp_path, capsys):
+    out = tmp_path / "copy"
+    (out / "stages").mkdir(parents=True)
+    settings = (done / "stages" / "settings.json").read_text()
+    (out / "stages" / "settings.json").write_text(settings)
+    assert cli.main([*arguments, "--out", str(out), *changes]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_block_without_readout_is_named(done, arguments, tmp_path, capsys):
+    given = ["--readout", str(done / "readouts.npz"), "--blocks", "5"]
+    assert cli.main([*arguments, *given, "--out", str(tmp_path)]) == 2
+    assert "readouts of the blocks [0, 1]. Received: blocks=[5]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "high", "nan"])
+def test_threshold_is_a_share(threshold, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["shp", "x", "--dataset", "digits", "--out", "y", "--threshold", threshold])
+    assert exit.value.code == 2
+    assert f"between 0 and 1. Received: {threshold}" in capsys.readouterr().err
+
+
+def test_stages_are_whole_or_absent(tmp_path):
+    stages = Stages(tmp_path, {"a": 1})
+    result = SHPResult(3, np.eye(4)[None], np.ones(4), label_names=list("abcd"))
+
+    def break_off():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.results("x", break_off)
+    assert list(stages.results("x", lambda: {3: result})) == [3]
+    loaded = Stages(tmp_path, {"a": 1}).results("x", break_off)[3]
+    np.testing.assert_array_equal(loaded.class_means, result.class_means)
+    scores = {3: {"s": np.arange(2.0)}}
+    assert stages.scores("y", lambda: scores)[3]["s"].tolist() == [0, 1]
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"a": 1}
+    with pytest.raises(ValueError, match="a is 1 there and 2 here"):
+        Stages(tmp_path, {"a": 2})
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path, {"a": 2}, fresh=True).results("x", break_off)
+
+
+def _read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
