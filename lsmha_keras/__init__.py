@@ -50,6 +50,7 @@ _PUBLIC = {
     "SHPResult": "lsmha_keras.shp.shp_result",
     "SingleHeadPerformance": "lsmha_keras.callbacks.single_head_performance",
     # surgery
+    "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }
 

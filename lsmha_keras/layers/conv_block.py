@@ -1,22 +1,67 @@
-"""A convolution in the place of an early transformer block."""
+"""A convolutional block in the place of an early transformer block."""
 
 import keras
 from keras import ops
 
+from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
+
+# Hidden channels of the inverted bottleneck, in multiples of the token width.
+_EXPANSION = 2
+
+
+def _full(channels, kernel_size):
+    return [(channels, kernel_size, False, True)]
+
+
+def _separable(channels, kernel_size):
+    return [(None, kernel_size, False, False), (channels, 1, False, True)]
+
+
+def _inverted_bottleneck(channels, kernel_size):
+    return [
+        (_EXPANSION * channels, 1, False, True),
+        (None, kernel_size, False, True),
+        (channels, 1, False, False),
+    ]
+
+
+def _reparameterized(channels, kernel_size):
+    return [(channels, kernel_size, True, True)]
+
+
+# Name -> the convolutions of the branch: filters, kernel size, parallel branches, GELU after it.
+_DESIGNS = {
+    "full": _full,
+    "separable": _separable,
+    "inverted_bottleneck": _inverted_bottleneck,
+    "reparameterized": _reparameterized,
+}
+DESIGNS = tuple(_DESIGNS)
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class ConvBlock(keras.layers.Layer):
-    """Residual convolution on the token grid, a drop-in for a `TransformerBlock`.
+    """Residual convolutions on the token grid, a drop-in for a `TransformerBlock`.
 
-    `x = x + drop_path(gelu(batch_norm(conv(x))))`, with a `kernel_size` x `kernel_size` convolution
-    that keeps grid and width. Tokens come in and go out as a sequence, so the weights of the blocks
-    after it stay usable.
+    `x = x + drop_path(branch(x))`. Tokens come in and go out as a sequence, so the weights of the
+    blocks after it stay usable. The branch is one of four designs, each convolution followed by
+    batch normalisation:
+
+    - `"full"`: one `kernel_size` x `kernel_size` convolution, GELU;
+    - `"separable"`: a depthwise and a 1 x 1 convolution, GELU;
+    - `"inverted_bottleneck"`: 1 x 1 to twice the width, GELU, depthwise, GELU, 1 x 1 back;
+    - `"reparameterized"`: as `"full"`, with a 1 x 1 convolution and the identity trained beside the
+      convolution, GELU of the sum.
+
+    For inference, `fused=True` is the same block with the normalisations and parallel branches
+    folded into the convolutions; see `fused_weights`.
 
     Args:
         grid_shape: pair of ints, `(grid_height, grid_width)` of the tokens.
-        kernel_size: int, side of the kernel. Defaults to `3`.
+        design: str, see above. Defaults to `"full"`.
+        kernel_size: int, side of the kernels that are not 1 x 1. Defaults to `3`.
+        fused: bool, see above. Defaults to `False`.
         stochastic_depth_rate: float in [0, 1), probability to skip the branch for a sample in
             training. Defaults to `0.0`.
         **kwargs: base layer arguments, such as `name` and `dtype`.
@@ -29,7 +74,7 @@ class ConvBlock(keras.layers.Layer):
         A tensor of the shape of `x`, in the compute dtype.
 
     Raises:
-        ValueError: if the number of tokens does not fit the grid.
+        ValueError: if an argument is out of range or the number of tokens does not fit the grid.
 
     Example:
 
@@ -39,24 +84,35 @@ class ConvBlock(keras.layers.Layer):
 
     References:
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832), convolutions for initial blocks
+        - [Sandler et al., 2018](https://arxiv.org/abs/1801.04381), inverted bottleneck
+        - [Ding et al., 2021](https://arxiv.org/abs/2101.03697), branches that fold into one
     """
 
-    def __init__(self, grid_shape, kernel_size=3, stochastic_depth_rate=0.0, **kwargs):
+    def __init__(
+        self,
+        grid_shape,
+        design="full",
+        kernel_size=3,
+        fused=False,
+        stochastic_depth_rate=0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.grid_shape = tuple(int(side) for side in grid_shape)
         if len(self.grid_shape) != 2 or min(self.grid_shape) < 1:
             raise ValueError(
                 f"`grid_shape` must be two positive ints. Received: grid_shape={grid_shape}"
             )
+        if design not in _DESIGNS:
+            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
         if not isinstance(kernel_size, int) or kernel_size < 1:
             raise ValueError(
                 f"`kernel_size` must be a positive int. Received: kernel_size={kernel_size}"
             )
+        self.design = design
         self.kernel_size = kernel_size
+        self.fused = fused
         self.stochastic_depth_rate = stochastic_depth_rate
-        self.batch_norm = keras.layers.BatchNormalization(
-            axis=-1, momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name="batch_norm"
-        )
         self.drop_path = StochasticDepth(
             stochastic_depth_rate, dtype=self.dtype_policy, name="drop_path"
         )
@@ -68,25 +124,39 @@ class ConvBlock(keras.layers.Layer):
                 f"`ConvBlock` of grid {self.grid_shape} expects tokens of shape (batch, "
                 f"{num_tokens}, channels). Received: input_shape={input_shape}"
             )
-        grid = (input_shape[0], *self.grid_shape, input_shape[-1])
-        self.conv = keras.layers.Conv2D(
-            input_shape[-1],
-            self.kernel_size,
-            padding="same",
-            use_bias=False,  # The batch normalisation has one.
-            kernel_initializer="he_normal",
-            data_format="channels_last",
-            dtype=self.dtype_policy,
-            name="conv",
-        )
-        self.conv.build(grid)
-        self.batch_norm.build(grid)
+        shape = (input_shape[0], *self.grid_shape, input_shape[-1])
+        self.convs, self._activated = [], []
+        for i, (filters, kernel_size, parallel, activated) in enumerate(
+            _DESIGNS[self.design](input_shape[-1], self.kernel_size)
+        ):
+            conv = ConvNorm(
+                filters,
+                kernel_size,
+                parallel=parallel,
+                fused=self.fused,
+                dtype=self.dtype_policy,
+                name=f"conv_{i}",
+            )
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
+            self.convs.append(conv)
+            self._activated.append(activated)
 
     def call(self, x, training=None):
         shape = ops.shape(x)
-        grid = ops.reshape(x, (shape[0], *self.grid_shape, shape[-1]))
-        branch = ops.gelu(self.batch_norm(self.conv(grid), training=training), approximate=False)
+        branch = ops.reshape(x, (shape[0], *self.grid_shape, shape[-1]))
+        for conv, activated in zip(self.convs, self._activated, strict=True):
+            branch = conv(branch, training=training)
+            branch = ops.gelu(branch, approximate=False) if activated else branch
         return x + self.drop_path(ops.reshape(branch, shape), training=training)
+
+    def fused_weights(self):
+        """Returns the weights that make this block with `fused=True` give the same at inference.
+
+        Returns:
+            A list of arrays, for `set_weights`.
+        """
+        return [weight for conv in self.convs for weight in conv.fused_weights()]
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
@@ -95,6 +165,8 @@ class ConvBlock(keras.layers.Layer):
         return {
             **super().get_config(),
             "grid_shape": self.grid_shape,
+            "design": self.design,
             "kernel_size": self.kernel_size,
+            "fused": self.fused,
             "stochastic_depth_rate": self.stochastic_depth_rate,
         }

@@ -35,6 +35,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_kernel_size: int, side of their kernels. Defaults to `3`.
         tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
         num_conv_blocks: int, how many of the first blocks are convolutional. Defaults to `0`.
+        conv_block_design: str, what they are made of; see `ConvBlock`. Defaults to `"full"`.
+        fused_conv_blocks: bool, whether they have their normalisation folded in; see `fuse`.
+            Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
         dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
         attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
@@ -80,6 +83,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_kernel_size=3,
         tokenizer_filters=64,
         num_conv_blocks=0,
+        conv_block_design="full",
+        fused_conv_blocks=False,
         position_embedding="learnable",
         dropout_rate=0.0,
         attention_dropout=0.1,
@@ -125,7 +130,12 @@ class CCTBackbone(keras_hub.models.Backbone):
         ]
         self.blocks = [
             ConvBlock(
-                grid_shape, stochastic_depth_rate=depth_rates[i], dtype=dtype, name=f"block_{i}"
+                grid_shape,
+                design=conv_block_design,
+                fused=fused_conv_blocks,
+                stochastic_depth_rate=depth_rates[i],
+                dtype=dtype,
+                name=f"block_{i}",
             )
             for i in range(num_conv_blocks)
         ] + [
@@ -162,6 +172,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.tokenizer_kernel_size = tokenizer_kernel_size
         self.tokenizer_filters = tokenizer_filters
         self.num_conv_blocks = num_conv_blocks
+        self.conv_block_design = conv_block_design
+        self.fused_conv_blocks = fused_conv_blocks
         self.position_embedding = position_embedding
         self.dropout_rate = dropout_rate
         self.attention_dropout = attention_dropout
@@ -247,6 +259,22 @@ class CCTBackbone(keras_hub.models.Backbone):
                     f"Received: block {i}"
                 )
 
+    def fuse(self):
+        """Builds this backbone for inference, with folded convolutional blocks.
+
+        Batch normalisations and parallel branches become part of their convolutions; outputs at
+        inference stay the same, but for rounding.
+
+        Returns:
+            A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
+        """
+        fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
+        for layer in self.layers:
+            is_conv = isinstance(layer, ConvBlock)
+            weights = layer.fused_weights() if is_conv else layer.get_weights()
+            fused.get_layer(layer.name).set_weights(weights)
+        return fused
+
     def default_lora_layer_names(self):
         """Returns the names of the layers that `enable_lora` adapts."""
         return ["qkv"]
@@ -289,6 +317,8 @@ class CCTBackbone(keras_hub.models.Backbone):
             "tokenizer_kernel_size": self.tokenizer_kernel_size,
             "tokenizer_filters": self.tokenizer_filters,
             "num_conv_blocks": self.num_conv_blocks,
+            "conv_block_design": self.conv_block_design,
+            "fused_conv_blocks": self.fused_conv_blocks,
             "position_embedding": self.position_embedding,
             "dropout_rate": self.dropout_rate,
             "attention_dropout": self.attention_dropout,

@@ -129,6 +129,37 @@ class CCTImageClassifier(keras_hub.models.ImageClassifier):
         values = self.backbone.trace(images, names, head_masks)
         return {**values, "logits": self._head(values["output"])}
 
+    def fuse(self):
+        """Builds this classifier for inference; see `CCTBackbone.fuse`.
+
+        Returns:
+            A new `CCTImageClassifier` that gives the same logits, but for rounding.
+        """
+        return self.with_backbone(self.backbone.fuse())
+
+    def with_backbone(self, backbone):
+        """Builds a classifier with another backbone and a copy of this one's head.
+
+        Args:
+            backbone: `CCTBackbone` of the same `hidden_dim`.
+
+        Returns:
+            A new `CCTImageClassifier`.
+        """
+        classifier = CCTImageClassifier(
+            backbone,
+            self.num_classes,
+            preprocessor=self.preprocessor,
+            activation=self.activation,
+            dropout=self.dropout,
+            head_dtype=self.head_dtype,
+            class_names=self.class_names,
+            name=self.name,
+        )
+        for layer in (self.pooler, self.output_dense):
+            classifier.get_layer(layer.name).set_weights(layer.get_weights())
+        return classifier
+
     def compile(
         self, optimizer="auto", loss="auto", *, metrics="auto", jit_compile="auto", **kwargs
     ):

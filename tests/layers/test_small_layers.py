@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from tests.checks import check_layer, random_tokens, to_numpy
@@ -40,25 +39,3 @@ def test_stochastic_depth_checks():
     check_layer(StochasticDepth(0.25), random_tokens(2, 3, 4))
     with pytest.raises(ValueError, match="rate=1"):
         StochasticDepth(1)
-
-
-def test_conv_block_matches_pytorch():
-    torch = pytest.importorskip("torch")
-    x = random_tokens(2, 12, 6)
-    block = ConvBlock((3, 4))
-    output = to_numpy(block(x, training=False))
-    grid = torch.tensor(x).reshape(2, 3, 4, 6).permute(0, 3, 1, 2)
-    weight = torch.tensor(to_numpy(block.conv.kernel).transpose(3, 2, 0, 1))
-    branch = torch.nn.functional.conv2d(grid, weight, padding=1)
-    # Untrained batch normalisation: mean 0, variance 1, epsilon 1e-5.
-    branch = torch.nn.functional.gelu(branch / (1 + 1e-5) ** 0.5)
-    expected = x + branch.permute(0, 2, 3, 1).reshape(2, 12, 6).numpy()
-    np.testing.assert_allclose(output, expected, atol=1e-5)
-
-
-def test_conv_block_checks():
-    check_layer(ConvBlock((3, 4), stochastic_depth_rate=0.1), random_tokens(2, 12, 6))
-    with pytest.raises(ValueError, match=r"grid \(3, 4\) expects"):
-        ConvBlock((3, 4))(random_tokens(2, 13, 6))
-    with pytest.raises(ValueError, match="kernel_size=0"):
-        ConvBlock((3, 4), kernel_size=0)

@@ -1,0 +1,69 @@
+"""Replaces the first transformer blocks of a model by convolutional ones."""
+
+from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.models.cct_backbone import CCTBackbone
+
+
+def replace_blocks(model, num_blocks, design="full"):
+    """Makes a low-latency hybrid: convolutions in the place of the first transformer blocks.
+
+    The new blocks work on the same tokens and have random weights; everything else keeps its own. A
+    short fine-tuning follows, by a recipe or `fit`.
+
+    Args:
+        model: a `CCTImageClassifier` or a `CCTBackbone`; it is left as it is.
+        num_blocks: int, how many of the first blocks are convolutional afterwards, those counted
+            that are so already. At least one block stays a transformer block.
+        design: str, of the new blocks; see `ConvBlock`. Defaults to `"full"`.
+
+    Returns:
+        A new model of the same class.
+
+    Raises:
+        ValueError: if `num_blocks` is out of range, or blocks that are convolutional already are
+            fused or of another design.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
+    hybrid = lsmha_keras.replace_blocks(model, num_blocks=1)
+    ```
+
+    References:
+        - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
+    """
+    if not isinstance(model, CCTBackbone):
+        return model.with_backbone(replace_blocks(model.backbone, num_blocks, design))
+    present, last = model.num_conv_blocks, model.num_layers - 1
+    if isinstance(num_blocks, bool) or not isinstance(num_blocks, int):
+        raise ValueError(f"`num_blocks` must be an int. Received: num_blocks={num_blocks}")
+    if not present < num_blocks <= last:
+        raise ValueError(
+            f"Of the {model.num_layers} blocks {present} are convolutional and one must stay a "
+            f"transformer block: `num_blocks` must be from {present + 1} to {last}. "
+            f"Received: num_blocks={num_blocks}"
+        )
+    if present and (model.fused_conv_blocks or model.conv_block_design != design):
+        raise ValueError(
+            "All convolutional blocks of a model have one design and are not fused while it can "
+            f"still be trained; the model's are of design {model.conv_block_design!r}, "
+            f"fused={model.fused_conv_blocks}. Received: design={design!r}"
+        )
+    config = {**model.get_config(), "num_conv_blocks": num_blocks, "conv_block_design": design}
+    for key in ("num_heads", "head_dim"):
+        if isinstance(config[key], (list, tuple)):
+            config[key] = list(config[key][num_blocks - present :])
+    hybrid = CCTBackbone.from_config(config)
+    for layer in hybrid.layers:
+        source = model.get_layer(layer.name) if not _is_new(layer, model) else layer
+        layer.set_weights(source.get_weights())
+    return hybrid
+
+
+def _is_new(layer, model):
+    """Whether a layer of the hybrid has no counterpart to take weights from."""
+    names = [other.name for other in model.layers]
+    if layer.name not in names:
+        return True  # the input, which is named anew
+    return isinstance(layer, ConvBlock) != isinstance(model.get_layer(layer.name), ConvBlock)
