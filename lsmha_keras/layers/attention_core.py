@@ -52,7 +52,8 @@ def attention_core(
     - JAX: `jax_attention`, a loop, in and out of training.
     - TensorFlow: `tensorflow_attention`, a loop in graphs where an image has many scores. XLA makes
       it slower.
-    - PyTorch: `torch_attention`, a loop, in training with dropout; its fused attention otherwise.
+    - PyTorch: `torch_attention`, a loop, in training with dropout; its fused attention otherwise,
+      without the copies that Keras makes for it.
 
     With 16 images, 256 tokens, width 256, 64 heads and 2 cores, the whole layer is 7.4, 4.5 and 3.4
     times as fast as `keras.layers.MultiHeadAttention` at inference, and 2.9, 5.3 and 1.9 times in
@@ -85,6 +86,8 @@ def attention_core(
 
     if dropout_rate == 0.0 and not return_attention_scores:
         mask = None if padding_mask is None else padding_mask[:, None, None, :]
+        if keras.config.backend() == "torch":
+            return loop.fused_attention(query, key, value, mask), None
         # Keras wants (batch, tokens, heads, head_dim).
         swapped = (ops.swapaxes(x, 1, 2) for x in (query, key, value))
         return ops.swapaxes(ops.dot_product_attention(*swapped, mask=mask), 1, 2), None

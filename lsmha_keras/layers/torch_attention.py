@@ -1,4 +1,4 @@
-"""Attention with dropout on PyTorch and a CPU: a loop over groups of heads kept in cache."""
+"""Attention on PyTorch: fused, or with dropout on a CPU a loop over heads kept in cache."""
 
 import itertools
 
@@ -32,6 +32,25 @@ def loop_pays(query, key, dropout_rate):
     batch, heads, queries, head_dim = query.shape
     keys = key.shape[2]
     return keys >= head_dim and 4 * batch * heads * queries * keys >= GROUP_BYTES
+
+
+def fused_attention(query, key, value, mask):
+    """Computes attention without dropout by PyTorch's own kernels, on any device.
+
+    They take views as they are: `keras.ops.dot_product_attention` copies heads and output.
+
+    Args:
+        query: tensor of shape `(batch, heads, queries, head_dim)`.
+        key: tensor of shape `(batch, heads, keys, head_dim)`.
+        value: tensor of shape `(batch, heads, keys, head_dim)`.
+        mask: boolean tensor that broadcasts to the scores, `True` for what counts, or `None`.
+
+    Returns:
+        A tensor of shape `(batch, heads, queries, head_dim)` in the dtype of `query`.
+    """
+    if mask is not None:  # Finite, and so are the outputs of a row in which everything is masked.
+        mask = torch.where(mask, 0.0, 0.5 * torch.finfo(query.dtype).min).to(query.dtype)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def loop_attention(query, key, value, bias, dropout_rate, seed):

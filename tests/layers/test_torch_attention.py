@@ -115,3 +115,15 @@ def test_loop_is_never_traced():
     assert Report()(query).max() == 1
     assert torch.export.export(Report(), (query,)).module()(query).max() == 0
     assert torch.jit.trace(Report(), query, check_trace=False)(query).max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_fused_attention_with_everything_masked_is_finite(dtype):
+    query, key, value = torch.rand(3, 2, 3, 5, 4).to(dtype)
+    mask = torch.tensor([[True, True, False, True, False], [False] * 5])[:, None, None]
+    output = torch_attention.fused_attention(query, key, value, mask)
+    assert torch.isfinite(output).all()
+    kept = [0, 1, 3]
+    scores = query[0].float() @ key[0, :, kept].float().mT / 2
+    expected = scores.softmax(-1) @ value[0, :, kept].float()
+    np.testing.assert_allclose(output[0].float(), expected, atol=0.01)
