@@ -39,10 +39,10 @@ def replace_blocks(model, num_blocks, design="full"):
     if isinstance(num_blocks, bool) or not isinstance(num_blocks, int):
         raise ValueError(f"`num_blocks` must be an int. Received: num_blocks={num_blocks}")
     if not present < num_blocks <= last:
+        allowed = f"must be from {present + 1} to {last}" if present < last else "can be no larger"
         raise ValueError(
             f"Of the {model.num_layers} blocks {present} are convolutional and one must stay a "
-            f"transformer block: `num_blocks` must be from {present + 1} to {last}. "
-            f"Received: num_blocks={num_blocks}"
+            f"transformer block: `num_blocks` {allowed}. Received: num_blocks={num_blocks}"
         )
     if present and (model.fused_conv_blocks or model.conv_block_design != design):
         raise ValueError(

@@ -18,8 +18,8 @@ def build_model(recipe, source):
         A `CCTImageClassifier`.
 
     Raises:
-        ValueError: if the preset or an override is unknown, naming the nearest, or a kept head has
-            another number of classes than the data.
+        ValueError: if the preset or an override is unknown, naming the nearest, a kept head has
+            another number of classes than the data, or the blocks to replace are not there.
 
     Example:
 
@@ -28,6 +28,7 @@ def build_model(recipe, source):
     ```
     """
     from lsmha_keras.models import CCTBackbone, CCTImageClassifier
+    from lsmha_keras.surgery.replace_blocks import replace_blocks
 
     section = recipe.model
     parameters = [
@@ -57,4 +58,6 @@ def build_model(recipe, source):
             f"`model.keep_head` needs a preset with the {num_classes} classes of "
             f"{recipe.data.name}. Received: {section.preset} with {model.num_classes} classes"
         )
+    if section.replace_blocks:
+        model = replace_blocks(model, section.replace_blocks, section.replace_design)
     return model

@@ -36,7 +36,8 @@ class Recipe:
 
     Attributes:
         name: str, name of the run and of the preset it makes.
-        model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`, `overrides`.
+        model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`,
+            `replace_blocks`, `replace_design`, `overrides`.
         data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
             `batch_size`.
         augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.

@@ -22,6 +22,9 @@ class ModelSection(_Section):
         image_shape: `(height, width, channels)`, or None for the preset's.
         load_weights: bool, whether a trained preset's weights are the starting point.
         keep_head: bool, whether a trained preset keeps its classes instead of getting a new head.
+        replace_blocks: int, how many of the first blocks become convolutional before training; see
+            `lsmha_keras.replace_blocks`.
+        replace_design: str, what those are made of; see `ConvBlock`.
         overrides: dict of arguments of the backbone and the classifier, such as
             `attention_dropout`.
     """
@@ -31,6 +34,8 @@ class ModelSection(_Section):
     image_shape: tuple | None = recipe_field("image_shape", optional=True)
     load_weights: bool = recipe_field("bool", True)
     keep_head: bool = recipe_field("bool", False)
+    replace_blocks: int = recipe_field("int", 0, at_least=0)
+    replace_design: str = recipe_field("str", "full")
     overrides: dict = recipe_field("table")
 
 

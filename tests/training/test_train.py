@@ -159,6 +159,19 @@ def test_a_new_head_on_trained_weights(result, data):
     assert new.shape == old.shape and np.abs(new - old).max() > 1e-3
 
 
+def test_blocks_are_replaced_before_training(data):
+    from lsmha_keras.data.open_dataset import open_dataset
+
+    section = {"preset": "cct_2_3x2", "image_shape": [16, 16, 3], "replace_blocks": 1}
+    recipe = recipe_dict(data)
+    recipe["model"] = {**section, "replace_design": "separable"}
+    backbone = build_model(load_recipe(recipe), open_dataset(data)).backbone
+    assert (backbone.num_conv_blocks, backbone.conv_block_design) == (1, "separable")
+    recipe["model"] = {**section, "replace_blocks": 2}
+    with pytest.raises(ValueError, match="from 1 to 1. Received: num_blocks=2"):
+        build_model(load_recipe(recipe), open_dataset(data))
+
+
 def test_kept_head_must_fit(result, tmp_path):
     from lsmha_keras.data.open_dataset import open_dataset
 
