@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import presets
-from lsmha_keras.data.sources import cifar
+from lsmha_keras.data.data_at_hand import data_at_hand
 from lsmha_keras.layers.position_embedding import resize_position_embedding
 from tests.checks import random_images
 from tests.models.test_cct_image_classifier import small_classifier
@@ -71,11 +70,14 @@ def test_shipped_presets_give_their_golden_logits(info):
     golden = np.load(info.path / "golden.npz")
     model = lsmha.CCTImageClassifier.from_preset(info.name)
     logits = model.predict(golden["images"], verbose=0)
-    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(logits.argmax(axis=1), golden["labels"])
     assert sum(path.stat().st_size for path in info.path.glob("*.weights.h5")) < 8 * 2**20
     listed = {line[66:] for line in (info.path / presets.CHECKSUMS).read_text().splitlines()}
     assert listed == {path.name for path in info.path.iterdir()} - {presets.CHECKSUMS}
     assert info.parameters == model.count_params()
+    card = (info.path / "card.md").read_text(encoding="utf-8")
+    assert f"| {info.accuracy:.2f}% |" in card and f"| {info.parameters:,} |" in card
 
 
 @pytest.mark.slow
@@ -83,9 +85,11 @@ def test_shipped_presets_give_their_golden_logits(info):
     "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
 )
 def test_shipped_presets_reach_their_accuracy(info):
-    if cifar.find_cifar(info.dataset, os.environ.get("LSMHA_DATA_DIR")) is None:
-        pytest.skip(f"needs {info.dataset} in LSMHA_DATA_DIR")
-    figures = lsmha.evaluate(info.name, info.dataset)
+    if not data_at_hand(info.dataset):
+        pytest.skip(f"needs {info.dataset} in LSMHA_DATA_DIR, which the environment names")
+    results = json.loads((info.path / "results.json").read_text())
+    figures = lsmha.evaluate(info.name, info.dataset, results["split"])
+    assert figures["num_images"] == results["num_images"]
     assert 100 * figures["accuracy"] == pytest.approx(info.accuracy, abs=0.1)
 
 

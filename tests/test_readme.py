@@ -242,7 +242,13 @@ def _memory(backend, phase):
 
 @pytest.mark.skipif(not (ROOT / "zoo").is_dir(), reason="needs the checkout's zoo/results")
 def test_tables_hold_what_was_measured():
+    from lsmha_keras.presets import list_presets
+
     text = README.read_text()
+    evaluated = {row["preset"] for row in _rows("evaluations.csv")}
+    for preset in list_presets(architectures=False):
+        assert f"| `{preset.name}` | {preset.parameters:,} | {preset.accuracy:.2f} % |" in text
+        assert preset.name in evaluated
     for row in _rows("evaluations.csv"):
         figures = [f"{100 * float(row[key]):.2f} %" for key in ("accuracy", "top5_accuracy")]
         assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row

@@ -12,6 +12,7 @@ from PIL import Image
 
 import lsmha_keras as lsmha
 from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.data_at_hand import data_at_hand
 
 LAYOUT = {
     "cifar100": ("cifar-100-python", ["train"], ["test"], "meta", "fine_label"),
@@ -314,3 +315,16 @@ def test_photos_are_turned_upright(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "cat" / "photo.png", exif=exif)
     image = lsmha.open_dataset(tmp_path).load([0])[0]
     np.testing.assert_array_equal(image, np.rot90(pixels, -1))
+
+
+def test_what_is_at_hand_is_told_without_opening(tmp_path, monkeypatch):
+    write_cifar(tmp_path, "cifar100")
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)  # as TensorFlow Datasets prepares it
+    (tmp_path / "mine.npz").touch()
+    names = ("cifar100", "cifar10", "mnist:3.0.1", "mine.npz", "oxford_flowers102", "photos/")
+    found = [name for name in names if data_at_hand(name, tmp_path)]
+    assert found == ["cifar100", "mnist:3.0.1", "mine.npz"]
+    assert not data_at_hand("cifar100")
+    monkeypatch.setenv("LSMHA_DATA_DIR", str(tmp_path))
+    assert data_at_hand("cifar100")
+    assert data_at_hand(tmp_path / "mine.npz", "elsewhere")

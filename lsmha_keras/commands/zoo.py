@@ -1,0 +1,193 @@
+"""Check shipped presets against their cards, and make the zoo's tables.
+
+verify measures presets again; collect puts training runs into a table; evidence makes the tables of
+zoo/EVIDENCE.md from the csv files in zoo/results.
+"""
+
+import sys
+
+from lsmha_keras.commands._backend import import_framework
+from lsmha_keras.commands._output import add_command, table, writable_file
+
+_EPILOG = """\
+examples:
+  lsmha zoo verify --all --data-dir ~/datasets
+  lsmha zoo collect runs/* --output zoo/results/layouts.csv
+  lsmha zoo evidence --check
+
+`lsmha zoo verify --help` says what is compared.
+"""
+
+_VERIFY = """\
+Measure presets again and compare with their cards.
+
+Checksums of all files; logits of the golden images, to 1e-4; accuracy on the card's data and split,
+to 0.1 points; then the latency of one image, which depends on the machine and refuses nothing. A
+preset that fails is named with the reason, the others are verified all the same, and the exit
+status is 1. Nothing is downloaded: accuracy is measured where the data is at hand.
+"""
+
+_VERIFY_EPILOG = """\
+examples:
+  lsmha zoo verify --all --skip-accuracy
+  lsmha zoo verify cct_2_3x2_h16_cifar100 --data-dir ~/datasets --backend jax
+  lsmha zoo verify runs/digits/preset
+
+In the table: the largest difference of a golden logit, then what was measured now and, in brackets,
+what the card says.
+"""
+
+_COLLECT = """\
+Put finished training runs into a table, one row a run.
+
+A row tells layout, schedule, seed, figures, machine and versions. A run of the same name and seed
+as a row replaces it; the other rows stay.
+"""
+
+_COLLECT_EPILOG = """\
+examples:
+  lsmha zoo collect runs/cct_2_3x2_seed0 runs/cct_2_3x2_seed1 --output zoo/results/layouts.csv
+  lsmha zoo collect runs/* --skip-unfinished --output layouts.csv
+  lsmha zoo collect zoo/presets/cct_2_3x2_h16_cifar100 --output layouts.csv
+
+RUN_DIR is what `lsmha train --output` wrote, or a preset that came out of it.
+"""
+
+_EVIDENCE = """\
+Make the tables of the zoo's evidence from its csv files.
+
+They stand in zoo/EVIDENCE.md, each between `<!-- table: NAME -->` and `<!-- end -->`; the text
+around them is left as it is. The csv files are those in zoo/results; what has none yet reads "not
+measured yet".
+"""
+
+_EVIDENCE_EPILOG = """\
+examples:
+  lsmha zoo evidence
+  lsmha zoo evidence --check
+"""
+
+
+def add_parser(commands, parents):
+    """Adds `lsmha zoo`."""
+    parser = add_command(commands, "zoo", globals() | {"run": None}, _EPILOG, parents)
+    kinds = parser.add_subparsers(title="what to do", metavar="WHAT", required=True)
+    _add_verify(kinds, parents)
+    _add_collect(kinds, parents)
+    _add_evidence(kinds, parents)
+
+
+def verify(args):
+    """Verifies presets; prints a line for each, and the reasons of those that fail."""
+    names = _names(args)
+    import_framework()
+    from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
+
+    for name in names:  # A mistyped name is found before any work.
+        find_trained(name)
+    found = []
+    for name in names:
+        print(f"verifying {name}", flush=True)
+        found.append(verify_preset(name, args.data_dir, accuracy=not args.skip_accuracy))
+        for note in found[-1].notes:
+            print(f"  {note}", flush=True)
+        for failure in found[-1].failures:
+            print(f"lsmha: refused: {name}: {failure}", file=sys.stderr, flush=True)
+    header = ["preset", "golden logits", "accuracy (%)", "latency (ms)", "verdict"]
+    print(table([_verdict(verification) for verification in found], header))
+    return 0 if all(verification.ok for verification in found) else 1
+
+
+def collect(args):
+    """Collects runs; prints a line for each."""
+    path = writable_file(args.output)
+    from lsmha_keras.evidence.merge_runs import merge_runs
+    from lsmha_keras.evidence.run_row import run_row
+    from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
+
+    rows = []
+    for directory in args.runs:
+        try:
+            rows.append(run_row(directory))
+        except UnfinishedRunError as error:
+            if not args.skip_unfinished:
+                raise ValueError(f"{error} (--skip-unfinished leaves it out)") from error
+            print(f"left out: {error}")
+    merge_runs(path, rows)
+    for row in rows:
+        print(f"{row['name']}, seed {row['seed']}: {100 * float(row['accuracy']):.2f} %")
+    print(path)
+    return 0
+
+
+def evidence(args):
+    """Rewrites the tables, or tells whether they are what the csv files give."""
+    from lsmha_keras.evidence.evidence_text import evidence_text
+    from lsmha_keras.presets import zoo_dir
+
+    path = zoo_dir() / "EVIDENCE.md"
+    before = path.read_text(encoding="utf-8")
+    after = evidence_text(before, zoo_dir() / "results")
+    if args.check:
+        if before != after:
+            print(
+                f"lsmha: {path} is not what the csv files give; `lsmha zoo evidence` writes it",
+                file=sys.stderr,
+            )
+        return int(before != after)
+    if before != after:
+        path.write_text(after, encoding="utf-8")
+    print(path)
+    return 0
+
+
+def _add_verify(kinds, parents):
+    module = {"__doc__": _VERIFY, "run": verify}
+    parser = add_command(kinds, "verify", module, _VERIFY_EPILOG, parents)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="preset names or directories")
+    parser.add_argument("--all", action="store_true", help="every preset that is shipped")
+    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--skip-accuracy", action="store_true", help="leave the accuracy out")
+
+
+def _add_collect(kinds, parents):
+    module = {"__doc__": _COLLECT, "run": collect}
+    parser = add_command(kinds, "collect", module, _COLLECT_EPILOG, parents, needs_backend=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a training run")
+    parser.add_argument("--output", required=True, metavar="FILE.csv", help="the table")
+    parser.add_argument(
+        "--skip-unfinished", action="store_true", help="leave out runs that are not finished"
+    )
+
+
+def _add_evidence(kinds, parents):
+    module = {"__doc__": _EVIDENCE, "run": evidence}
+    parser = add_command(kinds, "evidence", module, _EVIDENCE_EPILOG, parents, needs_backend=False)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a table is outdated"
+    )
+
+
+def _names(args):
+    from lsmha_keras.presets import list_presets
+
+    if bool(args.names) == args.all:
+        raise ValueError(
+            "Give preset names, or --all for every one that is shipped. "
+            f"Received: {' '.join(args.names) or 'no name'}{' --all' if args.all else ''}"
+        )
+    if not args.all:
+        return args.names
+    return [preset.name for preset in list_presets(architectures=False)]
+
+
+def _verdict(found):
+    difference = "-" if found.golden_difference is None else f"{found.golden_difference:.1e}"
+    accuracy = _beside(found.accuracy, found.card_accuracy, 100)
+    latency = _beside(found.latency_ms, found.card_latency_ms, 1)
+    return [found.name, difference, accuracy, latency, "holds" if found.ok else "REFUSED"]
+
+
+def _beside(measured, card, factor):
+    now = "-" if measured is None else f"{factor * measured:.2f}"
+    return f"{now} ({'not on the card' if card is None else f'{factor * card:.2f}'})"

@@ -1,0 +1,129 @@
+"""Describes a finished training run as a row of a table."""
+
+import csv
+import json
+import pathlib
+
+from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
+from lsmha_keras.presets import parse_architecture
+from lsmha_keras.training.recipe import Recipe
+
+COLUMNS = (
+    "name",
+    "layout",
+    "heads",
+    "head_dim",
+    "conv_blocks",
+    "design",
+    "start",
+    "epochs",
+    "seed",
+    "augmentation",
+    "dataset",
+    "split",
+    "num_images",
+    "accuracy",
+    "top5_accuracy",
+    "loss",
+    "parameters",
+    "train_seconds",
+    "backend",
+    "precision",
+    "machine",
+    "versions",
+    "date",
+)
+
+
+def run_row(directory):
+    """Describes a finished training run as a row of a table.
+
+    Args:
+        directory: output directory of `lsmha_keras.train`, or a preset that came out of one.
+
+    Returns:
+        A dict with the keys `COLUMNS`.
+
+    Raises:
+        UnfinishedRunError: if the run has not come to its end; says how far it has come.
+        ValueError: if it is no directory of a run.
+
+    Example:
+
+    ```python
+    row = run_row("runs/mine")
+    print(row["layout"], row["seed"], row["accuracy"])
+    ```
+    """
+    directory = pathlib.Path(directory).expanduser()
+    if not (directory / "recipe.toml").is_file():
+        raise ValueError(
+            "A run is the output directory of `lsmha train`, with a recipe.toml. "
+            f"Received: {directory}"
+        )
+    recipe = Recipe.from_toml(directory / "recipe.toml")
+    preset = directory / "preset" if (directory / "preset").is_dir() else directory
+    if not (preset / "results.json").is_file():
+        reached = _epochs(directory / "history.csv")
+        raise UnfinishedRunError(directory, reached, recipe.schedule.total_epochs)
+    results = json.loads((preset / "results.json").read_text(encoding="utf-8"))
+    config = json.loads((preset / "config.json").read_text(encoding="utf-8"))["config"]
+    versions = results["versions"].items()
+    return {
+        **{key: results[key] for key in COLUMNS if key in results},
+        **_structure(config),
+        "start": _start(recipe.model),
+        "augmentation": _augmentation(recipe.augmentation),
+        **{key: f"{results[key]:.4f}" for key in ("accuracy", "top5_accuracy", "loss")},
+        "machine": results["hardware"],
+        "versions": " ".join(f"{name}={version}" for name, version in versions),
+    }
+
+
+def _structure(config):
+    blocks, heads, width = (config[key] for key in ("num_conv_blocks", "num_heads", "head_dim"))
+    if width is None and not isinstance(heads, list):
+        width = config["hidden_dim"] // heads
+    return {
+        "layout": _layout(config),
+        "heads": _words(heads),
+        "head_dim": _words(width),
+        "conv_blocks": blocks,
+        # Presets from before there were several have the first.
+        "design": config.get("conv_block_design", "full") if blocks else "",
+    }
+
+
+def _layout(config):
+    """Names the architecture as `from_preset` takes it, if the heads of all blocks are alike."""
+    name = f"cct_{config['num_layers']}_{config['tokenizer_kernel_size']}x"
+    name += str(config["tokenizer_layers"])
+    name += {"sine": "_sine", "none": "_none"}.get(config["position_embedding"], "")
+    heads, width = config["num_heads"], config["head_dim"]
+    if width is not None or heads != (parse_architecture(name) or {}).get("num_heads"):
+        name += f"_h{_words(heads, '-')}" + ("" if width is None else f"x{_words(width, '-')}")
+    return name + (f"_c{config['num_conv_blocks']}" if config["num_conv_blocks"] else "")
+
+
+def _start(section):
+    if not section.load_weights or parse_architecture(section.preset):
+        return "random"
+    return pathlib.Path(section.preset).name
+
+
+def _words(value, separator=" "):
+    """Writes a number, or one for each block; what follows from the heads is left empty."""
+    if isinstance(value, list):
+        return separator.join(map(_words, value))
+    return "" if value is None else str(value)
+
+
+def _augmentation(table):
+    return ", ".join(f"{key} {value}" for key, value in table.items()) or "none"
+
+
+def _epochs(path):
+    if not path.is_file():
+        return 0
+    with path.open(newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))

@@ -1,0 +1,181 @@
+"""Measures a preset again and compares with its card."""
+
+import dataclasses
+import functools
+import json
+import os
+import zipfile
+
+import keras
+import numpy as np
+
+from lsmha_keras.benchmark.steps import make_step
+from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.data.data_at_hand import data_at_hand
+from lsmha_keras.evidence.preset_verification import PresetVerification
+from lsmha_keras.presets import CHECKSUMS, resolve_preset, verify_checksums
+from lsmha_keras.training.environment import describe_hardware
+from lsmha_keras.training.evaluate import evaluate, predict_logits
+
+GOLDEN_TOLERANCE = 1e-4
+ACCURACY_TOLERANCE = 0.1  # percentage points
+_LATENCY_RUNS = 50
+_NEEDED = (CHECKSUMS, "golden.npz", "results.json")
+_COMPARED = ("dataset", "split", "num_images", "accuracy")
+
+
+def verify_preset(preset, data_dir=None, accuracy=True):
+    """Measures a preset again and compares with its card.
+
+    First the checksums of its files and the logits of its golden images, to 1e-4; if they do not
+    hold, nothing more is measured. Then its accuracy on the data and split of its card, to 0.1
+    percentage points, where the data is at hand (nothing is downloaded), and the latency of one
+    image. Latency belongs to a machine, so it is measured but never a failure.
+
+    Args:
+        preset: name or directory of a trained preset.
+        data_dir: folder that holds the data. Default: the environment variable LSMHA_DATA_DIR.
+        accuracy: bool, whether to measure it. Defaults to `True`.
+
+    Returns:
+        A `PresetVerification`; `.ok` tells whether all that was measured agrees.
+
+    Raises:
+        ValueError: if there is no such preset, or it is an architecture.
+
+    Example:
+
+    ```python
+    verification = verify_preset("runs/mine/preset")
+    print(verification.ok, verification.accuracy, verification.notes)
+    ```
+    """
+    directory = find_trained(preset)
+    found = PresetVerification(os.fspath(preset))
+    try:
+        card, golden = _read(directory)
+        model = _load(directory)
+        difference = _golden_difference(model, golden)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        return _refused(found, error)
+    found = dataclasses.replace(
+        found,
+        golden_difference=difference,
+        card_accuracy=card["accuracy"],
+        card_latency_ms=card.get("latency_ms"),
+    )
+    if not difference <= GOLDEN_TOLERANCE:  # so that NaN fails, too
+        failure = f"golden logits differ by up to {difference:.3g}, more than {GOLDEN_TOLERANCE:g}"
+        return _refused(found, failure)
+    if accuracy:
+        found = _with_accuracy(found, model, card, data_dir)
+    return _with_latency(found, model, card)
+
+
+def find_trained(preset):
+    """Finds the directory of a trained preset.
+
+    Args:
+        preset: its name or directory.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: if there is no such preset, or it is an architecture.
+    """
+    directory = resolve_preset(preset)
+    if isinstance(directory, dict):
+        raise ValueError(
+            "An architecture has no weights to verify; `lsmha presets --trained` lists what has. "
+            f"Received: preset={os.fspath(preset)!r}"
+        )
+    return directory
+
+
+def _read(directory):
+    """Checks all files; returns the card's figures and the golden arrays."""
+    for name in _NEEDED:
+        if not (directory / name).is_file():
+            raise ValueError(
+                f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
+            )
+    verify_checksums(directory)
+    card = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    if missing := [key for key in _COMPARED if key not in card]:
+        raise ValueError(f"results.json must have {', '.join(missing)}. Received: {list(card)}")
+    with np.load(directory / "golden.npz") as arrays:
+        golden = {name: arrays[name] for name in ("images", "labels", "logits")}
+    if not np.array_equal(golden["labels"], golden["logits"].argmax(axis=1)):
+        raise ValueError("the labels in golden.npz are not those of its logits")
+    return card, golden
+
+
+def _load(directory):
+    from lsmha_keras.models import CCTImageClassifier
+
+    return CCTImageClassifier.from_preset(str(directory))
+
+
+def _golden_difference(model, golden):
+    logits = predict_logits(model, golden["images"], len(golden["images"]))
+    if logits.shape != golden["logits"].shape:
+        raise ValueError(
+            f"the golden logits have shape {golden['logits'].shape}. Received: {logits.shape}"
+        )
+    return float(np.abs(logits - golden["logits"]).max())
+
+
+def _with_accuracy(found, model, card, data_dir):
+    dataset, split = card["dataset"], card["split"]
+    if not data_at_hand(dataset, data_dir):
+        note = f"accuracy not measured: {dataset} is not in --data-dir or LSMHA_DATA_DIR"
+        return _noted(found, note)
+    try:
+        figures = evaluate(model, dataset, split, data_dir)
+    except ImportError as error:  # what reads the data
+        return _noted(found, f"accuracy not measured: {error}")
+    except (ValueError, OSError) as error:  # damaged data, or classes that are not the model's
+        return _refused(found, f"accuracy could not be measured on {dataset}: {error}")
+    if figures["num_images"] != card["num_images"]:
+        note = (
+            f"accuracy not compared: the card's {split} split of {dataset} has "
+            f"{card['num_images']:,} images, the one at hand {figures['num_images']:,}"
+        )
+        return _noted(found, note)
+    found = dataclasses.replace(found, accuracy=figures["accuracy"])
+    # Rounded: 0.1 points exactly are allowed.
+    if round(100 * abs(found.accuracy - card["accuracy"]), 9) > ACCURACY_TOLERANCE:
+        failure = (
+            f"accuracy is {found.accuracy:.2%}, on the card {card['accuracy']:.2%}: more than "
+            f"{ACCURACY_TOLERANCE} points apart"
+        )
+        return _refused(found, failure)
+    return found
+
+
+def _with_latency(found, model, card):
+    found = dataclasses.replace(found, latency_ms=_latency_ms(model))
+    here = (describe_hardware(), keras.config.backend())
+    there = (card.get("hardware"), card.get("backend"))
+    if found.card_latency_ms is not None and here != there:
+        note = f"latency on the card: {there[1]} on {there[0]}; here: {here[1]} on {here[0]}"
+        return _noted(found, note)
+    return found
+
+
+def _noted(found, note):
+    return dataclasses.replace(found, notes=(*found.notes, note))
+
+
+def _refused(found, reason):
+    # Keras's messages run over several lines.
+    return dataclasses.replace(found, failures=(" ".join(str(reason).split()),))
+
+
+def _latency_ms(model):
+    """Times one normalised image through the model, compiled as `predict` compiles it."""
+    image = keras.ops.ones((1, *model.backbone.image_shape))
+    step = make_step(model, model, xla=bool(model.jit_compile))
+    seconds, _ = time_in_turn({"model": functools.partial(step, image)}, _LATENCY_RUNS)
+    return summarise(seconds.get("model", []), [])["median_ms"] or None

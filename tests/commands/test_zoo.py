@@ -1,0 +1,125 @@
+"""`lsmha zoo`: what it prints and writes, what it refuses, and how it exits."""
+
+import csv
+
+import pytest
+
+from lsmha_keras import cli, presets
+from lsmha_keras.evidence import evidence_text
+from lsmha_keras.evidence import verify_preset as verify_module
+from lsmha_keras.evidence.preset_verification import PresetVerification
+from tests.evidence.runs import write_run
+
+# verify
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """A zoo of two presets, whose verification is given."""
+    for name in ("good", "tampered"):
+        (tmp_path / "presets" / name).mkdir(parents=True)
+        (tmp_path / "presets" / name / "config.json").write_text("{}")
+    monkeypatch.setattr(presets, "zoo_dir", lambda: tmp_path)
+    found = {
+        "good": PresetVerification(
+            "good", (), ("a note",), 2e-6, 0.5845, 0.5840, latency_ms=1.234, card_latency_ms=2.5
+        ),
+        "tampered": PresetVerification("tampered", ("golden logits differ by up to 0.3",), (), 0.3),
+    }
+    asked = []
+
+    def verify_preset(name, data_dir, accuracy):
+        asked.append((name, data_dir, accuracy))
+        return found[name]
+
+    monkeypatch.setattr(verify_module, "verify_preset", verify_preset)
+    return asked
+
+
+def test_verify_names_the_refused_and_goes_on(zoo, capsys):
+    assert cli.main(["zoo", "verify", "tampered", "good", "--data-dir", "d"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "lsmha: refused: tampered: golden logits differ by up to 0.3\n"
+    assert "  a note\n" in captured.out
+    tampered, good = captured.out.splitlines()[-2:]
+    assert tampered.split() == [
+        *("tampered", "3.0e-01", "-", "(not", "on", "the", "card)"),
+        *("-", "(not", "on", "the", "card)", "REFUSED"),
+    ]
+    assert good.split() == ["good", "2.0e-06", "58.45", "(58.40)", "1.23", "(2.50)", "holds"]
+    assert zoo == [("tampered", "d", True), ("good", "d", True)]
+
+
+def test_verify_all_or_some(zoo, capsys):
+    assert cli.main(["zoo", "verify", "good", "--skip-accuracy"]) == 0
+    assert cli.main(["zoo", "verify", "--all"]) == 1
+    assert zoo == [("good", None, False), ("good", None, True), ("tampered", None, True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "or --all for every one that is shipped. Received: no name"),
+        (["good", "--all"], "Received: good --all"),
+        (["good", "goood"], "nearest: good"),
+        (["good", "cct_2_3x2"], "no weights to verify"),
+    ],
+)
+def test_mistaken_names_are_found_before_any_work(arguments, message, zoo, capsys):
+    assert cli.main(["zoo", "verify", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert zoo == []
+
+
+# collect
+
+
+def test_collect_writes_the_finished(tmp_path, capsys):
+    runs = [
+        write_run(tmp_path / "a", seed=0, accuracy=0.5),
+        write_run(tmp_path / "b", seed=1, epochs=2),
+        write_run(tmp_path / "c", seed=2, accuracy=0.75),
+    ]
+    table = tmp_path / "new" / "layouts.csv"
+    arguments = ["zoo", "collect", *map(str, runs), "--output", str(table)]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "epoch 2 of 3" in error and str(runs[1]) in error and "--skip-unfinished" in error
+    assert not table.exists()
+
+    for _ in range(2):  # Given again, nothing is doubled.
+        assert cli.main([*arguments, "--skip-unfinished"]) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("left out: ") and "mine, seed 2: 75.00 %" in printed
+    with table.open(newline="") as file:
+        assert [(row["seed"], row["accuracy"]) for row in csv.DictReader(file)] == [
+            ("0", "0.5000"),
+            ("2", "0.7500"),
+        ]
+
+
+# evidence
+
+
+def test_evidence_is_written_and_checked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(presets, "zoo_dir", lambda: tmp_path)
+    page = tmp_path / "EVIDENCE.md"
+    places = [f"<!-- table: {name} -->\n<!-- end -->\n" for name in evidence_text.TABLES]
+    page.write_text("Über\n" + "".join(places), encoding="utf-8")
+    before = page.read_bytes()
+    assert cli.main(["zoo", "evidence", "--check"]) == 1
+    assert f"{page} is not what the csv files give" in capsys.readouterr().err
+    assert page.read_bytes() == before
+    assert cli.main(["zoo", "evidence"]) == 0
+    assert "not measured yet" in page.read_text(encoding="utf-8")
+    assert cli.main(["zoo", "evidence", "--check"]) == 0
+    page.write_text("nothing")
+    assert cli.main(["zoo", "evidence"]) == 2
+    assert "must have the tables T1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["zoo", "collect", "x", "--output", "x"], ["zoo", "evidence"]]
+)
+def test_other_kinds_need_no_backend(arguments):
+    assert not cli.build_parser().parse_args(arguments).needs_backend

@@ -1,0 +1,48 @@
+"""The examples in the docstrings run."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import shutil
+
+import pytest
+
+import lsmha_keras.evidence
+from lsmha_keras.evidence import run_row, verify_preset
+
+MODULES = [
+    importlib.import_module(module.name)
+    for module in pkgutil.iter_modules(lsmha_keras.evidence.__path__, "lsmha_keras.evidence.")
+]
+
+
+def blocks():
+    for module in MODULES:
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                text = ast.get_docstring(node) or ""
+                for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+                    yield pytest.param(module, block, id=node.name)
+
+
+BLOCKS = list(blocks())
+
+
+@pytest.mark.parametrize(("module", "block"), BLOCKS)
+def test_block(module, block, model_and_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verify_preset, "_LATENCY_RUNS", 2)
+    shutil.copytree(model_and_run[1], tmp_path / "runs" / "mine")
+    exec(block, {**vars(module), "run_row": run_row.run_row})
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_doctest(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_there_are_examples():
+    assert len(BLOCKS) >= 5
