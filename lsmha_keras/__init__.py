@@ -24,6 +24,8 @@ _PUBLIC = {
     "CCTImageConverter": "lsmha_keras.models",
     "CCTImageClassifierPreprocessor": "lsmha_keras.models",
     "CCTImageClassifier": "lsmha_keras.models",
+    "SoftCommittee": "lsmha_keras.models",
+    "load_classifier": "lsmha_keras.models",
     "list_presets": "lsmha_keras.presets",
     # data
     "load_dataset": "lsmha_keras.data",
@@ -49,6 +51,8 @@ _PUBLIC = {
     "BlockReadouts": "lsmha_keras.shp.block_readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
     "SingleHeadPerformance": "lsmha_keras.callbacks.single_head_performance",
+    # committees
+    "measure_committee": "lsmha_keras.committee.measure_committee",
     # surgery
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",

@@ -1,4 +1,4 @@
-"""The command line: `lsmha presets | train | evaluate | predict | convert | bench | shp | zoo`.
+"""The command line: `lsmha presets | train | evaluate | predict | shp | committee | zoo | ...`.
 
 Each command is a module of `lsmha_keras.commands`. Nothing here imports a framework before the
 command line is understood, so help, the version and mistyped options answer at once.

@@ -14,6 +14,8 @@ import pathlib
 import re
 
 CHECKSUMS = "checksums.sha256"
+# What a committee's directory has instead of a model's `config.json`.
+COMMITTEE = "committee.json"
 
 # Depth -> width, heads and perceptron width of the reference (Hassani et al., 2021).
 _REFERENCE = {
@@ -116,8 +118,11 @@ def resolve_preset(preset):
     if config := parse_architecture(name):
         return config
     if pathlib.Path(name).is_dir():
-        if not (pathlib.Path(name) / "config.json").is_file():
-            raise ValueError(f"The directory has no `config.json`. Received: preset={name!r}")
+        if not _is_preset(pathlib.Path(name)):
+            raise ValueError(
+                f"The directory has no `config.json` and no `{COMMITTEE}`. "
+                f"Received: preset={name!r}"
+            )
         return pathlib.Path(name)
     known = [path.name for path in _shipped_presets()] + _LISTED
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
@@ -126,6 +131,38 @@ def resolve_preset(preset):
         f"`lsmha_keras.list_presets()` gives; nearest: {', '.join(nearest) or ', '.join(known)}. "
         f"Received: preset={name!r}"
     )
+
+
+def is_committee(source):
+    """Returns whether what `resolve_preset` found is the directory of a `SoftCommittee`."""
+    return not isinstance(source, dict) and (pathlib.Path(source) / COMMITTEE).is_file()
+
+
+def read_committee(directory):
+    """Reads which members a committee's directory holds.
+
+    Args:
+        directory: path of the preset.
+
+    Returns:
+        A dict: `mode`, and `members`, a list of the paths of their presets.
+
+    Raises:
+        ValueError: if the file is not one that `SoftCommittee.save_to_preset` wrote.
+    """
+    path = pathlib.Path(directory) / COMMITTEE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        mode, names = found["mode"], found["members"]
+        # Members lie beside the file; a name that leads elsewhere is not followed.
+        if strange := [name for name in names if not re.fullmatch(r"member_\d+", name)]:
+            raise ValueError(f"{strange[0]!r} is no name of a member")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "A committee's file must be JSON with `mode` and `members`, which are called "
+            f"`member_0` and so on. Received: {path} ({type(error).__name__}: {error})"
+        ) from error
+    return {"mode": mode, "members": [path.parent / name for name in names]}
 
 
 def parse_architecture(name):
@@ -227,7 +264,11 @@ def _sha256(path):
 
 
 def _shipped_presets():
-    return sorted(path.parent for path in (zoo_dir() / "presets").glob("*/config.json"))
+    return sorted(path for path in (zoo_dir() / "presets").glob("*") if _is_preset(path))
+
+
+def _is_preset(path):
+    return (path / "config.json").is_file() or (path / COMMITTEE).is_file()
 
 
 def _describe(path):

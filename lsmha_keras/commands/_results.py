@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import math
 import pathlib
 
 COLUMNS = (
@@ -20,11 +21,12 @@ COLUMNS = (
 )
 
 
-def check_header(path):
+def check_header(path, columns=COLUMNS):
     """Refuses a table whose columns are not ours.
 
     Args:
         path: the csv file; it need not exist.
+        columns: the names that its header must have.
 
     Raises:
         ValueError: if the file has another header.
@@ -34,9 +36,9 @@ def check_header(path):
         return
     with path.open(newline="") as file:
         header = next(csv.reader(file), [])
-    if tuple(header) != COLUMNS:
+    if tuple(header) != tuple(columns):
         raise ValueError(
-            f"The results file must start with the columns {','.join(COLUMNS)}. "
+            f"The results file must start with the columns {','.join(columns)}. "
             f"Received: {path} with {','.join(header)}"
         )
 
@@ -52,24 +54,46 @@ def append_row(path, preset, dataset, split, figures, seconds):
         figures: dictionary with `num_images`, `accuracy`, `top5_accuracy` and `loss`.
         seconds: wall-clock time of the measurement.
     """
-    path = pathlib.Path(path).expanduser()
-    is_new = not path.exists() or path.stat().st_size == 0
     row = {
         "preset": preset,
         "dataset": dataset,
         "split": split,
-        "num_images": int(figures["num_images"]),
-        "accuracy": f"{figures['accuracy']:.4f}",
-        "top5_accuracy": f"{figures['top5_accuracy']:.4f}",
-        "loss": f"{figures['loss']:.4f}",
+        **figure_cells(figures),
         "seconds": f"{seconds:.1f}",
-        **_surroundings(),
     }
+    append_rows(path, COLUMNS, [row])
+
+
+def append_rows(path, columns, rows):
+    """Appends rows with machine, versions and date, below a header when the file is new.
+
+    Args:
+        path: the csv file.
+        columns: names of the columns.
+        rows: list of dictionaries with the other columns.
+    """
+    path = pathlib.Path(path).expanduser()
+    is_new = not path.exists() or path.stat().st_size == 0
+    surroundings = _surroundings()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         if is_new:
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerows({**row, **surroundings} for row in rows)
+
+
+def figure_cells(figures):
+    """Formats what `lsmha_keras.evaluate` returns; a NaN leaves its cell empty.
+
+    Args:
+        figures: dictionary with `num_images`, `accuracy`, `top5_accuracy` and `loss`.
+
+    Returns:
+        A dictionary of cells.
+    """
+    names = ("accuracy", "top5_accuracy", "loss")
+    cells = {name: "" if math.isnan(figures[name]) else f"{figures[name]:.4f}" for name in names}
+    return {"num_images": int(figures["num_images"]), **cells}
 
 
 def _surroundings():

@@ -36,13 +36,13 @@ def run(args):
             raise FileNotFoundError(f"There is no such image or folder. Received: {path}")
 
     import_framework()
-    from lsmha_keras.models import CCTImageClassifier
+    from lsmha_keras.models import load_classifier
 
     paths = _find_images(args.images)
-    classifier = CCTImageClassifier.from_preset(args.name)
+    classifier = load_classifier(args.name)
     results, num_unreadable = [], 0
     for start in range(0, len(paths), args.batch_size):
-        images = _read(paths[start : start + args.batch_size], classifier.backbone.image_shape)
+        images = _read(paths[start : start + args.batch_size], classifier.image_shape)
         num_unreadable += len(paths[start : start + args.batch_size]) - len(images)
         for path, scores in zip(images, _probabilities(classifier, images), strict=True):
             result = {"image": str(path), "classes": _best(classifier, scores, args.top)}

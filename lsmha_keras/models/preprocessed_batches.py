@@ -63,9 +63,8 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 None if a is None else a[rows] for a in (self.x, self.y, self.sample_weight)
             )
         batch = self.preprocess(x, y, sample_weight)
-        if isinstance(batch, tuple):
-            return tuple(None if part is None else to_numpy(part) for part in batch)
-        return to_numpy(batch)
+        # A committee whose members preprocess differently gets a dict of images.
+        return keras.tree.map_structure(to_numpy, batch)
 
     def on_epoch_begin(self):
         """Passes the event on to the wrapped dataset."""

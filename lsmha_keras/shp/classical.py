@@ -105,12 +105,13 @@ def rank_correlations(scores, coverage):
                     f"{block}. Received: {coverage.get(block)}"
                 )
     return {
-        block: {name: _spearman(values, coverage[block]) for name, values in by_name.items()}
+        block: {name: spearman(values, coverage[block]) for name, values in by_name.items()}
         for block, by_name in scores.items()
     }
 
 
-def _spearman(a, b):
+def spearman(a, b):
+    """Returns Spearman's rank correlation of two arrays, NaN if one of them is constant."""
     ranks = np.stack([_ranks(a), _ranks(b)])
     if (np.ptp(ranks, axis=1) == 0).any():
         return float("nan")

@@ -19,8 +19,8 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     """Measures loss and accuracy of a classifier.
 
     Args:
-        model_or_name: a classifier that gives logits (or a softmax), or a preset's name or
-            directory.
+        model_or_name: a classifier or committee that gives logits (or a softmax), or a preset's
+            name or directory.
         dataset: a dataset's name, as `lsmha_keras.open_dataset` takes it, an `ImageDataset`, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, or a pair of arrays `(images, labels)`.
             Images with values in 0 .. 255; labels are integers or one-hot.
@@ -52,21 +52,43 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
         )
     model = model_or_name
     if isinstance(model, (str, os.PathLike)):
-        from lsmha_keras.models import CCTImageClassifier
+        from lsmha_keras.models import load_classifier
 
-        model = CCTImageClassifier.from_preset(model)
-    num_classes = model.output_shape[-1]
+        model = load_classifier(model)
+    total = np.zeros(4)
+    for images, labels in checked_chunks(model, dataset, batch_size):
+        total += score_sums(predict_logits(model, images, batch_size), labels)
+    return mean_figures(total)
+
+
+def checked_chunks(model, dataset, batch_size):
+    """Goes through labelled images in large chunks, checking that they fit a classifier.
+
+    Args:
+        model: classifier.
+        dataset: as for `evaluate`, but not a name.
+        batch_size: int, images of a batch where the dataset does not decide that itself.
+
+    Yields:
+        Pairs of an array of raw images and an int array of their labels.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    num_classes, seen, channels = model.output_shape[-1], 0, _channels(model)
     _check_classes(dataset, model, num_classes)
-    total, seen, channels = np.zeros(3), 0, _channels(model)
     for images, labels in _chunks(labelled_batches(dataset, batch_size)):
         _check_images(images, channels)
-        labels = class_labels(labels, num_classes, seen)
-        total += _sums(predict_logits(model, images, batch_size), labels)
+        yield images, class_labels(labels, num_classes, seen)
         seen += len(images)
     if not seen:
         raise ValueError("The dataset holds no images. Received: 0 images")
-    loss, accuracy, top5 = (float(value) for value in total / seen)
-    return {"loss": loss, "accuracy": accuracy, "top5_accuracy": top5, "num_images": seen}
+
+
+def mean_figures(sums):
+    """Turns the sums of `score_sums` into the dict that `evaluate` returns."""
+    loss, accuracy, top5 = (float(value) for value in sums[:3] / sums[3])
+    return {"loss": loss, "accuracy": accuracy, "top5_accuracy": top5, "num_images": int(sums[3])}
 
 
 def predict_logits(model, images, batch_size):
@@ -83,9 +105,7 @@ def predict_logits(model, images, batch_size):
     Raises:
         ValueError: if the model's activation is neither linear nor a softmax.
     """
-    # Full batches only: no second compilation on jax, and every device gets its share.
-    missing = -len(images) % batch_size
-    padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+    padded = full_batches(images, batch_size)
     outputs = model.predict(padded, batch_size=batch_size, verbose=0)[: len(images)]
     outputs = np.asarray(outputs).astype("float32")
     activation = keras.activations.get(getattr(model, "activation", None)).__name__
@@ -96,6 +116,34 @@ def predict_logits(model, images, batch_size):
             f"The model must give logits or a softmax. Received: activation={activation}"
         )
     return outputs
+
+
+def score_sums(logits, labels):
+    """Returns the sums over images of cross-entropy, hits, hits among the first five, and one.
+
+    Args:
+        logits: `(images, classes)` array.
+        labels: `(images,)` ints.
+
+    Returns:
+        `(4,)` float64 array.
+    """
+    logits = logits.astype("float64")
+    own = logits[np.arange(len(labels)), labels]
+    top = logits.max(axis=1)
+    loss = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - own
+    # As `argmax` does, the lower label wins a tie.
+    ahead = (logits > own[:, None]).sum(axis=1)
+    ties = np.arange(logits.shape[1])[None, :] < labels[:, None]
+    ahead += ((logits == own[:, None]) & ties).sum(axis=1)
+    return np.array([loss.sum(), (ahead < 1).sum(), (ahead < 5).sum(), len(labels)])
+
+
+def full_batches(images, batch_size):
+    """Repeats the last image until the last batch is full."""
+    # No second compilation on jax, and every device gets its share.
+    missing = -len(images) % batch_size
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
 
 
 def _chunks(batches):
@@ -115,19 +163,6 @@ def _chunks(batches):
         yield np.concatenate(images), np.concatenate(labels)
 
 
-def _sums(logits, labels):
-    """Returns the sums over images of cross-entropy, hits and hits among the first five."""
-    logits = logits.astype("float64")
-    own = logits[np.arange(len(labels)), labels]
-    top = logits.max(axis=1)
-    loss = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - own
-    # As `argmax` does, the lower label wins a tie.
-    ahead = (logits > own[:, None]).sum(axis=1)
-    ties = np.arange(logits.shape[1])[None, :] < labels[:, None]
-    ahead += ((logits == own[:, None]) & ties).sum(axis=1)
-    return np.array([loss.sum(), (ahead < 1).sum(), (ahead < 5).sum()])
-
-
 def _check_classes(dataset, model, num_classes):
     names = getattr(dataset, "class_names", None)
     if names is None:
@@ -142,7 +177,7 @@ def _check_classes(dataset, model, num_classes):
         warnings.warn(
             f"{len(different)} class names of model and dataset differ, the first one "
             f"{different[0][0]!r} against {different[0][1]!r}; labels are compared by number.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -163,10 +198,10 @@ def _check_images(images, channels):
         warnings.warn(
             "Images are expected with values in 0 .. 255, and these end at "
             f"{high:g}: multiply images in 0 .. 1 by 255.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
 def _channels(model):
-    shape = getattr(getattr(model, "backbone", model), "image_shape", None)
+    shape = getattr(model, "image_shape", None)
     return shape[-1] if shape else None

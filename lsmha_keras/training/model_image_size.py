@@ -8,8 +8,8 @@ def model_image_size(model_or_name):
     """Returns the size of a model's images, without loading it when it is a preset.
 
     Args:
-        model_or_name: a `CCTImageClassifier`, another Keras model of images, or a preset's name or
-            directory.
+        model_or_name: a `CCTImageClassifier`, a `SoftCommittee` (the largest of its members
+            counts), another Keras model of images, or a preset's name or directory.
 
     Returns:
         `(height, width)`.
@@ -22,12 +22,13 @@ def model_image_size(model_or_name):
         (224, 224)
     """
     if not isinstance(model_or_name, (str, os.PathLike)):
-        backbone = getattr(model_or_name, "backbone", None)
-        shape = backbone.image_shape if backbone else model_or_name.input_shape[1:]
+        shape = getattr(model_or_name, "image_shape", None) or model_or_name.input_shape[1:]
         return tuple(shape[:2])
-    from lsmha_keras.presets import resolve_preset
+    from lsmha_keras import presets
 
-    source = resolve_preset(model_or_name)
+    source = presets.resolve_preset(model_or_name)
+    if presets.is_committee(source):
+        return max(model_image_size(path) for path in presets.read_committee(source)["members"])
     if not isinstance(source, dict):
         source = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
     return tuple(source["image_shape"][:2])

@@ -1,0 +1,1 @@
+"""How good a committee is, and how different its members are."""

@@ -1,0 +1,106 @@
+"""How differently the members of a committee answer, as pure functions of NumPy arrays."""
+
+import numpy as np
+
+from lsmha_keras.shp.classical import spearman
+
+
+def pairwise_disagreement(answers):
+    """Measures on how many images two members answer differently.
+
+    Args:
+        answers: `(members, images)` array of labels.
+
+    Returns:
+        `(members, members)` float array in 0 .. 1, symmetric, zero on the diagonal.
+
+    Example:
+        >>> pairwise_disagreement([[0, 1, 2, 3], [0, 1, 2, 0]]).tolist()
+        [[0.0, 0.25], [0.25, 0.0]]
+    """
+    answers = np.asarray(answers)
+    return np.stack([(answers != own).mean(axis=1) for own in answers])
+
+
+def pairwise_double_fault(answers, labels):
+    """Measures on how many images two members are both wrong.
+
+    Args:
+        answers: `(members, images)` array of labels.
+        labels: `(images,)` array of true labels.
+
+    Returns:
+        `(members, members)` float array in 0 .. 1; the diagonal holds the members' errors.
+
+    Example:
+        >>> pairwise_double_fault([[0, 1, 2, 3], [0, 1, 1, 0]], [0, 1, 1, 2]).tolist()
+        [[0.5, 0.25], [0.25, 0.25]]
+    """
+    wrong = (np.asarray(answers) != np.asarray(labels)).astype("float64")
+    return wrong @ wrong.T / wrong.shape[1]
+
+
+def oracle_accuracy(answers, labels):
+    """Measures on how many images at least one member is right.
+
+    Args:
+        answers: `(members, images)` array of labels.
+        labels: `(images,)` array of true labels.
+
+    Returns:
+        A float in 0 .. 1: no way to choose among the members' answers can do better.
+
+    Example:
+        >>> oracle_accuracy([[0, 1, 2, 3], [0, 1, 1, 0]], [0, 1, 1, 2])
+        0.75
+    """
+    return float((np.asarray(answers) == np.asarray(labels)).any(axis=0).mean())
+
+
+def mean_over_pairs(matrix):
+    """Averages a symmetric matrix over pairs of different members; one member alone gives 0.
+
+    Args:
+        matrix: `(members, members)` array.
+
+    Returns:
+        A float.
+
+    Example:
+        >>> mean_over_pairs(np.array([[0.0, 0.25], [0.25, 0.0]]))
+        0.25
+    """
+    values = np.asarray(matrix)[np.triu_indices(len(matrix), k=1)]
+    return float(values.mean()) if values.size else 0.0
+
+
+def coverage_overlap(coverages):
+    """Compares by how many heads each label is covered in one member and in another.
+
+    Args:
+        coverages: `(members, labels)` array of counts, such as `SHPResult.coverage`.
+
+    Returns:
+        Two `(members, members)` float arrays: Spearman's rank correlation of the counts, NaN where
+        one member covers all labels by as many heads; and their overlap, the sum over labels of
+        the smaller count over the sum of the larger one. With counts of 0 and 1 the overlap is the
+        Jaccard index of the sets of covered labels; two members that cover nothing have 1.
+
+    Raises:
+        ValueError: if the members do not have the same number of labels.
+
+    Example:
+        >>> correlation, overlap = coverage_overlap([[2, 1, 0], [1, 2, 0]])
+        >>> round(float(correlation[0, 1]), 6), float(overlap[0, 1])
+        (0.5, 0.5)
+    """
+    if len({len(coverage) for coverage in coverages}) > 1:
+        raise ValueError(
+            "The coverages must be of the same labels. "
+            f"Received: {[len(coverage) for coverage in coverages]} labels"
+        )
+    coverages = np.asarray(coverages)
+    correlation = np.array([[spearman(a, b) for b in coverages] for a in coverages])
+    smaller = np.minimum(coverages[:, None], coverages).sum(axis=2)
+    larger = np.maximum(coverages[:, None], coverages).sum(axis=2)
+    return correlation, np.where(larger > 0, smaller / np.maximum(larger, 1), 1.0)

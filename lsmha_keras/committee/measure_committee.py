@@ -1,0 +1,58 @@
+"""Measures a committee, its members and their diversity in one pass over the data."""
+
+import numpy as np
+from keras import ops
+
+from lsmha_keras.committee import diversity
+from lsmha_keras.committee.committee_report import CommitteeReport
+from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
+from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
+
+
+def measure_committee(committee, dataset, batch_size=256, verbose=1):
+    """Measures the members, the committee in every mode, and how differently the members answer.
+
+    Every image goes through every member once, whatever the committee's own mode.
+
+    Args:
+        committee: a `SoftCommittee`.
+        dataset: labelled images as `lsmha_keras.evaluate` takes them, but not a name; a name is
+            opened by `lsmha_keras.open_dataset`.
+        batch_size: int, images that go through the members at a time.
+        verbose: 1 shows progress, 0 nothing.
+
+    Returns:
+        A `CommitteeReport`.
+
+    Raises:
+        ValueError: as `lsmha_keras.evaluate`.
+
+    Example:
+
+    ```python
+    report = measure_committee(committee, (images, labels), verbose=0)
+    print(report.modes["soft"]["accuracy"], report.mean_disagreement)
+    ```
+    """
+    votes = {mode: CommitteeVote(mode) for mode in MODES}
+    member_sums = np.zeros((len(committee.members), 4))
+    mode_sums = dict.fromkeys(MODES, 0.0)
+    answers, truth = [], []
+    for images, labels in checked_chunks(committee, dataset, batch_size):
+        padded = full_batches(images, batch_size)
+        logits = committee.predict_members(padded, batch_size, verbose)[: len(images)]
+        member_sums += [score_sums(logits[:, m], labels) for m in range(logits.shape[1])]
+        for mode, vote in votes.items():
+            mode_sums[mode] += score_sums(ops.convert_to_numpy(vote(logits)), labels)
+        answers.append(logits.argmax(axis=-1).T)  # (members, images)
+        truth.append(labels)
+    answers, truth = np.concatenate(answers, axis=1), np.concatenate(truth)
+    modes = {mode: mean_figures(sums) for mode, sums in mode_sums.items()}
+    modes["vote"]["loss"] = float("nan")
+    return CommitteeReport(
+        members=[mean_figures(sums) for sums in member_sums],
+        modes=modes,
+        disagreement=diversity.pairwise_disagreement(answers),
+        double_fault=diversity.pairwise_double_fault(answers, truth),
+        oracle_accuracy=diversity.oracle_accuracy(answers, truth),
+    )

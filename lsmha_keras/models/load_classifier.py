@@ -1,0 +1,31 @@
+"""Loads whatever kind of classifier a preset holds."""
+
+from lsmha_keras import presets
+from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.soft_committee import SoftCommittee
+
+
+def load_classifier(preset):
+    """Loads a classifier or a committee, as the preset says.
+
+    Args:
+        preset: what `CCTImageClassifier.from_preset` or `SoftCommittee.from_preset` takes.
+
+    Returns:
+        A `CCTImageClassifier` or a `SoftCommittee`.
+
+    Raises:
+        ValueError: if the preset is unknown (the nearest are named), a file differs from its
+            checksum (it is named), or it is an architecture, which has no weights.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.load_classifier("cct_2_3x2_h16_cifar100")
+    ```
+    """
+    source = presets.resolve_preset(preset)
+    if presets.is_committee(source):
+        return SoftCommittee.from_preset(source)
+    # An architecture, which has no directory, goes by its name.
+    return CCTImageClassifier.from_preset(preset if isinstance(source, dict) else source)
