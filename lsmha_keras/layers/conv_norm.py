@@ -33,6 +33,8 @@ class ConvNorm(keras.layers.Layer):
     Example:
 
     ```python
+    from lsmha_keras.layers.conv_norm import ConvNorm
+
     layer = ConvNorm(8, parallel=True)
     layer(np.zeros((1, 4, 4, 8), "float32"))
     folded = ConvNorm(8, parallel=True, fused=True)
