@@ -240,6 +240,20 @@ def _memory(backend, phase):
     return f"{ours:,.0f} to {peer:,.0f}"
 
 
+@pytest.mark.skipif(
+    not (ROOT / "zoo/results/shp_benchmark.csv").exists(), reason="needs shp_benchmark.csv"
+)
+def test_what_single_head_performance_costs():
+    text = README.read_text()
+    for row in _rows("shp_benchmark.csv"):
+        what, other = row["what"], row["compared_with"]
+        if row["peak_mib"]:
+            assert f"| {what}, {int(row['images']):,} images | | {row['peak_mib']} MiB |" in text
+        elif other:
+            least, most = (f"{float(row[key]):.2f}" for key in ("ratio_min", "ratio_max"))
+            assert f"| {what} | {other} | {float(row['ratio']):.2f} ({least} to {most}) |" in text
+
+
 @pytest.mark.skipif(not (ROOT / "zoo").is_dir(), reason="needs the checkout's zoo/results")
 def test_tables_hold_what_was_measured():
     from lsmha_keras.presets import list_presets
@@ -262,6 +276,11 @@ def test_tables_hold_what_was_measured():
         digits |= {"heads_per_label": 2, "snr": 1}
         cells = [f"{float(row[key]):.{places}f}" for key, places in digits.items()]
         assert f"| {row['block']} | {row['variant']} | {' | '.join([accuracy, *cells])} |" in text
+    scores = ("accuracy_drop", "mask_gradient", "attention_entropy", "attention_distance")
+    rows = _rows("shp_cct_2_3x2_h16_cifar100/rank_correlations.csv")
+    correlations = [float(row[score]) for row in rows for score in scores]
+    between = f"{min(correlations):.2f} and {max(correlations):.2f}"
+    assert f"rank correlations with the labels covered lie between {between}" in text
     speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
     for shown, pipeline in {
         "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",

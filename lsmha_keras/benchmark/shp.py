@@ -1,11 +1,13 @@
-"""Measures single-head performance and readout fitting beside `predict` and a loop over heads.
+"""Measures single-head performance, readout fitting and the callback beside what they add to.
 
 `python -m lsmha_keras.benchmark.shp --output shp.csv` appends to a table, on the backend that
-KERAS_BACKEND names. All are measured in turn, in one process, on the same random images.
+KERAS_BACKEND names. All are timed in turn, in one process; the peaks of memory come from processes
+of their own.
 """
 
 import argparse
 import csv
+import multiprocessing
 import pathlib
 import statistics
 import time
@@ -13,34 +15,57 @@ import time
 import keras
 import numpy as np
 
+from lsmha_keras.benchmark.memory import peak_mib
+from lsmha_keras.callbacks.single_head_performance import SingleHeadPerformance
 from lsmha_keras.shp.head_fields import HeadFields
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.head_readout import HeadReadout
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.training.open_source import open_source
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"
+_SHP, _BOTH = (f"SHP of all heads, {names}" for names in ("recomputed", "recomputed and frozen"))
+_READOUTS = "an epoch of fitting the readouts of all blocks"
+_TRAINING, _CALLBACK = "training without augmentation", "the callback, once per 50,000 images"
+_EPOCH = 50_000  # images that an epoch of CIFAR-100 trains on
+
+# What each is compared with, per image.
+_COMPARED = {_SHP: _PREDICT, _BOTH: _PREDICT, _READOUTS: _PREDICT, _LOOP: _SHP}
+_COMPARED |= {_TRAINING: _PREDICT, _CALLBACK: _TRAINING}
 
 
-def measure(preset="cct_2_3x2_h16_cifar100", num_images=10_000, batch_size=256, runs=3):
-    """Measures all of them.
+def measure(
+    preset="cct_2_3x2_h16_cifar100",
+    num_images=10_000,
+    batch_size=256,
+    runs=3,
+    dataset=None,
+    data_dir=None,
+):
+    """Measures the time of all of them.
 
     Args:
-        preset: name of a preset with weights.
-        num_images: int. The loop over heads, the slowest, goes through a twentieth of them.
-        batch_size: int.
+        preset: name of a preset with weights, or its directory.
+        num_images: int. The loop over heads goes through a twentieth of them, training through a
+            quarter; the callback through as many as by default, if there are so many.
+        batch_size: int, of what is not trained.
         runs: int, how often each is measured after a first time that does not count.
+        dataset: name of the dataset whose test images are taken, or `None` for random ones.
+        data_dir: folder that holds the dataset.
 
     Returns:
         A list of dictionaries, one for each, with the seconds per 10,000 images and the ratio of
-        the medians to `model.predict`.
+        the medians to what it is compared with. The callback's time counts for 50,000 images, an
+        epoch of CIFAR-100.
     """
     from lsmha_keras.models import CCTImageClassifier
 
     model = CCTImageClassifier.from_preset(preset)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (num_images, *model.backbone.image_shape), dtype="uint8")
-    labels = np.arange(num_images) % model.num_classes
+    model.compile(
+        keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    images, labels = _images(model, num_images, dataset, data_dir)
     steps = _make_steps(model, images, labels, batch_size)
     seconds = {name: [] for name in steps}
     for run in range(runs + 1):
@@ -49,35 +74,103 @@ def measure(preset="cct_2_3x2_h16_cifar100", num_images=10_000, batch_size=256, 
             step()
             if run:
                 seconds[name].append((time.perf_counter() - start) * 10_000 / count)
-    predict = statistics.median(seconds[_PREDICT])
-    return [
-        _row(name, found, predict, preset, num_images, batch_size)
-        for name, found in seconds.items()
-    ]
+    about = {"preset": preset, "images": len(images), "batch_size": batch_size}
+    return [_row(name, seconds, about) for name in seconds]
+
+
+def measure_memory(preset="cct_2_3x2_h16_cifar100", num_images=10_000, batch_size=256):
+    """Measures the peak memory of SHP over few images and over many, which are not kept.
+
+    Args:
+        preset: name of a preset with weights, or its directory.
+        num_images: int; few are a tenth of them.
+        batch_size: int.
+
+    Returns:
+        A list of two dictionaries with `peak_mib`.
+
+    Raises:
+        OSError: if the system is not Linux.
+    """
+    rows = []
+    for count in (num_images // 10, num_images):
+        # Spawned, not forked: threads of frameworks do not survive a fork.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peak = pool.apply(_peak, (preset, count, batch_size))
+        about = {"preset": preset, "images": count, "batch_size": batch_size}
+        rows.append({**_describe("memory of SHP"), **about, "peak_mib": round(peak, 1)})
+    return rows
+
+
+def _images(model, num_images, dataset, data_dir):
+    if dataset is None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (num_images, *model.backbone.image_shape), dtype="uint8")
+        return images, np.arange(num_images) % model.num_classes
+    found = open_source(dataset, "test", data_dir, None, lambda: model.backbone.image_shape[:2])
+    rows = np.arange(min(num_images, len(found)))
+    return found.load(rows), found.labels[rows]
 
 
 def _make_steps(model, images, labels, batch_size):
-    """Returns a dictionary from name to a function and the number of images it goes through."""
+    """Returns a dictionary from name to a function and the number of images it counts for."""
     count = len(images)
     few = max(batch_size, count // 20 // batch_size * batch_size)
+    some = max(few, count // 4)
     trainer = ReadoutTrainer(model, model.num_classes)
-    options = {"batch_size": batch_size, "verbose": 0}
-    readouts = trainer.train((images[:few], labels[:few]), 1, **options)
-    fields = {
-        poolings: HeadFields(model, readouts.blocks, poolings)
+    readouts = trainer.train((images[:few], labels[:few]), 1, verbose=0)
+    recomputed, both = (
+        HeadFields(model, readouts.blocks, poolings)
         for poolings in (("recomputed",), ("recomputed", "frozen"))
-    }
-    steps = {_PREDICT: (lambda: model.predict(images, batch_size, verbose=0), count)}
-    for poolings, step in fields.items():
-        steps[f"SHP of all heads, {' and '.join(poolings)}"] = (
-            lambda step=step: step.measure(readouts, (images, labels), **options),
-            count,
-        )
-    epoch = "an epoch of fitting the readouts of all blocks"
-    steps[epoch] = (lambda: trainer.train((images, labels), 1, **options), count)
+    )
     loops = [_MaskedReadout(model, block, readouts) for block in readouts.blocks]
-    steps[_LOOP] = (lambda: [loop.run(images[:few], batch_size) for loop in loops], few)
-    return steps
+    callback = SingleHeadPerformance((images, labels), (images, labels))
+    callback.set_model(model)
+    callback.on_train_begin()
+    options = {"batch_size": batch_size, "verbose": 0}
+    return {
+        _PREDICT: (lambda: model.predict(images, **options), count),
+        _SHP: (lambda: recomputed.measure(readouts, (images, labels), **options), count),
+        _BOTH: (lambda: both.measure(readouts, (images, labels), **options), count),
+        _READOUTS: (lambda: trainer.train((images, labels), 1, verbose=0), count),
+        _LOOP: (lambda: [loop.run(images[:few], batch_size) for loop in loops], few),
+        _TRAINING: (
+            lambda: model.fit(images[:some], labels[:some], batch_size=128, verbose=0),
+            some,
+        ),
+        _CALLBACK: (lambda: callback.on_epoch_end(0, {}), _EPOCH),
+    }
+
+
+class _Stream(keras.utils.PyDataset):
+    """Batches that are made when they are asked for."""
+
+    def __init__(self, image_shape, num_labels, count, batch_size):
+        super().__init__()
+        self.image_shape, self.num_labels = image_shape, num_labels
+        self.count, self.batch_size = count, batch_size
+
+    def __len__(self):
+        return -(-self.count // self.batch_size)
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        size = min(self.batch_size, self.count - index * self.batch_size)
+        images = rng.integers(0, 256, (size, *self.image_shape), dtype="uint8")
+        return images, rng.integers(0, self.num_labels, size)
+
+
+def _peak(preset, count, batch_size):
+    from lsmha_keras.models import CCTImageClassifier
+
+    model = CCTImageClassifier.from_preset(preset)
+    shape, num_labels = model.backbone.image_shape, model.num_classes
+    options = {"batch_size": batch_size, "verbose": 0}
+    first = _Stream(shape, num_labels, 2 * batch_size, batch_size)
+    readouts = ReadoutTrainer(model, num_labels).train(first, 1, verbose=0)
+    fields = HeadFields(model, readouts.blocks)
+    stream = _Stream(shape, num_labels, count, batch_size)
+    return peak_mib(lambda: fields.measure(readouts, stream, **options))
 
 
 class _MaskedReadout(keras.Model):
@@ -107,22 +200,38 @@ class _MaskedReadout(keras.Model):
             self.predict({"images": images, "mask": masks}, batch_size=batch_size, verbose=0)
 
 
-def _row(name, seconds, predict, preset, num_images, batch_size):
-    median = statistics.median(seconds)
+def _row(name, seconds, about):
+    median = statistics.median(seconds[name])
+    row = {
+        **_describe(name),
+        **about,
+        "median_s_per_10000": round(median, 3),
+        "fastest_s": round(min(seconds[name]), 3),
+        "slowest_s": round(max(seconds[name]), 3),
+        "runs": len(seconds[name]),
+    }
+    if name in _COMPARED:
+        other = _COMPARED[name]
+        # A spread of the ratio itself: what is compared was timed in the same turn.
+        ratios = [a / b for a, b in zip(seconds[name], seconds[other], strict=True)]
+        row["compared_with"] = other
+        row["ratio"] = round(median / statistics.median(seconds[other]), 3)
+        row |= {"ratio_min": round(min(ratios), 3), "ratio_max": round(max(ratios), 3)}
+    return row
+
+
+def _describe(name):
     return {
         "backend": keras.config.backend(),
         "what": name,
-        "preset": preset,
-        "images": num_images,
-        "batch_size": batch_size,
-        "median_s_per_10000": round(median, 3),
-        "fastest_s": round(min(seconds), 3),
-        "slowest_s": round(max(seconds), 3),
-        "ratio_to_predict": round(median / predict, 3),
-        "runs": len(seconds),
         "machine": describe_hardware(),
         "versions": " ".join(f"{k}={v}" for k, v in describe_versions().items()),
     }
+
+
+_COLUMNS = ("backend", "what", "preset", "images", "batch_size", "median_s_per_10000")
+_COLUMNS += ("fastest_s", "slowest_s", "compared_with", "ratio", "ratio_min", "ratio_max")
+_COLUMNS += ("peak_mib", "runs", "machine", "versions")
 
 
 def main(arguments=None):
@@ -134,24 +243,35 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="shp.csv", help="csv file to append to")
     parser.add_argument("--preset", default="cct_2_3x2_h16_cifar100")
+    parser.add_argument("--dataset", help="its test images are taken (default: random images)")
+    parser.add_argument("--data-dir", help="where datasets lie")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--no-memory", action="store_true", help="measure times only")
     given = parser.parse_args(arguments)
-    rows = measure(given.preset, given.images, given.batch_size, given.runs)
+    sizes = (given.preset, given.images, given.batch_size)
+    rows = [] if given.no_memory else measure_memory(*sizes)
+    rows += measure(*sizes, given.runs, given.dataset, given.data_dir)
     path = pathlib.Path(given.output)
     is_new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        spread = f"({row['fastest_s']:.2f} .. {row['slowest_s']:.2f})"
-        print(
-            f"{row['median_s_per_10000']:9.2f} s per 10,000 images {spread:>20} "
-            f"{row['ratio_to_predict']:7.2f}x  {row['what']}"
-        )
+        print(_line(row))
+
+
+def _line(row):
+    if "peak_mib" in row:
+        return f"{row['peak_mib']:9.1f} MiB at the peak  {row['what']}, {row['images']:,} images"
+    text = f"{row['median_s_per_10000']:9.2f} s per 10,000 images  {row['what']}"
+    if "ratio" in row:
+        spread = f"{row['ratio_min']:.2f} .. {row['ratio_max']:.2f}"
+        text += f": {row['ratio']:.2f} ({spread}) times {row['compared_with']}"
+    return text
 
 
 if __name__ == "__main__":

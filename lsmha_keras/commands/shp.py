@@ -87,9 +87,8 @@ def run(args):
 
     import_matplotlib()  # Needed last of all: a missing one is better known at once.
     analysis = _analysis(args, out)
-    controls = analysis.other_pooling()
-    if not args.no_controls:
-        controls.update(analysis.controls())
+    controls = {} if args.no_controls else analysis.controls()
+    controls.update(analysis.other_pooling())
     classical = None if args.no_classical else analysis.classical()
     print("writing the report", flush=True)
     title = f"{args.name} on {args.dataset} ({args.split})"

@@ -124,16 +124,17 @@ def plot_coverage(result, controls=None):
     bars, shares = figure.subplots(1, 2, width_ratios=(max(2, len(order) / 25), 1), sharey=True)
     bars.bar(range(len(order)), result.coverage[order], width=0.8, color=SIGNAL)
     for i, (name, drawn) in enumerate({"trained": result, **(controls or {})}.items()):
-        counts = np.bincount(drawn.coverage, minlength=1)
+        coverage = drawn.coverage[drawn.label_counts > 0]
+        counts = np.bincount(coverage)
         shares.stairs(
             100 * counts / counts.sum(),
             np.arange(len(counts) + 1) - 0.5,
             orientation="horizontal",
             linewidth=1.8,
-            label=f"{name} (mean {np.mean(drawn.coverage):.1f})",
+            label=f"{name} (mean {np.mean(coverage):.1f})",
             **line_style(i),
         )
-        bars.axhline(np.mean(drawn.coverage), linewidth=1.2, **line_style(i))
+        bars.axhline(np.mean(coverage), linewidth=1.2, **line_style(i))
     _name_labels(bars.xaxis, result, order)
     bars.set(ylabel="heads", xlim=(-0.7, len(order) - 0.3), ylim=(0, None))
     bars.set_title("each label; horizontal lines: means", loc="left")
@@ -244,7 +245,7 @@ def plot_threshold_sweep(result, thresholds, controls=None):
     title = f"Block {result.block} at other thresholds"
     figure = _line_panels(series, thresholds, _BY_THRESHOLD, title)
     for axes in figure.axes:
-        axes.set(xlabel="threshold", xticks=thresholds)
+        axes.set(xlabel="threshold")
     return figure
 
 

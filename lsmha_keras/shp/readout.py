@@ -20,12 +20,13 @@ def fit_readout(
     data_dir=None,
     seed=0,
     verbose=1,
+    augment=None,
 ):
     """Fits a readout for each block of a model, which itself stays as it is.
 
     A readout is a sequence pooling over the concatenated head outputs of a block, before the output
     projection, and a linear layer without bias. All are trained in one pass over the data per
-    epoch, without augmentation.
+    epoch.
 
     Args:
         model: a `CCTImageClassifier`, `CCTBackbone`, or any model with the method that
@@ -50,6 +51,8 @@ def fit_readout(
         data_dir: folder that holds a dataset given by name.
         seed: int, of initial weights and shuffling.
         verbose: 1 shows progress, 0 nothing.
+        augment: bool, whether images are flipped left to right with even odds and shifted by up to
+            4 pixels, or `None`: with SGD, of whose schedule it is a part, but not with AdamW.
 
     Returns:
         A `BlockReadouts`: `.weights`, `.accuracy` by block, `.save(path)`.
@@ -71,7 +74,7 @@ def fit_readout(
     """
     if num_labels is None:
         num_labels = _find_num_labels(model, dataset, split, data_dir)
-    trainer = ReadoutTrainer(model, num_labels, blocks, optimizer, learning_rate, seed)
+    trainer = ReadoutTrainer(model, num_labels, blocks, optimizer, learning_rate, seed, augment)
     return trainer.train(
         dataset,
         epochs,

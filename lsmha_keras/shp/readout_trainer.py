@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, PadCrop
 from lsmha_keras.shp.block_readouts import BlockReadouts
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.head_readout import HeadReadout
@@ -31,9 +32,10 @@ class ReadoutTrainer(keras.Model):
         num_labels: int.
         blocks: list of indices of blocks, or `None` for all that have heads.
         optimizer: `"adamw"`, cosine schedule, or `"sgd"`: Nesterov momentum 0.975, weight decay
-            1e-3, learning rate times 0.975 each epoch, batches of 100 by default.
+            1e-3, learning rate times 0.975 each epoch, batches of 100 by default, augmentation.
         learning_rate: float, or `None` for 3e-3 with AdamW, 0.01 with SGD.
         seed: int, of initial weights and shuffling.
+        augment: bool, whether images are flipped and shifted, or `None`; see `fit_readout`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -55,6 +57,7 @@ class ReadoutTrainer(keras.Model):
         optimizer="adamw",
         learning_rate=None,
         seed=0,
+        augment=None,
     ):
         super().__init__(name="readout_trainer", dtype="float32")
         if optimizer not in _SCHEDULES:
@@ -70,6 +73,9 @@ class ReadoutTrainer(keras.Model):
         default = _SCHEDULES[optimizer][0]
         self.peak_learning_rate = default if learning_rate is None else learning_rate
         self.seed = seed
+        augment = optimizer == "sgd" if augment is None else augment
+        layers = [PadCrop(4, seed=seed), HorizontalFlip(seed=seed)] if augment else []
+        self.augmentation = AugmentationPolicy(layers, seed)
         # By block, as str: Keras tracks such dictionaries only.
         self.readouts, self.loss_means, self.accuracies = {}, {}, {}
 
@@ -186,8 +192,10 @@ class ReadoutTrainer(keras.Model):
         if title:
             print(title)
         totals, seen = {}, 0
-        for images, labels in batches.epoch(shuffle):
+        augmented = list(enumerate(self.augmentation.layers)) if shuffle is not None else []
+        for number, (images, labels) in enumerate(batches.epoch(shuffle)):
             labels = class_labels(labels, self.num_labels, seen)
+            images, _ = self.augmentation.augment(augmented, images, labels, [shuffle, number])
             figures = step(self.trunk.prepare(images), labels, return_dict=True)
             seen += len(images)
             for name, value in figures.items():

@@ -1,5 +1,6 @@
 import copy
 import csv
+import importlib.util
 import math
 import random
 
@@ -11,6 +12,7 @@ import lsmha_keras as lsmha
 from lsmha_keras.callbacks.single_head_performance import SingleHeadPerformance
 from lsmha_keras.data.array_dataset import ArrayDataset
 from lsmha_keras.shp.fields import single_head_performance
+from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.readout import fit_readout
 from lsmha_keras.shp.shp_result import SHPResult
 from lsmha_keras.training.train import train
@@ -55,6 +57,7 @@ def make_model(learning_rate=2e-3, use_ema=False, num_conv_blocks=1):
         optimizer=keras.optimizers.AdamW(learning_rate, use_ema=use_ema, ema_momentum=0.8),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=compile_setting(),
     )
     return model
 
@@ -91,8 +94,11 @@ def watched(data, tmp_path_factory):
     """A training with the callback: callback, history, weights, random states, folder."""
     folder = tmp_path_factory.mktemp("watched")
     callback = make_callback(data, every=2, directory=folder / "shp")
+    loggers = [keras.callbacks.CSVLogger(folder / "log.csv")]
+    if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
+        loggers.append(keras.callbacks.TensorBoard(str(folder / "board"), write_graph=False))
     model = make_model()
-    history = fit(model, data, [callback, keras.callbacks.CSVLogger(folder / "log.csv")], EPOCHS)
+    history = fit(model, data, [callback, *loggers], EPOCHS)
     return callback, history, model.get_weights(), random_states(), folder
 
 
@@ -121,6 +127,19 @@ def test_csv_logger_writes_the_figures(watched):
         assert logged == pytest.approx(values, nan_ok=True)
 
 
+def test_tensorboard_shows_the_figures(watched):
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("tensorboard")
+    _, history, _, _, folder = watched
+    shown = {}
+    for path in folder.glob("board/train/*tfevents*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                shown.setdefault(value.tag, []).append(tf.make_ndarray(value.tensor).item())
+    for name, values in columns(history).items():
+        assert shown[f"epoch_shp/block_{BLOCK}_{name}"] == pytest.approx(values, nan_ok=True)
+
+
 def test_results_are_kept(watched):
     callback, history, _, _, folder = watched
     assert sorted(file.name for file in (folder / "shp").iterdir()) == [
@@ -143,19 +162,31 @@ def test_a_copy_serves_another_training(data, watched):
     assert callback.results is results and clone.results is not results
 
 
-@pytest.mark.parametrize(
-    ("pooling", "use_ema"),
-    [("frozen", True), pytest.param("recomputed", False, marks=pytest.mark.slow)],
-)
-def test_figures_are_those_of_the_functions(data, pooling, use_ema):
-    """After one epoch: the model still has the weights, or their averages, that were measured."""
-    model = make_model(use_ema=use_ema)
-    callback = make_callback(data, pooling=pooling, threshold=0.4)
+def test_figures_are_those_of_the_functions(data):
+    """After one epoch: the model still has the averages of its weights, which were measured."""
+    model = make_model(use_ema=True)
+    callback = make_callback(data, pooling="frozen", threshold=0.4)
     history = columns(fit(model, data, [callback], epochs=1))
     readouts = fit_readout(
         model, data["train"], epochs=1, learning_rate=1e-2, max_images=30, verbose=0
     )
-    result = measure(model, readouts, data, pooling, threshold=0.4)[BLOCK]
+    result = measure(model, readouts, data, "frozen", threshold=0.4)[BLOCK]
+    assert_measured(callback, history, result)
+
+
+def test_readouts_train_on_from_where_they_were(data):
+    # A trunk that stands still: no steps, no batch statistics.
+    model = make_model(learning_rate=0.0, num_conv_blocks=0)
+    callback = make_callback(data, blocks=[BLOCK])
+    history = columns(fit(model, data, [callback], epochs=2))
+    options = {"blocks": [BLOCK], "learning_rate": 1e-2, "max_images": 30, "verbose": 0}
+    first = fit_readout(model, data["train"], epochs=1, seed=0, **options)
+    then = fit_readout(model, data["train"], epochs=1, seed=1, initial=first, **options)
+    assert_measured(callback, history, measure(model, then, data)[BLOCK])
+
+
+def assert_measured(callback, history, result):
+    """The callback's last results and figures are those of `result`."""
     means = callback.results[BLOCK].class_means
     np.testing.assert_allclose(means, result.class_means, atol=1e-5)
     expected = {
@@ -165,21 +196,8 @@ def test_figures_are_those_of_the_functions(data, pooling, use_ema):
         "coverage": np.mean(result.coverage),
         "readout_accuracy": result.readout_accuracy,
     }
-    assert history == {name: [pytest.approx(v, rel=1e-4)] for name, v in expected.items()}
-
-
-@pytest.mark.slow
-def test_readouts_train_on_from_where_they_were(data):
-    # A trunk that stands still: no steps, no batch statistics.
-    model = make_model(learning_rate=0.0, num_conv_blocks=0)
-    callback = make_callback(data)
-    fit(model, data, [callback], epochs=2)
-    options = {"epochs": 1, "learning_rate": 1e-2, "max_images": 30, "verbose": 0}
-    first = fit_readout(model, data["train"], seed=0, **options)
-    then = fit_readout(model, data["train"], seed=1, initial=first, **options)
-    for block, result in measure(model, then, data).items():
-        means = callback.results[block].class_means
-        np.testing.assert_allclose(means, result.class_means, atol=1e-5)
+    last = {name: values[-1] for name, values in history.items()}
+    assert last == {name: pytest.approx(value, rel=1e-4) for name, value in expected.items()}
 
 
 class Recorder(ArrayDataset):
@@ -212,20 +230,6 @@ def test_a_measurement_reads_few_images(data):
     assert len(train_2) == len(train_3) == len(test_2) == 20
     assert train_2 != train_3 and test_2 == test_3
     assert {name[:11] for name in history if "shp" in name} == {"shp/block_1"}  # not block 0
-
-
-@pytest.mark.slow
-def test_tensorboard_shows_the_figures(data, tmp_path):
-    tf = pytest.importorskip("tensorflow")
-    pytest.importorskip("tensorboard")
-    callbacks = [make_callback(data), keras.callbacks.TensorBoard(str(tmp_path))]
-    history = columns(fit(make_model(), data, callbacks, epochs=1))
-    shown = {}
-    for path in tmp_path.glob("train/*tfevents*"):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            shown |= {value.tag: tf.make_ndarray(value.tensor) for value in event.summary.value}
-    for name, values in history.items():
-        assert shown[f"epoch_shp/block_{BLOCK}_{name}"] == pytest.approx(values[0])
 
 
 @pytest.mark.slow

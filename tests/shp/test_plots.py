@@ -1,11 +1,13 @@
 """What the figures show, read back from what was drawn."""
 
+import itertools
 import sys
 
 import numpy as np
 import pytest
 
 from lsmha_keras.shp import plots
+from lsmha_keras.shp.controls import THRESHOLDS
 from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
@@ -60,20 +62,24 @@ def test_chosen_head_has_names(made):
         assert [tick.get_text() for tick in axis.get_ticklabels()] == [NAMES[i] for i in order]
 
 
-def test_coverage_bars_are_sorted_and_named(made):
-    results, controls, _ = made
-    others = {name: by_block[1] for name, by_block in controls.items()}
-    figure = plots.plot_coverage(results[1], others)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_coverage_bars_are_sorted_and_named(made, block):
+    """Means and shares are over labels with images; one of block 2 has none."""
+    result, controls = made[0][block], made[1]
+    others = {name: by_block[block] for name, by_block in controls.items()}
+    figure = plots.plot_coverage(result, others)
     bars, shares = figure.axes
     heights = [bar.get_height() for bar in bars.patches]
-    assert heights == sorted(results[1].coverage, reverse=True)
+    assert heights == sorted(result.coverage, reverse=True)
     names = [tick.get_text() for tick in bars.get_xticklabels()]
-    assert [results[1].coverage[NAMES.index(name)] for name in names] == heights
-    for line, drawn in zip(shares.patches, [results[1], *others.values()], strict=True):
-        values, edges, _ = line.get_data()
+    assert [result.coverage[NAMES.index(name)] for name in names] == heights
+    for i, drawn in enumerate([result, *others.values()]):
+        values, edges, _ = shares.patches[i].get_data()
         assert values.sum() == pytest.approx(100)
         mean = (values * (edges[:-1] + edges[1:]) / 2).sum() / 100
-        assert mean == pytest.approx(drawn.coverage.mean())
+        expected = drawn.coverage.sum() / (LABELS - (block == 2))
+        assert mean == pytest.approx(expected)
+        assert bars.lines[i].get_ydata()[0] == pytest.approx(expected)
 
 
 def test_map_shows_the_size_of_each_labels_cluster(made):
@@ -107,6 +113,14 @@ def test_lines_along_the_thresholds(made):
     snr, _, noise = plots.plot_threshold_sweep(made[0][2], thresholds).axes
     assert _line(snr, 0) == pytest.approx([made[0][2].at(t).snr for t in thresholds])
     assert _line(noise, 0) == pytest.approx([made[0][2].at(t).noise for t in thresholds])
+
+
+def test_tick_labels_do_not_overlap(made):
+    figure = plots.plot_threshold_sweep(made[0][2], THRESHOLDS)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [tick.get_window_extent() for tick in axes.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_missing_matplotlib_is_named(made, monkeypatch):

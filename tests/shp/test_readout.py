@@ -80,7 +80,7 @@ def test_sgd_equals_torch(model):
     torch = pytest.importorskip("torch")
     images, labels = pictures(32)
     initial = random_readouts([3], seed=2)
-    trainer = ReadoutTrainer(model, LABELS, [3], optimizer="sgd", seed=4)
+    trainer = ReadoutTrainer(model, LABELS, [3], optimizer="sgd", seed=4, augment=False)
     found = trainer.train((images, labels), epochs=2, initial=initial, **OPTIONS)
 
     name = "block_3/head_outputs"
@@ -103,6 +103,43 @@ def test_sgd_equals_torch(model):
     for array, other, start in zip(found.weights[3], expected, initial.weights[3], strict=True):
         np.testing.assert_allclose(array, other, atol=0.01 * np.abs(other - start).max() + 1e-6)
     assert np.abs(expected[2] - initial.weights[3][2]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "augmented"),
+    [
+        ({}, False),
+        ({"optimizer": "sgd"}, True),
+        ({"optimizer": "sgd", "augment": False}, False),
+        ({"augment": True}, True),
+    ],
+)
+def test_flips_and_shifts_are_part_of_the_sgd_schedule(options, augmented, monkeypatch):
+    """One grey pixel in the middle shows where it goes: the label is its grey."""
+    labels = np.arange(1, 65) % 4
+    images = np.zeros((64, 16, 16, 1), "uint8")
+    images[:, 7, 7, 0] = labels + 1
+    places = []
+    trainer = ReadoutTrainer(LabelHeads(np.eye(4)[:, None]), 4, **options)
+    prepare = trainer.trunk.prepare
+
+    def watch(images):
+        if len(images) == 64:  # not the one that tells the shapes
+            places.append([np.argwhere(image[..., 0]) for image in images])
+        return prepare(0 * images)
+
+    monkeypatch.setattr(trainer.trunk, "prepare", watch)
+    options = {"batch_size": 64, "verbose": 0, "validation_data": (images, labels)}
+    trainer.train((images, labels), epochs=2, **options)
+    first, second, validation = (np.array(found) for found in places)
+    assert (validation == 7).all()  # what is measured on stays as it is
+    for found in (first, second):
+        assert found.shape == (64, 1, 2)
+        rows, columns = (set(values) for values in found[:, 0].T.tolist())
+        # Flipped, column 7 is column 8: then shifts reach one further.
+        assert rows == (set(range(3, 12)) if augmented else {7})
+        assert columns == (set(range(3, 13)) if augmented else {7})
+    assert (first != second).any() == augmented
 
 
 def test_warm_start(model):

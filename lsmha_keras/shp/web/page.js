@@ -51,14 +51,15 @@ function coverageRange(coverage, missing) {
 const accuracyText = (value) => (value === null ? "–" : `${(100 * value).toFixed(2)} %`);
 
 function renderCoverage() {
-  const [width, height, left, bottom] = [1160, 190, 30, 18];
+  const svg = element("coverage");
+  const width = chartWidth(svg);
+  const [height, left, bottom] = [178, 30, 6];
   const { coverage } = blockStatistics(foundIn(0));
   const other = [...blockStatistics(foundIn(state.control)).coverage].sort((a, b) => b - a);
   const order = coverage.map((_, label) => label).sort((a, b) => coverage[b] - coverage[a] || a - b);
   const top = Math.max(1, ...coverage, ...other);
   const step = (width - left) / NUM_LABELS;
   const y = (value) => height - bottom - (value / top) * (height - bottom - 10);
-  const svg = element("coverage");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const bars = order.map((label, i) => {
     const x = left + i * step;
@@ -73,10 +74,13 @@ function renderCoverage() {
   const path = other.map((value, i) => `${i ? "L" : "M"}${left + i * step} ${y(value)}h${step}`);
   const line = { d: path.join(""), fill: "none", stroke: `var(--line-${state.control})`, "stroke-width": 2 };
   svg.replaceChildren(...yAxis(top, y, left, width), ...bars,
-    ...(HAS_CONTROLS ? [make("path", { ...line, "pointer-events": "none" })] : []),
-    make("text", { x: left, y: height - 4 }, "labels, from the most to the least covered" +
-      (HAS_CONTROLS ? `; line: ${report.variants[state.control].name}` : "")));
+    ...(HAS_CONTROLS ? [make("path", { ...line, "pointer-events": "none" })] : []));
+  element("coverage-note").textContent = "labels, from the most to the least covered" +
+    (HAS_CONTROLS ? `; line: ${report.variants[state.control].name}` : "");
 }
+
+// A chart is as wide as its place, so that its text keeps its size on narrow screens.
+const chartWidth = (svg) => Math.max(svg.clientWidth, 240);
 
 function yAxis(top, y, left, right) {
   const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((size) => top / size <= 5) || top;
@@ -102,9 +106,11 @@ function renderAlong() {
     ["SNR", (found) => blockStatistics(found).snr],
     ["readout accuracy (%)", (found) => (found.accuracy === null ? NaN : 100 * found.accuracy)],
   ];
-  element("along").setAttribute("viewBox", "0 0 560 210");
-  element("along").replaceChildren(
-    ...panels.map(([title, value], i) => linePanel(title, value, 30 + i * 285, 240)),
+  const svg = element("along");
+  const half = chartWidth(svg) / 2;
+  svg.setAttribute("viewBox", `0 0 ${2 * half} 210`);
+  svg.replaceChildren(
+    ...panels.map(([title, value], i) => linePanel(title, value, 30 + i * half, half - 40)),
   );
 }
 
@@ -258,6 +264,7 @@ function start() {
     event.preventDefault();
     action();
   });
+  addEventListener("resize", render);
   render();
 }
 
