@@ -41,6 +41,8 @@ bench: $(VENV)/.stamp-dev  ## Run the benchmarks, half an hour and more; writes 
 	$(VENV)/bin/lsmha bench attention --output $(RUNS)/attention.csv
 	$(VENV)/bin/lsmha bench attention --memory --output $(RUNS)/attention_memory.csv
 	$(VENV)/bin/lsmha bench cct --output $(RUNS)/cct.csv
+	$(VENV)/bin/lsmha bench model cct_2_3x2_h16 cct_2_3x2_h16_c1 --fuse --against vit_pytorch.cct keras_hub.vit \
+		--output $(RUNS)/benchmark_model.csv
 	$(PY) -m lsmha_keras.benchmark.shp --output $(RUNS)/shp.csv
 
 clean:  ## Remove the virtual environment and what the demo wrote

@@ -53,6 +53,8 @@ _PUBLIC = {
     "SingleHeadPerformance": "lsmha_keras.callbacks.single_head_performance",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
+    # benchmark
+    "benchmark_model": "lsmha_keras.benchmark.benchmark_model",
     # surgery
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",

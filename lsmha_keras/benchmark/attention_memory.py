@@ -1,7 +1,5 @@
 """Measures the peak memory of the attention layers, each in a process of its own."""
 
-import multiprocessing
-
 from lsmha_keras.benchmark.attention import (
     CASE,
     PACKAGES,
@@ -10,7 +8,7 @@ from lsmha_keras.benchmark.attention import (
     make_tokens,
     why_not,
 )
-from lsmha_keras.benchmark.memory import peak_mib
+from lsmha_keras.benchmark.memory import peak_in_new_process, peak_mib
 
 __all__ = ["CASE", "FIGURES", "PACKAGES", "measure"]
 
@@ -42,20 +40,11 @@ def measure(phase, batch, tokens, width, heads, limit=60.0):
     rows = []
     for layer in layer_names():
         for xla in make_steps(layer, phase, width, heads):
-            peak, note = "", why_not(layer, phase, batch, tokens, heads)
+            peak, note = None, why_not(layer, phase, batch, tokens, heads)
             if not note:
-                peak, note = _peak_in_new_process((layer, xla, phase, *sizes), limit)
+                peak, note = peak_in_new_process(_peak, (layer, xla, phase, *sizes), limit)
             rows.append({"layer": layer, "xla": xla, "peak_mib": peak, "note": note})
     return rows
-
-
-def _peak_in_new_process(arguments, limit):
-    # Spawned, not forked: threads of frameworks do not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        try:
-            return round(pool.apply_async(_peak, arguments).get(limit), 1), ""
-        except multiprocessing.TimeoutError:
-            return "", f"not measured: it took more than {limit:g} s"
 
 
 def _peak(layer, xla, phase, batch, tokens, width, heads):

@@ -1,7 +1,10 @@
 """Measures the memory of this process; only Linux tells enough."""
 
+import multiprocessing
 import pathlib
 import re
+
+from lsmha_keras.benchmark.step_process import hidden_main
 
 _MEMORY = pathlib.Path("/proc/meminfo")
 _STATUS = pathlib.Path("/proc/self/status")
@@ -50,6 +53,27 @@ def peak_mib(function):
     _RESET.write_text(_RESET_PEAK)
     function()
     return (_read_kib(_STATUS, "VmHWM") - before) / 1024
+
+
+def peak_in_new_process(measure, arguments, limit):
+    """Measures a peak in a process of its own, which is given up when it takes too long.
+
+    Args:
+        measure: function at the top level of a module; returns what `peak_mib` does.
+        arguments: tuple, for `measure`; they must pickle.
+        limit: float, seconds, imports included.
+
+    Returns:
+        The peak in MiB, rounded, and an empty str; or `None` and what to note.
+    """
+    # Spawned, not forked: threads of frameworks do not survive a fork.
+    with hidden_main():
+        pool = multiprocessing.get_context("spawn").Pool(1)
+    with pool:
+        try:
+            return round(pool.apply_async(measure, arguments).get(limit), 1), ""
+        except multiprocessing.TimeoutError:
+            return None, f"not measured: it took more than {limit:g} s"
 
 
 def _free_gib():

@@ -1,4 +1,4 @@
-"""PyTorch implementations by others that ours are measured beside."""
+"""Implementations by others that ours are measured beside."""
 
 import contextlib
 import importlib
@@ -61,6 +61,81 @@ def make_vit_pytorch_cct(backbone, num_classes):
         stochastic_depth_rate=backbone.stochastic_depth_rate,
         positional_embedding="learnable",
     )
+
+
+def make_timm_model(name, image_shape, num_classes):
+    """Builds a model of timm, for images of a given shape where it can be told.
+
+    Args:
+        name: str, one of `timm.list_models()`.
+        image_shape: `(height, width, channels)`.
+        num_classes: int.
+
+    Returns:
+        A `torch.nn.Module` for images `(batch, channels, height, width)`, with random weights.
+
+    Raises:
+        ImportError: if timm is missing.
+        ValueError: if it has no model of that name.
+    """
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise ImportError(
+            f"The peer timm:{name} needs timm: pip install timm. Missing: {error.name}"
+        ) from error
+    if not timm.is_model(name):
+        raise ValueError(
+            "A peer of timm must be one of timm.list_models(). Received: "
+            f"timm:{name}; near: {', '.join(timm.list_models(f'*{name[:6]}*')[:5]) or 'none'}"
+        )
+    options = {"num_classes": num_classes, "in_chans": image_shape[2]}
+    try:
+        return timm.create_model(name, img_size=tuple(image_shape[:2]), **options)
+    except TypeError:  # Convolutional networks take any size and do not want to be told.
+        return timm.create_model(name, **options)
+
+
+def make_keras_hub_vit(backbone, num_classes):
+    """Builds KerasHub's vision transformer with the sizes of one of ours.
+
+    It has as many blocks, all of them transformers, of the same widths and number of heads, on as
+    many tokens: square patches in place of our tokenizer, their mean in place of our pooling.
+
+    Args:
+        backbone: `CCTBackbone`.
+        num_classes: int.
+
+    Returns:
+        A `keras_hub.models.ViTImageClassifier`, with random weights.
+
+    Raises:
+        ValueError: if the tokens are not those of square patches, or the numbers of heads differ.
+    """
+    import keras_hub
+
+    shape = (None, *backbone.image_shape)
+    patches = {
+        side / tokens
+        for side, tokens in zip(shape[1:3], backbone.tokenizer.grid_shape(shape), strict=True)
+    }
+    patch = patches.pop()
+    if patches or patch != int(patch) or not isinstance(backbone.num_heads, int):
+        raise ValueError(
+            "The peer keras_hub.vit needs a model with one number of heads whose tokens are those "
+            f"of square patches. Received: num_heads={backbone.num_heads}, "
+            f"image_shape={backbone.image_shape}, {backbone.output_shape[1]} tokens"
+        )
+    vit = keras_hub.models.ViTBackbone(
+        image_shape=backbone.image_shape,
+        patch_size=int(patch),
+        num_layers=backbone.num_layers,
+        num_heads=backbone.num_heads,
+        hidden_dim=backbone.hidden_dim,
+        mlp_dim=backbone.mlp_dim,
+        use_class_token=False,
+    )
+    return keras_hub.models.ViTImageClassifier(vit, num_classes, pooling="gap")
 
 
 def use_all_cores():

@@ -1,6 +1,9 @@
 """Runs a peer in a process of its own."""
 
+import contextlib
 import multiprocessing
+import sys
+import types
 
 
 class StepProcess:
@@ -29,7 +32,8 @@ class StepProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-        self._process.start()
+        with hidden_main():
+            self._process.start()
         theirs.close()  # So that its end is noticed here.
 
     def __call__(self):
@@ -45,6 +49,20 @@ class StepProcess:
     def __exit__(self, *error):
         self._process.terminate()
         self._process.join()
+
+
+@contextlib.contextmanager
+def hidden_main():
+    """Keeps processes that are started inside from importing the user's script.
+
+    They would run it again, unless it were all under `if __name__ == "__main__":`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe, make, arguments):

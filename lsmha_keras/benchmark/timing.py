@@ -30,16 +30,23 @@ def time_in_turn(steps, runs, limit=60.0):
     """
     seconds, left_out = {}, {}
     for name, step in steps.items():
-        first = _time(step)  # compiles, starts threads
+        first = time_call(step)  # compiles, starts threads
         if first > limit:
             left_out[name] = f"not timed: the first step took {first:.3g} s"
         else:
             seconds[name] = []
     for _ in range(runs):
         for name, found in seconds.items():
-            elapsed = _time(steps[name])
-            found.append(_time(steps[name]) if elapsed < _SHORT else elapsed)
+            elapsed = time_call(steps[name])
+            found.append(time_call(steps[name]) if elapsed < _SHORT else elapsed)
     return seconds, left_out
+
+
+def time_call(function, *args):
+    """Returns how long a call takes, in seconds."""
+    start = perf_counter()
+    function(*args)
+    return perf_counter() - start
 
 
 def fastest_of(function, *args):
@@ -47,7 +54,7 @@ def fastest_of(function, *args):
     function(*args)
     seconds = []
     while len(seconds) < 2 or sum(seconds) < _ENOUGH:
-        seconds.append(_time(function, *args))
+        seconds.append(time_call(function, *args))
     return min(seconds)
 
 
@@ -69,9 +76,3 @@ def summarise(seconds, ours):
     if seconds and ours:
         row["ratio_to_ours"] = round(statistics.median(seconds) / statistics.median(ours), 2)
     return {**row, "runs": len(seconds)}
-
-
-def _time(function, *args):
-    start = perf_counter()
-    function(*args)
-    return perf_counter() - start

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import re
 
+from lsmha_keras.commands import _bench_model
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, positive, writable_file
 from lsmha_keras.presets import parse_architecture
@@ -17,6 +18,7 @@ examples:
   lsmha bench attention
   lsmha bench attention --memory
   lsmha bench cct --heads 4 64 --backend jax
+  lsmha bench model cct_2_3x2_h16_cifar100 --against vit_pytorch.cct
 
 Let nothing else run meanwhile. `lsmha bench attention --help` says what is measured, and how to
 choose the sizes.
@@ -85,7 +87,8 @@ def add_parser(commands, parents):
         "--width", type=positive, default=256, metavar="N", help="of the tokens (default: 256)"
     )
     parser.add_argument("--memory", action="store_true", help="measure peak memory, not time")
-    _add_common(parser, "attention.csv; with --memory attention_memory.csv")
+    _add_phase_and_runs(parser)
+    _add_output(parser, "attention.csv; with --memory attention_memory.csv")
 
     module = {"__doc__": _CCT, "run": run}
     parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents)
@@ -93,7 +96,11 @@ def add_parser(commands, parents):
     parser.add_argument("--model", default="cct_7_3x1", help="architecture (default: cct_7_3x1)")
     for name, sizes in _CCT_SIZES.items():
         _add_sizes(parser, name, sizes, _words(sizes))
-    _add_common(parser, "cct.csv")
+    _add_phase_and_runs(parser)
+    _add_output(parser, "cct.csv")
+
+    parser = _bench_model.add_parser(kinds, run, parents)
+    _add_output(parser, "benchmark_model.csv")
 
 
 def run(args):
@@ -130,7 +137,7 @@ def _add_sizes(parser, name, default, shown):
     )
 
 
-def _add_common(parser, output):
+def _add_phase_and_runs(parser):
     parser.add_argument(
         "--phase",
         nargs="+",
@@ -142,6 +149,9 @@ def _add_common(parser, output):
     parser.add_argument(
         "--runs", type=positive, default=10, metavar="N", help="timed runs of each (default: 10)"
     )
+
+
+def _add_output(parser, output):
     parser.add_argument(
         "--limit",
         type=positive,
@@ -197,12 +207,14 @@ def _words(numbers):
 
 def _line(row):
     """One candidate's figures for the terminal."""
-    name = row.get("layer") or row["library"]
+    name = row.get("layer") or row.get("library") or row["model"]
     name += " with XLA" if row.get("xla") else ""
     figures = ""
     if row.get("median_ms", "") != "":
         spread = f"({row['fastest_ms']:.2f} to {row['slowest_ms']:.2f})"
         figures = f"{row['median_ms']:10.2f} ms {spread:22} {row['ratio_to_ours']:>6}x"
-    if row.get("peak_mib", "") != "":
+    if row.get("p50_ms"):
+        figures = _bench_model.figures(row)
+    elif row.get("peak_mib"):
         figures = f"{row['peak_mib']:10.1f} MiB"
     return f"  {name:40} {figures}  {row['note']}".rstrip()

@@ -43,8 +43,8 @@ def test_goes_on_where_the_table_ends(tmp_path, capsys):
 
 def test_memory_has_its_own_table(tmp_path, monkeypatch, capsys):
     path = tmp_path / "memory.csv"
-    name = "lsmha_keras.benchmark.attention_memory._peak_in_new_process"
-    monkeypatch.setattr(name, lambda case, limit: (12.5, ""))
+    name = "lsmha_keras.benchmark.attention_memory.peak_in_new_process"
+    monkeypatch.setattr(name, lambda *case: (12.5, ""))
     rows = bench(path, "--heads", "4", "--phase", "training", "--memory")
     assert {row["peak_mib"] for row in rows} == {"12.5"}
     assert " 12.5 MiB\n" in capsys.readouterr().out
@@ -95,6 +95,7 @@ def test_a_size_given_twice_counts_once():
         (["attention", "--batch", "0"], "expected a positive integer. Received: 0"),
         (["attention", "--phase", "sleeping"], "invalid choice: 'sleeping'"),
         (["cct", "--heads"], "expected at least one argument"),
+        (["model"], "required: NAME"),
     ],
 )
 def test_mistyped_options(options, message, capsys):
@@ -113,6 +114,9 @@ def test_mistyped_options(options, message, capsys):
         (["cct", "--heads", "3"], "divide the width of the tokens, 256. Received: --heads 3"),
         (["cct", "--model", "resnet"], "such as cct_7_3x1"),
         (["cct", "--model", "cct_7_3x1_c2"], "Received: --model cct_7_3x1_c2"),
+        (["model", "cct_2_3x2_h17x"], "cct_2_3x2"),
+        (["model", "cct_2_3x2", "--against", "resnet"], "vit_pytorch.cct, keras_hub.vit or timm:"),
+        (["model", "cct_2_3x2", "--device", "gpu:99"], "cpu:0. Received: device='gpu:99'"),
     ],
 )
 def test_refused(options, message, tmp_path, monkeypatch, capsys):
@@ -120,3 +124,29 @@ def test_refused(options, message, tmp_path, monkeypatch, capsys):
     assert cli.main(["bench", *options]) == 2
     assert message in capsys.readouterr().err
     assert list(pathlib.Path().iterdir()) == []
+
+
+def test_models_beside_each_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lsmha_keras.benchmark.benchmark_model._peak", lambda *case: (12.5, ""))
+    path = tmp_path / "model.csv"
+    names = ["cct_2_3x2", "cct_2_3x2_c1"]
+    options = ["--fuse", "--batch", "1", "2", "--runs", "2", "--device", "cpu"]
+    arguments = ["bench", "model", *names, *options, "--output", str(path)]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "[1/2] models cct_2_3x2, cct_2_3x2_c1 against  fuse True device cpu:0 batch 1" in printed
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["batch"], row["model"]) for row in rows] == [
+        ("1", "cct_2_3x2"),
+        ("1", "cct_2_3x2_c1 (fused)"),
+        ("2", "cct_2_3x2"),
+        ("2", "cct_2_3x2_c1 (fused)"),
+    ]
+    # 100 classes in place of the reference's 10: 90 more dense units of 128 weights and a bias.
+    assert rows[0]["parameters"] == str(283_723 + 90 * 129)
+    assert rows[0]["multiply_adds"] == str(35_341_568 + 90 * 128)
+    assert {(row["ratio_to_first"] == "1.0") for row in rows[::2]} == {True}
+    assert {(row["runs"], row["p99_ms"], row["peak_mib"]) for row in rows} == {("2", "", "12.5")}
+    assert cli.main(arguments) == 0
+    assert f"2 of 2 cases are in {path}" in capsys.readouterr().out

@@ -1,0 +1,191 @@
+"""How fast models are, beside each other and beside named peers."""
+
+import contextlib
+import dataclasses
+import pickle
+import statistics
+
+import keras
+import numpy as np
+
+from lsmha_keras.benchmark.candidates import make_candidates
+from lsmha_keras.benchmark.devices import find_device
+from lsmha_keras.benchmark.memory import peak_in_new_process, peak_mib
+from lsmha_keras.benchmark.model_speed import ModelSpeed
+from lsmha_keras.benchmark.step_process import StepProcess
+from lsmha_keras.benchmark.timing import time_call, time_in_turn
+
+CASE = ("models", "against", "fuse", "device", "batch")
+FIGURES = tuple(field.name for field in dataclasses.fields(ModelSpeed) if field.name not in CASE)
+PACKAGES = ("torch", "vit-pytorch", "timm")
+
+# Single images are quick, and their 99th percentile needs many.
+_SINGLE_RUNS, _BATCH_RUNS = 200, 20
+# Seconds that the process of a memory measurement may take for imports and compiling.
+_STARTING = 120
+# The runs that a percentile needs, for one of them to lie beyond it.
+_PERCENTILES = {"p50_ms": (50, 1), "p90_ms": (90, 10), "p99_ms": (99, 100)}
+
+
+def benchmark_model(
+    model,
+    batch_sizes=(1, 64),
+    runs=None,
+    against=None,
+    device=None,
+    fuse=False,
+    memory=True,
+    limit=60.0,
+):
+    """Measures inference with a model: latency, throughput, memory, compile time and size.
+
+    The model runs as `predict` runs it on the current backend, without preprocessing, on random
+    images. What it is measured against runs in turn with it, one step each; peers in PyTorch have
+    a process of their own, so that the frameworks' threads do not meet.
+
+    Args:
+        model: built Keras model that takes one tensor; or the name or directory of a preset, or
+            the name of an architecture, which gets 100 classes.
+        batch_sizes: list of int. Defaults to `(1, 64)`.
+        runs: int, how often each is timed, after calls that do not count. Defaults to 200 for
+            single images, which a 99th percentile needs, and 20 for batches.
+        against: what to measure beside it, one or a list: models and names as above;
+            "vit_pytorch.cct", the same model in PyTorch; "keras_hub.vit", a vision transformer with
+            as many tokens and blocks of the same widths; "timm:NAME", any model of timm.
+            Defaults to `None`.
+        device: str such as "cpu" or "gpu:0". `None` is the one that Keras uses by itself, and
+            leaves a model where it is. Defaults to `None`.
+        fuse: bool, whether convolutional blocks are folded first. Defaults to `False`.
+        memory: bool, whether to measure memory, on Linux and CPUs only, in a fresh process for each
+            model and batch size: seconds each. Defaults to `True`.
+        limit: float, seconds; what has a slower step is not timed.
+
+    Returns:
+        A list of `ModelSpeed`, for each batch size one for each model, `model` first.
+
+    Raises:
+        ImportError: if a peer is not installed.
+        ValueError: if the device or a name is unknown, a model does not take one tensor, or a peer
+            cannot be like `model`.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
+    single, batch = lsmha_keras.benchmark_model(model, batch_sizes=[1, 8], runs=10, memory=False)
+    print(single.p50_ms, batch.images_per_s)
+    ```
+    """
+    if not isinstance(against, (list, tuple)):
+        against = [] if against is None else [against]
+    with _on(device) as found:
+        candidates = make_candidates([model, *against], found, fuse)
+        if device is not None:
+            candidates = [candidate.copy() for candidate in candidates]
+        return [
+            row
+            for batch_size in batch_sizes
+            for row in _measure(candidates, batch_size, found, runs, memory, limit)
+        ]
+
+
+def measure(models, against, fuse, device, batch, runs=None, limit=60.0):
+    """Measures a case of the table; see `benchmark_model`.
+
+    Args:
+        models: str, names of presets and architectures, separated by ", ".
+        against: str, names of peers, likewise; may be empty.
+        fuse: bool.
+        device: str.
+        batch: int.
+        runs: int or `None`.
+        limit: float.
+
+    Returns:
+        A list with one dictionary for each model and peer, its keys `FIGURES`.
+    """
+    model, *others = [*models.split(", "), *filter(None, against.split(", "))]
+    rows = benchmark_model(model, [batch], runs, others, device, fuse, limit=limit)
+    return [{name: getattr(row, name) for name in FIGURES} for row in rows]
+
+
+@contextlib.contextmanager
+def _on(device):
+    found = find_device(device)
+    # Keras cannot make integer variables on PyTorch's "cpu:0", which calls itself "cpu".
+    torch_cpu = keras.config.backend() == "torch" and found == "cpu:0"
+    name = "cpu" if torch_cpu else found
+    with contextlib.nullcontext() if device is None else keras.device(name):
+        yield found
+
+
+def _measure(candidates, batch_size, device, runs, memory, limit):
+    """Measures all candidates at one batch size."""
+    first_calls, seconds, left_out = _time(candidates, batch_size, runs, limit)
+    rows = []
+    for candidate in candidates:
+        found = seconds.get(candidate.name, [])
+        figures = _summarise(found, batch_size, seconds.get(candidates[0].name))
+        # A peer's first call starts its process; PyTorch compiles nothing.
+        if found and not candidate.own_process:
+            compile_s = first_calls[candidate.name] - statistics.median(found)
+            figures["compile_s"] = round(max(0, compile_s), 3)
+        figures["parameters"], figures["multiply_adds"], note = candidate.count()
+        notes = [left_out.get(candidate.name), note]
+        if memory and found:
+            figures["peak_mib"], note = _peak(candidate, batch_size, device, limit)
+            notes.append(note)
+        figures["note"] = "; ".join(filter(None, notes))
+        rows.append(ModelSpeed(candidate.name, batch_size, device, len(found), **figures))
+    return rows
+
+
+def _time(candidates, batch_size, runs, limit):
+    """Returns the seconds of the first calls, of the others, and who was left out and why."""
+    runs = runs or (_SINGLE_RUNS if batch_size == 1 else _BATCH_RUNS)
+    with contextlib.ExitStack() as stack:
+        steps = {
+            candidate.name: stack.enter_context(StepProcess(_make_step, candidate, batch_size))
+            if candidate.own_process
+            else candidate.make_step(batch_size)
+            for candidate in candidates
+        }
+        first_calls = {name: time_call(step) for name, step in steps.items()}
+        return first_calls, *time_in_turn(steps, runs, limit)
+
+
+def _make_step(candidate, batch_size):
+    return candidate.make_step(batch_size)
+
+
+def _summarise(seconds, batch_size, first):
+    if not seconds:
+        return {}
+    median = statistics.median(seconds)
+    figures = {
+        name: round(1000 * float(np.percentile(seconds, percent)), 4)
+        for name, (percent, needed) in _PERCENTILES.items()
+        if len(seconds) >= needed
+    }
+    figures["fastest_ms"] = round(1000 * min(seconds), 4)
+    figures["images_per_s"] = round(batch_size / median, 1)
+    if first:
+        figures["ratio_to_first"] = round(median / statistics.median(first), 3)
+    return figures
+
+
+def _peak(candidate, batch_size, device, limit):
+    if device != "cpu:0":
+        return None, "memory is measured on CPUs only"
+    try:
+        arguments = (pickle.dumps(candidate), batch_size)
+        return peak_in_new_process(_peak_of, arguments, limit + _STARTING)
+    except Exception as error:  # What a user's own class may raise there; the times are known.
+        return None, f"memory not measured: {error}"
+
+
+def _peak_of(pickled, batch_size):
+    candidate = pickle.loads(pickled)
+    candidate.warm_up()  # starts threads and loads libraries
+    step = candidate.make_step(batch_size)
+    return peak_mib(step)
