@@ -2,6 +2,7 @@
 
 import re
 
+from lsmha_keras.evidence.design_table import designs_table
 from lsmha_keras.evidence.head_tables import clusters_table, snr_table
 from lsmha_keras.evidence.layout_tables import hybrids_table, layouts_table
 from lsmha_keras.evidence.measurement_tables import committees_table, latency_table
@@ -11,6 +12,7 @@ TABLES = {
     "T2": snr_table,
     "T3": layouts_table,
     "T4": committees_table,
+    "T5-designs": designs_table,
     "T5-accuracy": hybrids_table,
     "T5-latency": latency_table,
 }

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lsmha_keras.evidence.design_table import designs_table
 from lsmha_keras.evidence.evidence_text import TABLES, evidence_text
 from lsmha_keras.evidence.head_tables import clusters_table, snr_table
 from lsmha_keras.evidence.layout_tables import hybrids_table, layouts_table
@@ -107,6 +108,20 @@ def test_latency_rows_are_formatted(tmp_path):
     assert cells(latency_table(tmp_path)) == [
         ["a", "jax", "64", "12.35", "13.00", "15.00", "5,184", "1.00", "m"],
         ["b", "jax", "64", "", "", "", "", "", "m"],
+    ]
+
+
+def test_designs_have_accuracy_and_time(tmp_path):
+    (tmp_path / "conv_designs.csv").write_text(
+        "design,seed,accuracy,parameters\nfull,0,0.25,1000\nfull,1,0.27,1000\nthin,0,0.2,10\n"
+    )
+    (tmp_path / "conv_block_latency.csv").write_text(
+        "backend,grid,width,batch,design,ratio_to_transformer\n"
+        "jax,8,128,1,full,0.5\njax,8,128,1,thin,0.25\njax,8,128,64,full,0.6\njax,8,128,64,thin,0.1\n"
+    )
+    assert cells(designs_table(tmp_path)) == [
+        ["full", "26.00", "2", "1,000", "0.50", "0.60"],
+        ["thin", "20.00", "1", "10", "0.25", "0.10"],
     ]
 
 
