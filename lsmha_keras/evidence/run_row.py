@@ -90,7 +90,7 @@ def _structure(config):
         "head_dim": _words(width),
         "conv_blocks": blocks,
         # Presets from before there were several have the first.
-        "design": config.get("conv_block_design", "full") if blocks else "",
+        "design": config["conv_block_design"] if blocks else "",
     }
 
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.layers.depthwise_conv import DepthwiseConv
+
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class ConvNorm(keras.layers.Layer):
@@ -74,18 +76,19 @@ class ConvNorm(keras.layers.Layer):
 
     def _make_conv(self, kernel_size, name):
         settings = {
-            "padding": "same",
             "use_bias": self.fused,  # The batch normalisation has one.
-            "data_format": "channels_last",
             "dtype": self.dtype_policy,
             "name": name,
         }
         if self.filters is None:
-            return keras.layers.DepthwiseConv2D(
-                kernel_size, depthwise_initializer="he_normal", **settings
-            )
+            return DepthwiseConv(kernel_size, depthwise_initializer="he_normal", **settings)
         return keras.layers.Conv2D(
-            self.filters, kernel_size, kernel_initializer="he_normal", **settings
+            self.filters,
+            kernel_size,
+            padding="same",
+            data_format="channels_last",
+            kernel_initializer="he_normal",
+            **settings,
         )
 
     def _make_branch(self, prefix, conv):

@@ -9,7 +9,7 @@ from tests.layers.test_conv_norm import randomise
 def test_full_design_matches_pytorch():
     torch = pytest.importorskip("torch")
     x = random_tokens(2, 12, 6)
-    block = ConvBlock((3, 4))
+    block = ConvBlock((3, 4), design="full")
     output = to_numpy(block(x, training=False))
     grid = torch.tensor(x).reshape(2, 3, 4, 6).permute(0, 3, 1, 2)
     (kernel,) = (w for w in block.weights if w.path.endswith("kernel"))
