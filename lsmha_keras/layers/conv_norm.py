@@ -81,7 +81,7 @@ class ConvNorm(keras.layers.Layer):
             "name": name,
         }
         if self.filters is None:
-            return DepthwiseConv(kernel_size, depthwise_initializer="he_normal", **settings)
+            return DepthwiseConv(kernel_size, **settings)
         return keras.layers.Conv2D(
             self.filters,
             kernel_size,

@@ -14,7 +14,9 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     Args:
         kernel_size: int, side of the kernel.
-        **kwargs: those of `keras.layers.DepthwiseConv2D`, such as `use_bias`.
+        use_bias: bool. Defaults to `True`.
+        depthwise_initializer: initializer of the kernel. Defaults to `"he_normal"`.
+        **kwargs: base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         x: float tensor of shape `(batch, height, width, channels)`.
@@ -31,9 +33,15 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     ```
     """
 
-    def __init__(self, kernel_size, **kwargs):
-        fixed = {"padding": "same", "data_format": "channels_last"}
-        super().__init__(kernel_size, **{**kwargs, **fixed})
+    def __init__(self, kernel_size, use_bias=True, depthwise_initializer="he_normal", **kwargs):
+        super().__init__(
+            kernel_size,
+            padding="same",
+            data_format="channels_last",
+            use_bias=use_bias,
+            depthwise_initializer=depthwise_initializer,
+            **kwargs,
+        )
 
     def call(self, x):
         if keras.config.backend() != "jax" or not _on_cpu():
@@ -50,6 +58,11 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         )
         outputs = sum(shifted)
         return outputs + self.bias if self.use_bias else outputs
+
+    def get_config(self):
+        config = super().get_config()
+        own = ("name", "trainable", "dtype", "kernel_size", "use_bias", "depthwise_initializer")
+        return {name: config[name] for name in own}
 
 
 def _on_cpu():
