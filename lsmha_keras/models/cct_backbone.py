@@ -35,8 +35,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_kernel_size: int, side of their kernels. Defaults to `3`.
         tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
         num_conv_blocks: int, how many of the first blocks are convolutional. Defaults to `0`.
-        conv_block_design: str, what they are made of; see `ConvBlock`. Defaults to
-            `"inverted_bottleneck"`.
+        conv_block_design: str, what they are made of; see `ConvBlock`. Defaults to `"separable"`.
         fused_conv_blocks: bool, whether they have their normalisation folded in; see `fuse`.
             Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
@@ -84,7 +83,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_kernel_size=3,
         tokenizer_filters=64,
         num_conv_blocks=0,
-        conv_block_design="inverted_bottleneck",
+        conv_block_design="separable",
         fused_conv_blocks=False,
         position_embedding="learnable",
         dropout_rate=0.0,

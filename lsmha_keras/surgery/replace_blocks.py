@@ -4,7 +4,7 @@ from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 
 
-def replace_blocks(model, num_blocks, design="inverted_bottleneck"):
+def replace_blocks(model, num_blocks, design="separable"):
     """Makes a low-latency hybrid: convolutions in the place of the first transformer blocks.
 
     The new blocks work on the same tokens and have random weights; everything else keeps its own. A
@@ -14,7 +14,7 @@ def replace_blocks(model, num_blocks, design="inverted_bottleneck"):
         model: a `CCTImageClassifier` or a `CCTBackbone`; it is left as it is.
         num_blocks: int, how many of the first blocks are convolutional afterwards, those counted
             that are so already. At least one block stays a transformer block.
-        design: str, of the new blocks; see `ConvBlock`. Defaults to `"inverted_bottleneck"`.
+        design: str, of the new blocks; see `ConvBlock`. Defaults to `"separable"`.
 
     Returns:
         A new model of the same class.

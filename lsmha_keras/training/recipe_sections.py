@@ -35,7 +35,7 @@ class ModelSection(_Section):
     load_weights: bool = recipe_field("bool", True)
     keep_head: bool = recipe_field("bool", False)
     replace_blocks: int = recipe_field("int", 0, at_least=0)
-    replace_design: str = recipe_field("str", "inverted_bottleneck")
+    replace_design: str = recipe_field("str", "separable")
     overrides: dict = recipe_field("table")
 
 
