@@ -229,6 +229,19 @@ def _ratio(backend, phase, heads):
     return f"{peer[0] / ours[0]:.1f} ({peer[1] / ours[2]:.1f} to {peer[2] / ours[1]:.1f})"
 
 
+def _whole_models(backend, batch):
+    """What the README says of a row of the benchmark of whole models."""
+    case = {"backend": backend, "batch": batch, "phase": "inference"}
+    times = {
+        (row["library"], row["heads"]): float(row["median_ms"])
+        for row in _rows("cct.csv")
+        if case.items() <= row.items()
+    }
+    ours = {heads: times["ours", heads] for heads in ("4", "16", "64")}
+    cells = [f"{ms:,.1f} ms ({times['vit_pytorch.cct', h] / ms:.2f})" for h, ms in ours.items()]
+    return [*cells, f"{ours['64'] / ours['4']:.2f}"]
+
+
 def _memory(backend, phase):
     """What the README says of the peak memory of our layer and, by XLA or not, Keras's best."""
     case = {"backend": backend, "phase": phase, "heads": "128", "batch": "16", "tokens": "256"}
@@ -270,6 +283,9 @@ def test_tables_hold_what_was_measured():
         cells = [_ratio(backend, p, h) for p in ("inference", "training") for h in ("16", "64")]
         cells += [_memory(backend, phase) for phase in ("inference", "training")]
         assert f"| {backend} | {' | '.join(cells)} |" in text
+    for backend, batch in (("jax", "1"), ("torch", "1"), ("torch", "64")):
+        cells = _whole_models(backend, batch)
+        assert f"| {backend} | {batch} | {' | '.join(cells)} |" in text
     for row in _rows("shp_cct_2_3x2_h16_cifar100/blocks.csv"):
         accuracy = row["readout_accuracy"] and f"{100 * float(row['readout_accuracy']):.2f} %"
         digits = {"clusters_per_head": 1, "labels_per_cluster": 2, "noise_per_head": 0}
