@@ -11,24 +11,33 @@ from keras import ops, random
 _MASKED = -1e9
 
 
-def split_heads(qkv, num_heads):
-    """Takes the output of a fused projection apart.
+def project_heads(dense, x, num_heads):
+    """Projects tokens to the queries, keys and values of all heads.
 
     Args:
-        qkv: tensor of shape `(batch, tokens, 3 * num_heads * head_dim)`: queries, keys, values, in
+        dense: `keras.layers.Dense` with `3 * num_heads * head_dim` units: queries, keys, values, in
             each of which the heads lie next to each other.
+        x: tensor of shape `(batch, tokens, channels)`.
         num_heads: int.
 
     Returns:
         Three tensors of shape `(batch, num_heads, tokens, head_dim)`.
     """
-    batch, tokens = ops.shape(qkv)[:2]
-    head_dim = qkv.shape[-1] // (3 * num_heads)
-    if keras.config.backend() == "tensorflow":
+    batch, tokens = ops.shape(x)[:2]
+    head_dim = dense.units // (3 * num_heads)
+    backend = keras.config.backend()
+    if backend == "tensorflow":
         # One copy, of which the three are parts; gradients of slices would be padded with zeros.
-        qkv = ops.reshape(qkv, (batch, tokens, 3, num_heads, head_dim))
+        qkv = ops.reshape(dense(x), (batch, tokens, 3, num_heads, head_dim))
         return ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)))
-    thirds = ops.split(qkv, 3, axis=-1)
+    if backend == "jax" and not dense.lora_enabled and dense.quantization_mode is None:
+        # Thirds of one product would be copied; those of its kernel are smaller.
+        thirds = [ops.matmul(x, kernel) for kernel in ops.split(dense.kernel, 3, axis=-1)]
+        if dense.use_bias:
+            biases = ops.split(dense.bias, 3)
+            thirds = [third + bias for third, bias in zip(thirds, biases, strict=True)]
+    else:
+        thirds = ops.split(dense(x), 3, axis=-1)
     shape = (batch, tokens, num_heads, head_dim)
     return [ops.swapaxes(ops.reshape(third, shape), 1, 2) for third in thirds]
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.layers.attention_core import attention_core, split_heads
+from lsmha_keras.layers.attention_core import attention_core, project_heads
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -140,7 +140,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         return_attention_scores=False,
     ):
         batch, tokens = ops.shape(x)[:2]
-        query, key, value = split_heads(self.qkv(x), self.num_heads)
+        query, key, value = project_heads(self.qkv, x, self.num_heads)
         heads, scores = attention_core(
             query,
             key,
