@@ -103,8 +103,8 @@ def test_folded_blocks_are_named():
     model = lsmha_keras.CCTImageClassifier(backbone, 10, name="hybrid")
     plain, fused = make_candidates([model], "cpu:0") + make_candidates([model], "cpu:0", fuse=True)
     assert (plain.name, fused.name) == ("hybrid", "hybrid (fused)")
-    # The gain, offset, mean and variance of 32 channels become a bias.
-    assert plain.count()[0] - fused.count()[0] == 3 * 32
+    # Of both convolutions gain, offset, mean and variance of 32 channels become a bias.
+    assert plain.count()[0] - fused.count()[0] == 2 * 3 * 32
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     copied = fused.copy().model
     np.testing.assert_allclose(

@@ -25,6 +25,7 @@ def model():
         image_shape=(16, 16, 3),
         num_layers=3,
         num_conv_blocks=1,
+        conv_block_design="full",
         num_heads=[3, 4],
         head_dim=4,
         hidden_dim=16,

@@ -99,10 +99,10 @@ def test_bad_arguments():
         replace_blocks(model, 1.0)
     with pytest.raises(ValueError, match="design='dense'"):
         replace_blocks(model, 1, design="dense")
-    hybrid = replace_blocks(model, 1)
+    hybrid = replace_blocks(model, 1, design="full")
     with pytest.raises(ValueError, match="from 2 to 2"):
         replace_blocks(hybrid, 1)
     with pytest.raises(ValueError, match="design='separable'"):
         replace_blocks(hybrid, 2, design="separable")
     with pytest.raises(ValueError, match="fused=True"):
-        replace_blocks(hybrid.fuse(), 2)
+        replace_blocks(hybrid.fuse(), 2, design="full")
