@@ -64,8 +64,8 @@ def attention_core(
     - PyTorch: `torch_attention`, a loop, in training with dropout; its fused attention otherwise,
       without the copies that Keras makes for it.
 
-    With 16 images, 256 tokens, width 256, 64 heads and 2 cores, the whole layer is 7.4, 4.5 and 3.4
-    times as fast as `keras.layers.MultiHeadAttention` at inference, and 2.9, 5.3 and 1.9 times in
+    With 16 images, 256 tokens, width 256, 64 heads and 2 cores, the whole layer is 7.6, 4.8 and 3.4
+    times as fast as `keras.layers.MultiHeadAttention` at inference, and 3.0, 5.3 and 1.9 times in
     training, on JAX, PyTorch and TensorFlow (`zoo/results/attention.csv`).
 
     On accelerators the fused `keras.ops.dot_product_attention` is taken whenever nothing needs the
