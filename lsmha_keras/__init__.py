@@ -55,6 +55,11 @@ _PUBLIC = {
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark
     "benchmark_model": "lsmha_keras.benchmark.benchmark_model",
+    # studies
+    "CCTHyperModel": "lsmha_keras.studies.cct_hypermodel",
+    "SearchSpace": "lsmha_keras.studies.search_space",
+    "Study": "lsmha_keras.studies.study",
+    "search": "lsmha_keras.studies.search",
     # surgery
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",

@@ -95,6 +95,35 @@ def zoo_dir():
     return package.parent / "zoo"
 
 
+def tuning_dir():
+    """Returns the `tuning` directory: inside an installed package, or beside it in a checkout."""
+    package = pathlib.Path(__file__).parent
+    shipped = package / "_shipped" / "tuning"
+    return shipped if shipped.is_dir() else package.parent / "tuning"
+
+
+def read_config(preset):
+    """Reads the arguments of a preset's or an architecture's backbone, without loading a model.
+
+    Args:
+        preset: str or path, as for `resolve_preset`; no committee.
+
+    Returns:
+        A dict with arguments of `CCTBackbone`, not all of them for an architecture's name.
+
+    Raises:
+        ValueError: if there is no such preset.
+
+    Example:
+        >>> read_config("cct_7_3x1_h32")["num_heads"]
+        32
+    """
+    source = resolve_preset(preset)
+    if isinstance(source, dict):
+        return source
+    return json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
+
+
 def resolve_preset(preset):
     """Finds a preset.
 

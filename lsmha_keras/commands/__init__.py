@@ -9,7 +9,8 @@ from lsmha_keras.commands import (
     presets,
     shp,
     train,
+    tune,
     zoo,
 )
 
-COMMANDS = (presets, train, evaluate, predict, convert, bench, shp, committee, zoo)
+COMMANDS = (presets, train, evaluate, predict, convert, bench, shp, committee, tune, zoo)

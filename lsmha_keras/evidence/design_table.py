@@ -4,7 +4,7 @@ import pathlib
 import statistics
 
 from lsmha_keras.evidence.csv_rows import read_rows
-from lsmha_keras.evidence.markdown_table import markdown_table
+from lsmha_keras.markdown_table import markdown_table
 
 _ACCURACY_COLUMNS = ("design", "seed", "accuracy", "parameters")
 _LATENCY_COLUMNS = ("backend", "grid", "width", "batch", "design", "ratio_to_transformer")

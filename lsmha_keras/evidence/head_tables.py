@@ -3,7 +3,7 @@
 import pathlib
 
 from lsmha_keras.evidence.csv_rows import read_rows
-from lsmha_keras.evidence.markdown_table import markdown_table
+from lsmha_keras.markdown_table import markdown_table
 
 _BLOCK_COLUMNS = (
     "variant",

@@ -5,8 +5,8 @@ import re
 import statistics
 
 from lsmha_keras.evidence.csv_rows import read_rows
-from lsmha_keras.evidence.markdown_table import markdown_table
 from lsmha_keras.evidence.run_row import COLUMNS
+from lsmha_keras.markdown_table import markdown_table
 
 # Runs that agree in these are runs of one layout that differ in their seed.
 _SCHEDULE = ("dataset", "split", "start", "epochs", "augmentation", "precision")

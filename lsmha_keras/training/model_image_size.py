@@ -1,6 +1,5 @@
 """The size of the images that a model or a preset takes."""
 
-import json
 import os
 
 
@@ -29,6 +28,4 @@ def model_image_size(model_or_name):
     source = presets.resolve_preset(model_or_name)
     if presets.is_committee(source):
         return max(model_image_size(path) for path in presets.read_committee(source)["members"])
-    if not isinstance(source, dict):
-        source = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
-    return tuple(source["image_shape"][:2])
+    return tuple(presets.read_config(model_or_name)["image_shape"][:2])

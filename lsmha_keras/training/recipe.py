@@ -5,6 +5,7 @@ import os
 import pathlib
 import tomllib
 
+from lsmha_keras.training.differences import differences
 from lsmha_keras.training.nearest import nearest
 from lsmha_keras.training.recipe_field import read_section
 from lsmha_keras.training.recipe_sections import (
@@ -162,10 +163,7 @@ class Recipe:
             dict from the keys that differ, such as "optimizer.learning_rate", to the pair of
             values (own, other's).
         """
-        own, others = _flatten(self.to_dict()), _flatten(other.to_dict())
-        keys = [*own, *(key for key in others if key not in own)]
-        pairs = {key: (own.get(key), others.get(key)) for key in keys}
-        return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+        return differences(self.to_dict(), other.to_dict())
 
 
 def load_recipe(recipe):
@@ -201,13 +199,3 @@ def load_recipe(recipe):
         "A recipe is a TOML file or one of the names "
         f"{', '.join(shipped)}{nearest(recipe, shipped)}. Received: recipe={str(recipe)!r}"
     )
-
-
-def _flatten(values, prefix=""):
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        elif value is not None:
-            flat[prefix + key] = list(value) if isinstance(value, (list, tuple)) else value
-    return flat

@@ -1,0 +1,82 @@
+"""Search for the best head counts, widths and blocks with KerasTuner.
+
+Stopped at any moment, it goes on where it was when the same command is given again.
+"""
+
+from lsmha_keras.commands._backend import import_framework
+from lsmha_keras.commands._output import add_command, positive, writable_dir, writable_file
+
+_EPILOG = """\
+examples:
+  lsmha tune digits_heads --output runs/digits_heads
+  lsmha tune study.toml --data-dir ~/datasets --backend jax
+  lsmha tune study.toml --export best.toml && lsmha train best.toml
+
+A study is a TOML file with the sections [recipe] (what every trial changes), [space] (what is
+searched), [tuner], [budget] and [shp]; tuning/README.md explains each. The output directory gets
+executions.csv, one row for every training, report.md, front.png, accuracy against latency, and
+trial_*/ with recipes, histories and TensorBoard's logs (tensorboard --logdir DIR).
+
+several machines that see the same output directory, or several processes on one:
+  export KERASTUNER_ORACLE_IP=10.0.0.1 KERASTUNER_ORACLE_PORT=8000
+  KERASTUNER_TUNER_ID=chief   lsmha tune study.toml --output DIR
+  KERASTUNER_TUNER_ID=worker0 CUDA_VISIBLE_DEVICES=0 lsmha tune study.toml --output DIR
+  KERASTUNER_TUNER_ID=worker1 CUDA_VISIBLE_DEVICES=1 lsmha tune study.toml --output DIR
+"""
+
+
+def add_parser(commands, parents):
+    """Adds `lsmha tune`."""
+    parser = add_command(commands, "tune", globals(), _EPILOG, parents)
+    parser.add_argument("study", metavar="STUDY", help="TOML file, or a name in tuning/studies")
+    parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/STUDY)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument(
+        "--max-trials", type=positive, metavar="N", help="as [tuner] max_trials = N"
+    )
+    parser.add_argument("--results", metavar="CSV", help="write the table of executions here, too")
+    parser.add_argument(
+        "--export", metavar="TOML", help="write the best trial's recipe, for lsmha train"
+    )
+    parser.add_argument(
+        "--fresh",
+        "--no-resume",
+        action="store_true",
+        help="start anew instead of going on with what is in the output",
+    )
+    parser.add_argument(
+        "--progress", action="store_true", help="show the progress bar of every training, too"
+    )
+
+
+def run(args):
+    """Searches; prints what came out and where it is."""
+    if args.output:
+        writable_dir(args.output)
+    for path in filter(None, (args.results, args.export)):
+        writable_file(path)
+
+    import_framework()
+    from lsmha_keras.studies.search import search
+    from lsmha_keras.studies.study import load_study
+
+    study = load_study(args.study)
+    if args.max_trials:
+        values = study.to_dict()
+        values["tuner"]["max_trials"] = args.max_trials
+        study = load_study(values)
+    result = search(
+        study,
+        directory=args.output,
+        data_dir=args.data_dir,
+        resume=not args.fresh,
+        verbose=2 if args.progress else 1,
+    )
+    print(result)
+    for path in result.write(results=args.results):
+        print(path)
+    if args.export:
+        with open(args.export, "w", encoding="utf-8") as file:
+            file.write(result.recipe().to_toml())
+        print(f"{args.export}: lsmha train {args.export}")
+    return 0

@@ -1,0 +1,1 @@
+"""Studies: searching head counts, widths and blocks with KerasTuner."""

@@ -1,0 +1,100 @@
+"""Models of a search space for any tuner of KerasTuner's."""
+
+import keras
+
+from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
+from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
+
+_TRAINING = ("learning_rate", "weight_decay")
+
+
+class CCTHyperModel(import_keras_tuner().HyperModel):
+    """Models of a search space, for KerasTuner's tuners and your own data and `fit` arguments.
+
+    A study (`lsmha_keras.search`) does more: budgets, resume within a trial, augmentation. This is
+    for scripts that call KerasTuner themselves.
+
+    Args:
+        space: `SearchSpace`, or a dict that `SearchSpace.from_dict` takes. Dimensions of the model,
+            and `learning_rate` and `weight_decay`.
+        num_classes: int.
+        base: str, preset whose architecture is changed. Weights are not loaded.
+        image_shape: `(height, width, channels)`, or None for that of `base`.
+        overrides: dict of arguments of the backbone and the classifier that are the same in every
+            trial, such as `hidden_dim`.
+        learning_rate: float, where the space has none.
+        weight_decay: float, likewise.
+
+    Raises:
+        ValueError: if the space has a dimension that only a study can change, or contradicts
+            itself.
+
+    Example:
+
+    ```python
+    hypermodel = lsmha_keras.CCTHyperModel({"num_heads": [2, 8, 32]}, num_classes=10)
+    tuner = keras_tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=3)
+    tuner.search(images, labels, validation_split=0.2, epochs=3)
+    model = tuner.get_best_models()[0]
+    ```
+    """
+
+    def __init__(
+        self,
+        space,
+        num_classes,
+        base="cct_2_3x2",
+        image_shape=None,
+        overrides=None,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+    ):
+        super().__init__(name="cct")
+        self.space = space if isinstance(space, SearchSpace) else SearchSpace.from_dict(space)
+        self.num_classes = num_classes
+        self.base = base
+        self.image_shape = image_shape
+        self.overrides = dict(overrides or {})
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        others = [n for n in self.space.names if n not in (*ARCHITECTURE, *_TRAINING)]
+        if others:
+            raise ValueError(
+                "A hypermodel makes and compiles models; data and schedule are changed by a study "
+                f"(`lsmha_keras.search`). Received: a space with {', '.join(others)}"
+            )
+        self.space.check(self._defaults())
+
+    def _defaults(self):
+        from lsmha_keras.presets import read_config
+
+        return {"num_conv_blocks": 0, **read_config(self.base), **self.overrides}
+
+    def build(self, hp):
+        """Builds and compiles the model of a trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+
+        Returns:
+            A compiled `CCTImageClassifier` for integer labels, its metric "accuracy".
+        """
+        from lsmha_keras.models import CCTImageClassifier
+
+        values = self.space.declare(hp, self._defaults())
+        model = CCTImageClassifier.from_preset(
+            self.base,
+            num_classes=self.num_classes,
+            image_shape=self.image_shape,
+            load_weights=False,
+            **{**self.overrides, **self.space.backbone_arguments(values)},
+        )
+        model.compile(
+            optimizer=keras.optimizers.AdamW(
+                values.get("learning_rate", self.learning_rate),
+                weight_decay=values.get("weight_decay", self.weight_decay),
+            ),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        return model

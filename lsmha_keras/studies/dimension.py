@@ -1,0 +1,171 @@
+"""One dimension of a search space."""
+
+import dataclasses
+import math
+import numbers
+
+from lsmha_keras.training.nearest import nearest
+
+SAMPLINGS = ("linear", "log")
+_KEYS = ("choices", "min", "max", "step", "sampling")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    """A fixed value, a choice or a range.
+
+    Attributes:
+        name: str.
+        choices: tuple of values, one of them if the dimension is fixed; `None` for a range.
+        low: number, the least of a range.
+        high: number, the greatest, itself included.
+        step: number or None, distance of a range's values.
+        sampling: "linear" or "log", how a range is sampled.
+
+    Example:
+        >>> Dimension.from_value("learning_rate", {"min": 1e-4, "max": 1e-2, "sampling": "log"})
+        Dimension(name='learning_rate', choices=None, low=0.0001, high=0.01, step=None, \
+sampling='log')
+    """
+
+    name: str
+    choices: tuple | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    sampling: str = "linear"
+
+    @classmethod
+    def from_value(cls, name, value):
+        """Reads a dimension.
+
+        Args:
+            name: str.
+            value: a value, which is fixed; a list, to choose from; or a dict with `choices`, or
+                with `min`, `max` and, if need be, `step` and `sampling`.
+
+        Returns:
+            A `Dimension`.
+
+        Raises:
+            ValueError: for an unknown key, naming the nearest, or a bad value.
+        """
+        if not isinstance(value, dict):
+            value = {"choices": value if isinstance(value, (list, tuple)) else [value]}
+        for key in value:
+            if key not in _KEYS:
+                raise ValueError(
+                    f"A dimension has some of the keys {', '.join(_KEYS)}{nearest(key, _KEYS)}. "
+                    f"Received: space.{name}.{key}"
+                )
+        if "choices" in value:
+            return cls(name, _read_choices(name, value))
+        return _read_range(cls, name, value)
+
+    @property
+    def varies(self):
+        """Whether there is more than one value."""
+        return self.choices is None or len(self.choices) > 1
+
+    @property
+    def smallest(self):
+        """The least value."""
+        return self.low if self.choices is None else min(self.choices)
+
+    @property
+    def values(self):
+        """All values of a dimension of integers, as a tuple; of a range, those it can take."""
+        if self.choices is not None:
+            return self.choices
+        return tuple(range(self.low, self.high + 1, self.step or 1))
+
+    def declare(self, hp, name=None):
+        """Declares the dimension for KerasTuner and returns its value in a trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+            name: str, of the hyperparameter, or None for that of the dimension.
+
+        Returns:
+            The value.
+        """
+        name = name or self.name
+        if not self.varies:
+            return hp.Fixed(name, self.choices[0])
+        if self.choices is not None:
+            return hp.Choice(name, list(self.choices))
+        # KerasTuner's step of a logarithmic range is a factor.
+        make = hp.Int if isinstance(self.low, int) else hp.Float
+        step = self.step if self.step is not None else (1 if make == hp.Int else None)
+        if self.sampling == "log":
+            step = None
+        return make(name, self.low, self.high, step=step, sampling=self.sampling)
+
+    def to_value(self):
+        """Returns what `from_value` reads back."""
+        if self.choices is not None:
+            return list(self.choices) if self.varies else self.choices[0]
+        return {
+            "min": self.low,
+            "max": self.high,
+            **({} if self.step is None else {"step": self.step}),
+            "sampling": self.sampling,
+        }
+
+
+def _read_choices(name, value):
+    choices = value["choices"]
+    if len(value) > 1:
+        raise ValueError(
+            f"A dimension has either `choices` or `min` and `max`. Received: space.{name}={value!r}"
+        )
+    if not isinstance(choices, (list, tuple)) or not choices:
+        raise ValueError(
+            f"A dimension needs at least one choice. Received: space.{name}={choices!r}"
+        )
+    kinds = {_kind(name, choice) for choice in choices}
+    if len(kinds) > 1 or len(set(choices)) != len(choices):
+        raise ValueError(
+            "The choices of a dimension must be different and of one type (0.0 rather than 0 "
+            f"among fractions). Received: space.{name}={list(choices)!r}"
+        )
+    return tuple(choices)
+
+
+def _kind(name, value):
+    if isinstance(value, (bool, str)) or _is_number(value):
+        return type(value)
+    raise ValueError(
+        "A choice must be a finite number, a text or true or false. "
+        f"Received: {value!r} in space.{name}"
+    )
+
+
+def _is_number(value):
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value)
+
+
+def _read_range(cls, name, value):
+    text = f"Received: space.{name}={value!r}"
+    missing = [key for key in ("min", "max") if key not in value]
+    if missing:
+        raise ValueError(f"A range needs `min` and `max`, without them give `choices`. {text}")
+    for key in ("min", "max", "step"):
+        if key in value and not _is_number(value[key]):
+            raise ValueError(f"`{key}` must be a finite number. {text}")
+    low, high, step = value["min"], value["max"], value.get("step")
+    sampling = value.get("sampling", "linear")
+    if low >= high:
+        raise ValueError(f"`min` must be below `max`. {text}")
+    if sampling not in SAMPLINGS:
+        raise ValueError(
+            f"`sampling` must be {' or '.join(SAMPLINGS)}{nearest(sampling, SAMPLINGS)}. {text}"
+        )
+    if sampling == "log" and (low <= 0 or step is not None):
+        raise ValueError(f"A logarithmic range has a `min` above 0 and no `step`. {text}")
+    if step is not None and not 0 < step <= high - low:
+        raise ValueError(f"`step` must be above 0 and fit into the range. {text}")
+    if not all(isinstance(number, int) for number in (low, high, 1 if step is None else step)):
+        low, high = float(low), float(high)
+    return cls(name, None, low, high, step, sampling)

@@ -1,0 +1,159 @@
+"""Trains one execution of a trial."""
+
+import json
+import platform
+import time
+import traceback
+
+import keras
+
+from lsmha_keras.studies.trial_cost import TrialCost, measure_cost
+from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.training.fit_recipe import fit_recipe
+from lsmha_keras.training.output_dir import claim_output_dir
+from lsmha_keras.training.recipe_runtime import recipe_runtime
+from lsmha_keras.training.training_state import write_atomically
+
+EXECUTION = "execution.json"
+_COST = "cost.json"
+
+
+def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
+    """Trains one execution of a trial, or reads what came out if it was trained before.
+
+    Stopped at any moment and called again, it goes on at the last finished epoch.
+
+    Args:
+        study: `Study`.
+        recipe: `Recipe` of the trial, with the seed of the execution.
+        directory: `pathlib.Path` of the execution, in that of its trial.
+        sources: dict with the "train" and "validation" data.
+        facts: dict of what the row starts with: "trial", "execution" and the hyperparameters.
+        callbacks: more Keras callbacks.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        dict, the row of the execution in the study's table. Its "status" is "completed",
+        "infeasible" (above the budget, not trained) or "failed" (with "error").
+
+    Example:
+
+    ```python
+    row = run_execution(study, recipe, directory / "execution_0", sources, {"trial": "00"})
+    ```
+    """
+    finished = directory / EXECUTION
+    if finished.exists():
+        return json.loads(finished.read_text(encoding="utf-8"))
+    row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
+    try:
+        row |= _train(study, recipe, directory, sources, callbacks, verbose)
+    except Exception as error:  # Memory, NaN, a value nobody foresaw: the search goes on.
+        row |= {"status": "failed", "score": None, "error": _describe(error)}
+        _write(directory / "error.txt", traceback.format_exc())
+    _write(finished, json.dumps(row, indent=1))
+    return row
+
+
+def _train(study, recipe, directory, sources, callbacks, verbose):
+    claim_output_dir(directory, recipe)
+    with recipe_runtime(recipe.runtime):
+        cost = _cost(study, recipe, directory.parent, sources["train"])
+        row = vars(cost).copy()
+        excess = cost.excess(study.budget.limits())
+        if excess > 1:
+            # Below every accuracy, and the lower the further away: oracles learn from it.
+            return {**row, "status": "infeasible", "score": -excess}
+        watchers = _watchers(study.shp, sources)
+        _, checkpoint = fit_recipe(recipe, sources, directory, [*watchers, *callbacks], verbose)
+    last = checkpoint.history[-1]
+    row["val_accuracy"] = last["val_accuracy"]
+    row["epochs"] = len(checkpoint.history)
+    row["train_seconds"] = round(checkpoint.train_seconds, 2)
+    row |= _last_signals(last)
+    score = row.get(study.tuner.objective)
+    if score is None:
+        raise ValueError(
+            "No block of the trial has heads to measure. Received: "
+            f"tuner.objective={study.tuner.objective!r}"
+        )
+    return {**row, "status": "completed", "score": score}
+
+
+def _cost(study, recipe, trial_dir, source):
+    """Measures once for all executions of a trial: they have the same architecture."""
+    path = trial_dir / _COST
+    if path.exists():
+        return TrialCost(**json.loads(path.read_text(encoding="utf-8")))
+    model = build_model(recipe, source)
+    cost = measure_cost(model, memory=study.budget.memory_mib is not None)
+    _write(path, json.dumps(vars(cost)))
+    return cost
+
+
+def _watchers(section, sources):
+    if not section.enabled:
+        return []
+    from lsmha_keras.callbacks.single_head_performance import SingleHeadPerformance
+
+    shp = SingleHeadPerformance(
+        sources["train"], sources["validation"], max_images=section.max_images
+    )
+    if section.patience is None:
+        return [shp]
+    return [shp, _LastBlockStopping(section.monitor, section.patience)]
+
+
+class _LastBlockStopping(keras.callbacks.Callback):
+    """Stops when the signal of the last block with heads has not risen for some epochs."""
+
+    def __init__(self, monitor, patience):
+        super().__init__()
+        self.monitor, self.patience = monitor, patience
+
+    def on_train_begin(self, logs=None):
+        self._best, self._waited = float("-inf"), 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = _last_signals(logs or {})[f"shp_{self.monitor}"]
+        self._waited = 0 if value > self._best else self._waited + 1
+        self._best = max(self._best, value)
+        if self._waited >= self.patience:
+            self.model.stop_training = True
+
+
+def _last_signals(logs):
+    """Returns the signals of the last block that was measured."""
+    found = {}
+    for signal in ("snr", "readout_accuracy"):
+        blocks = {
+            int(key.removeprefix("shp/block_").partition("_")[0]): float(value)
+            for key, value in logs.items()
+            if key.startswith("shp/block_") and key.endswith(f"_{signal}")
+        }
+        if blocks:
+            found[f"shp_{signal}"] = blocks[max(blocks)]
+    return found
+
+
+def _environment():
+    machine, _, cores = describe_hardware().partition(", ")
+    versions = describe_versions()
+    return {
+        "backend": keras.backend.backend(),
+        "machine": machine or platform.machine(),
+        "cores": cores,
+        "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _describe(error):
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,110 @@
+"""Searches for the best head counts and their company."""
+
+import pathlib
+import shutil
+
+from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
+from lsmha_keras.studies.study import Study, load_study
+from lsmha_keras.training.recipe_data import open_recipe_data
+from lsmha_keras.training.training_state import write_atomically
+
+_STUDY = "study.toml"
+
+
+def search(study, directory=None, data_dir=None, resume=True, oracle=None, callbacks=(), verbose=1):
+    """Runs a study: trains what a KerasTuner oracle proposes, and tells what is best.
+
+    Killed at any moment and called again with the same arguments, it goes on: finished executions
+    are not repeated, the one that ran goes on at its last finished epoch. A trial that runs out of
+    memory or diverges is written down as failed and the search goes on; one that costs more than
+    the budget is not trained.
+
+    `directory` gets `study.toml`, KerasTuner's own files, `trial_<id>/execution_<n>/` with recipe,
+    history, TensorBoard's logs and, of the best trials, checkpoints; and `executions.csv`.
+
+    With the environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
+    KERASTUNER_ORACLE_PORT it is the chief or a worker of a search on several machines, which must
+    see the same `directory`. The chief takes a worker that was killed out of the search.
+
+    Args:
+        study: a `Study`, the path of its TOML file, the name of a shipped one, or a dict.
+        directory: path. Defaults to `runs/<name of the study>`.
+        data_dir: folder that holds the data. Defaults to the environment variable LSMHA_DATA_DIR.
+        resume: bool, whether to go on from what is in `directory`; False removes it.
+        oracle: `keras_tuner.Oracle` of your own, made for `study.space`; None for the study's.
+        callbacks: more Keras callbacks for every training.
+        verbose: 0 prints nothing, 1 a line for each trial and execution, 2 Keras's bars, too.
+
+    Returns:
+        A `SearchResult`; on a chief or a worker, too.
+
+    Raises:
+        ImportError: if KerasTuner is not installed.
+        ValueError: if the study or the data are not valid, `directory` belongs to another study, or
+            no model meets the budget; names the cheapest.
+        RuntimeError: if every trial failed; names the first cause.
+        ConnectionError: on a worker, if the chief cannot be reached.
+
+    Example:
+
+    ```python
+    result = search("digits_heads", directory="runs/digits_heads")
+    print(result.best["hp.num_heads"])
+    ```
+    """
+    study = load_study(study)
+    import_keras_tuner()
+    from lsmha_keras.studies.distributed import member_of_search, role_in_search
+    from lsmha_keras.studies.search_result import SearchResult
+    from lsmha_keras.studies.study_tuner import StudyTuner
+
+    sources = open_recipe_data(study.recipe, data_dir, ("train", "validation"))
+    directory = _claim(directory, study, resume)
+    say = print if verbose else (lambda text: None)
+    tuner = StudyTuner(
+        study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", say
+    )
+    with member_of_search(tuner, role_in_search(), say):
+        tuner.search(verbose=0)
+    return SearchResult.from_directory(study, directory)
+
+
+def _claim(directory, study, resume):
+    """Makes the directory of a study, or finds the same study's."""
+    directory = pathlib.Path("runs", study.name) if directory is None else directory
+    directory = pathlib.Path(directory).expanduser().resolve()
+    file = directory / _STUDY
+    if not resume and file.exists():
+        shutil.rmtree(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            if any(directory.glob("trial_*")):
+                raise ValueError(
+                    "The directory holds trials without their study.toml; choose another one. "
+                    f"Received: directory={directory}"
+                )
+            write_atomically(file, lambda out: out.write(study.to_toml().encode()))
+    except OSError as error:
+        raise OSError(
+            f"The study's directory must be writable ({error.strerror}). Received: {directory}"
+        ) from error
+    _refuse_other(directory, Study.from_toml(file), study)
+    return directory
+
+
+def _refuse_other(directory, found, study):
+    differences = found.differences(study)
+    # More trials of the same study, or more weights kept, spoil nothing.
+    for key in ("tuner.max_trials", "tuner.keep"):
+        differences.pop(key, None)
+    if differences:
+        listed = "; ".join(
+            f"{key} is {there!r} there and {here!r} here"
+            for key, (there, here) in differences.items()
+        )
+        raise ValueError(
+            f"The directory belongs to another study: {listed}. Choose another one, or start anew "
+            "with resume=False (`lsmha tune --fresh`), which removes what is there. "
+            f"Received: {directory}"
+        )

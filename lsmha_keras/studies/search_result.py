@@ -1,0 +1,164 @@
+"""What a study found out."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import statistics
+
+from lsmha_keras.studies.execution_table import collect_executions, write_table
+from lsmha_keras.studies.plot_front import plot_front
+from lsmha_keras.studies.study import Study
+from lsmha_keras.studies.study_report import study_report
+from lsmha_keras.training.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a study found out.
+
+    Attributes:
+        study: `Study`.
+        directory: `pathlib.Path` of everything.
+        rows: list of a dict per execution, the rows of `executions.csv`.
+
+    Example:
+
+    ```python
+    result = lsmha_keras.search("digits_heads")
+    result.recipe().to_toml()
+    ```
+    """
+
+    study: Study
+    directory: pathlib.Path
+    rows: list
+
+    @classmethod
+    def from_directory(cls, study, directory):
+        """Reads what lies in a study's directory.
+
+        Args:
+            study: `Study`.
+            directory: path.
+
+        Returns:
+            A `SearchResult`.
+
+        Raises:
+            ValueError: if trials ended and none met the budget; names the cheapest.
+            RuntimeError: if every trial failed; names the first cause.
+        """
+        rows = collect_executions(directory)
+        status = [row["status"] for row in rows]
+        if rows and "completed" not in status:
+            if "infeasible" in status:
+                raise ValueError(_nothing_meets(study.budget.limits(), rows))
+            raise RuntimeError(
+                f"All {len(rows)} executions failed, the first with {rows[0]['error']}; see "
+                f"{pathlib.Path(directory) / ('trial_' + rows[0]['trial'])}"
+            )
+        return cls(study, pathlib.Path(directory), rows)
+
+    @property
+    def trials(self):
+        """Completed trials as lists of their executions' rows, the best first."""
+        trials = {}
+        for row in self.rows:
+            if row["status"] == "completed":
+                trials.setdefault(row["trial"], []).append(row)
+        return sorted(trials.values(), key=_score, reverse=True)
+
+    @property
+    def best(self):
+        """The first execution of the best trial: a dict, or None if no trial was completed."""
+        return self.trials[0][0] if self.trials else None
+
+    def recipe(self, name=None):
+        """Returns the recipe of the best trial, with the length of the study's schedule.
+
+        Args:
+            name: str, or None for "<name of the study>_best".
+
+        Returns:
+            A `Recipe`. Give it more epochs and all of the training images before a model is
+            trained to be used.
+
+        Raises:
+            ValueError: if no trial was completed.
+        """
+        if self.best is None:
+            raise ValueError(
+                f"No trial was completed, so none is the best. Received: {self.directory}"
+            )
+        path = self.directory / f"trial_{self.best['trial']}" / "execution_0" / "recipe.toml"
+        table = Recipe.from_toml(path).to_dict()
+        # What Hyperband cut short is as long as the study meant it.
+        table["schedule"] = self.study.recipe.to_dict()["schedule"]
+        return Recipe.from_dict({**table, "name": name or f"{self.study.name}_best"})
+
+    def write(self, results=None):
+        """Writes the table, and for completed trials the front, its plot and a report.
+
+        Args:
+            results: path of another copy of the table, or None.
+
+        Returns:
+            list of `pathlib.Path`, what was written: `executions.csv`, `report.md`, and `front.png`
+            where matplotlib is installed.
+        """
+        paths = [self.directory / "executions.csv"]
+        paths += [] if results is None else [pathlib.Path(results)]
+        for path in paths:
+            write_table(self.rows, path)
+        if self.trials:
+            paths.append(self.directory / "report.md")
+            paths[-1].write_text(study_report(self.rows), encoding="utf-8")
+            if importlib.util.find_spec("matplotlib"):
+                paths.append(self.directory / "front.png")
+                plot_front(self.rows).savefig(paths[-1])
+        return paths
+
+    def __str__(self):
+        counts = [
+            f"{sum(row['status'] == status for row in self.rows)} {status}"
+            for status in ("completed", "infeasible", "failed")
+        ]
+        lines = [f"{self.study.name}: {len(self.rows)} executions ({', '.join(counts)})"]
+        for rows in self.trials[:3]:
+            accuracies = [row["val_accuracy"] for row in rows]
+            spread = f" ± {statistics.stdev(accuracies):.2%}" if len(accuracies) > 1 else ""
+            settings = ", ".join(
+                f"{key.removeprefix('hp.')}={_short(value)}"
+                for key, value in rows[0].items()
+                if key.startswith("hp.") and not key.startswith("hp.tuner/")
+            )
+            lines.append(
+                f"  trial {rows[0]['trial']}: accuracy {statistics.fmean(accuracies):.2%}{spread}, "
+                f"{rows[0]['latency_ms']:.2f} ms, {rows[0]['parameters']:,} parameters: {settings}"
+            )
+        return "\n".join(lines)
+
+
+def _score(rows):
+    return statistics.fmean(row["score"] for row in rows)
+
+
+def _short(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _nothing_meets(limits, rows):
+    # The score of what is infeasible is by how much it is above the budget, negated.
+    rows = [row for row in rows if row["status"] == "infeasible"]
+    cheapest = max(rows, key=lambda row: row["score"])
+    figures = ", ".join(f"{name} {cheapest[name]:.6g} (budget {limits[name]:g})" for name in limits)
+    settings = ", ".join(
+        f"{key.removeprefix('hp.')}={_short(value)}"
+        for key, value in cheapest.items()
+        if key.startswith("hp.")
+    )
+    return (
+        f"None of {len(rows)} candidates meets the budget. The cheapest has {figures}, with "
+        f"{settings}. Raise the budget, or let the space reach cheaper models. "
+        f"Received: budget={limits}"
+    )

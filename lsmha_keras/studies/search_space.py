@@ -1,0 +1,246 @@
+"""What a study searches."""
+
+from lsmha_keras.studies.dimension import Dimension
+from lsmha_keras.training.nearest import nearest
+
+SCHEDULES = ("same", "increasing", "decreasing", "free")
+ARCHITECTURE = ("num_heads", "head_dim", "inner_dim", "num_conv_blocks", "num_layers")
+_TRAINING = ("learning_rate", "weight_decay", "augmentation_strength")
+KNOWN = (*ARCHITECTURE, *_TRAINING)
+_COUNTS = {name: 0 if name == "num_conv_blocks" else 1 for name in ARCHITECTURE}
+
+
+class SearchSpace:
+    """The values that the trials of a study may have.
+
+    Dimensions by name:
+
+    - `num_heads`: one count for all transformer blocks, or by `schedule` one for each: "increasing"
+      and "decreasing" draw the first's and the last's, and those between follow evenly in the order
+      of the choices; "free" draws each by itself;
+    - `head_dim`: width of a head; or `inner_dim`, which fixes heads times width. Without either
+      the heads share the width of the model;
+    - `num_conv_blocks`, `num_layers`: how many of how many blocks are convolutional;
+    - `learning_rate`, `weight_decay`;
+    - `augmentation_strength`: 0 .. 1, see `scale_augmentation`;
+    - any key of a recipe, such as "loss.label_smoothing".
+
+    Args:
+        dimensions: dict from name to `Dimension`.
+        schedule: one of "same", "increasing", "decreasing", "free": the course of `num_heads`.
+
+    Raises:
+        ValueError: for an unknown dimension, naming the nearest, or a bad value.
+
+    Example:
+        >>> space = SearchSpace.from_dict({"num_heads": [2, 16], "num_conv_blocks": 1})
+        >>> space.names
+        ('num_heads', 'num_conv_blocks')
+    """
+
+    def __init__(self, dimensions, schedule="same"):
+        self.dimensions = dict(dimensions)
+        self.schedule = schedule
+        for name, dimension in self.dimensions.items():
+            if name not in KNOWN and "." not in name:
+                raise ValueError(
+                    f"A space has the dimensions {', '.join(KNOWN)}{nearest(name, KNOWN)}, or keys "
+                    f'of a recipe such as "loss.label_smoothing". Received: space.{name}'
+                )
+            if name in _COUNTS:
+                _check_counts(name, dimension, _COUNTS[name])
+        if schedule not in SCHEDULES:
+            raise ValueError(
+                f"`schedule` must be one of {', '.join(SCHEDULES)}{nearest(schedule, SCHEDULES)}. "
+                f"Received: space.num_heads.schedule={schedule!r}"
+            )
+
+    @classmethod
+    def from_dict(cls, table):
+        """Reads a space from nested dicts.
+
+        Args:
+            table: dict from name to what `Dimension.from_value` takes; `num_heads` may have a
+                `schedule`, too.
+
+        Returns:
+            A `SearchSpace`.
+        """
+        table, schedule = dict(table), "same"
+        heads = table.get("num_heads")
+        if isinstance(heads, dict):
+            heads = dict(heads)
+            schedule = heads.pop("schedule", "same")
+            table["num_heads"] = heads
+        return cls({n: Dimension.from_value(n, value) for n, value in table.items()}, schedule)
+
+    def to_dict(self):
+        """Returns nested dicts, which `from_dict` reads back."""
+        table = {name: dimension.to_value() for name, dimension in self.dimensions.items()}
+        if self.schedule != "same":
+            value = table["num_heads"]
+            value = value if isinstance(value, dict) else {"choices": list(self._heads.choices)}
+            table["num_heads"] = {**value, "schedule": self.schedule}
+        return table
+
+    @property
+    def names(self):
+        """Names of the dimensions, as a tuple."""
+        return tuple(self.dimensions)
+
+    @property
+    def _heads(self):
+        return self.dimensions["num_heads"]
+
+    def check(self, defaults):
+        """Checks the space against the model it changes.
+
+        Args:
+            defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim` and `num_heads` of
+                the model.
+
+        Raises:
+            ValueError: if nothing varies, or values contradict each other.
+        """
+        if not any(dimension.varies for dimension in self.dimensions.values()):
+            raise ValueError(
+                "A space needs a dimension with more than one value, such as "
+                f"num_heads = [2, 8, 32]. Received: space={self.to_dict()}"
+            )
+        if "num_heads" not in self.dimensions and self.schedule != "same":
+            raise ValueError(f"A schedule needs `num_heads`. Received: {self.schedule!r}")
+        self._check_blocks(defaults)
+        self._check_widths(defaults)
+
+    def _check_blocks(self, defaults):
+        conv = self._values("num_conv_blocks", defaults)
+        layers = self._values("num_layers", defaults)
+        if max(conv) >= min(layers):
+            raise ValueError(
+                "A model needs at least one transformer block: num_conv_blocks must stay below "
+                f"num_layers. Received: num_conv_blocks up to {max(conv)}, num_layers from "
+                f"{min(layers)}"
+            )
+
+    def _check_widths(self, defaults):
+        heads = self._values("num_heads", defaults)
+        if "head_dim" in self.dimensions and "inner_dim" in self.dimensions:
+            raise ValueError(
+                "`head_dim` and `inner_dim` exclude each other: heads times head_dim is inner_dim. "
+                "Received: a space with both"
+            )
+        if "head_dim" in self.dimensions:
+            return
+        key = "inner_dim" if "inner_dim" in self.dimensions else "hidden_dim"
+        for width in self._values(key, defaults):
+            odd = [count for count in heads if width % count]
+            if odd:
+                raise ValueError(
+                    f"{key} must be a multiple of every head count, or give `head_dim` (of any "
+                    f"width) or another `inner_dim`. Received: num_heads={odd}, {key}={width}"
+                )
+
+    def _values(self, name, defaults):
+        if name in self.dimensions:
+            return self.dimensions[name].values
+        value = defaults[name]
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+    def declare(self, hp, defaults):
+        """Declares the space for KerasTuner and returns its values in a trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+            defaults: as for `check`.
+
+        Returns:
+            A dict from dimension to value; `num_heads` is a list with one count for each
+            transformer block unless the schedule is "same".
+        """
+        values = {
+            name: dimension.declare(hp)
+            for name, dimension in self.dimensions.items()
+            if name != "num_heads"
+        }
+        if "num_heads" in self.dimensions:
+            most = max(self._values("num_layers", defaults)) - min(
+                self._values("num_conv_blocks", defaults)
+            )
+            blocks = values.get("num_layers", defaults["num_layers"]) - values.get(
+                "num_conv_blocks", defaults["num_conv_blocks"]
+            )
+            values["num_heads"] = self._declare_heads(hp, blocks, most)
+        elif "inner_dim" in self.dimensions:
+            values["num_heads"] = defaults["num_heads"]
+        return values
+
+    def _declare_heads(self, hp, blocks, most):
+        heads = self._heads
+        if self.schedule == "same":
+            return heads.declare(hp)
+        if self.schedule == "free":
+            # As many as the deepest trial has; the others leave the last ones out.
+            return [heads.declare(hp, f"num_heads_{block}") for block in range(most)][:blocks]
+        ends = [heads.declare(hp, f"num_heads_{end}") for end in ("first", "last")]
+        counts = sorted(heads.values)
+        low, high = sorted(counts.index(count) for count in ends)
+        steps = [low + (high - low) * block / max(1, blocks - 1) for block in range(blocks)]
+        # Half-way goes up; Python's `round` would go to the even one.
+        course = [counts[int(step + 0.5)] for step in steps]
+        return course if self.schedule == "increasing" else course[::-1]
+
+    def first_values(self, defaults):
+        """Returns the values of one trial, the first of every dimension, without KerasTuner.
+
+        Args:
+            defaults: as for `check`.
+
+        Returns:
+            A dict, as from `declare`.
+        """
+        return self.declare(_FirstValues(), defaults)
+
+    def backbone_arguments(self, values):
+        """Returns the arguments of `CCTBackbone` among the values of a trial.
+
+        Args:
+            values: dict that `declare` returned.
+
+        Returns:
+            A dict.
+        """
+        arguments = {name: values[name] for name in ARCHITECTURE if name in values}
+        inner_dim = arguments.pop("inner_dim", None)
+        if inner_dim is not None:
+            heads = arguments["num_heads"]
+            arguments["head_dim"] = (
+                [inner_dim // count for count in heads]
+                if isinstance(heads, list)
+                else inner_dim // heads
+            )
+        return arguments
+
+
+class _FirstValues:
+    """Stands in for `keras_tuner.HyperParameters`."""
+
+    def Fixed(self, name, value):
+        return value
+
+    def Choice(self, name, values):
+        return values[0]
+
+    def Int(self, name, low, high, **kwargs):
+        return low
+
+    Float = Int
+
+
+def _check_counts(name, dimension, least):
+    bad = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
+    bad = [value for value in bad if not isinstance(value, int) or isinstance(value, bool)]
+    if bad or dimension.smallest < least:
+        raise ValueError(
+            f"`{name}` must be whole numbers, at least {least}. "
+            f"Received: space.{name}={dimension.to_value()!r}"
+        )

@@ -1,0 +1,280 @@
+"""A hyperparameter study as a TOML file."""
+
+import copy
+import dataclasses
+import os
+import pathlib
+import tomllib
+
+from lsmha_keras.studies.scale_augmentation import scale_augmentation
+from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
+from lsmha_keras.studies.study_sections import BudgetSection, SHPSection, TunerSection
+from lsmha_keras.training.differences import differences
+from lsmha_keras.training.nearest import nearest
+from lsmha_keras.training.recipe import Recipe, load_recipe
+from lsmha_keras.training.recipe_field import read_section
+from lsmha_keras.training.toml_text import to_toml_text
+
+_SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
+_KEYS = ("name", "recipe", "space", *_SECTIONS)
+# Dimensions of the space that are keys of a recipe under another name.
+_SHORT = {"learning_rate": "optimizer.learning_rate", "weight_decay": "optimizer.weight_decay"}
+_BASE = ("num_layers", "num_conv_blocks", "hidden_dim", "num_heads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything that decides a hyperparameter study, but for where data and output lie.
+
+    Attributes:
+        name: str, name of the study and of its directory.
+        recipe: `Recipe` that every trial changes. It needs a `data.validation_split`: trials are
+            compared on images that none is trained on, and never on the test split.
+        space: `SearchSpace`.
+        tuner: `TunerSection`: `name`, `max_trials`, `executions_per_trial`, `seed`, `objective`,
+            `keep`, `arguments`.
+        budget: `BudgetSection`: `latency_ms`, `memory_mib`, `parameters`, `multiply_adds`.
+        shp: `SHPSection`: `enabled`, `max_images`, `patience`, `monitor`.
+
+    Raises:
+        ValueError: if the space is empty or contradictory, or the recipe has no validation split.
+
+    Example:
+
+    ```python
+    study = load_study("digits_heads")
+    study.tuner.max_trials
+    ```
+    """
+
+    name: str
+    recipe: Recipe
+    space: SearchSpace
+    tuner: TunerSection = dataclasses.field(default_factory=TunerSection)
+    budget: BudgetSection = dataclasses.field(default_factory=BudgetSection)
+    shp: SHPSection = dataclasses.field(default_factory=SHPSection)
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
+            raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+        if self.recipe.data.validation_split is None:
+            raise ValueError(
+                "A study compares trials on images that none is trained on: give "
+                'recipe.data.train_split = "train[:90%]" and recipe.data.validation_split = '
+                '"train[90%:]". Received: recipe.data.validation_split=None'
+            )
+        signal = self.tuner.objective.startswith("shp_")
+        if (signal or self.shp.patience) and not self.shp.enabled:
+            cause = (
+                f"tuner.objective={self.tuner.objective!r}"
+                if signal
+                else f"shp.patience={self.shp.patience}"
+            )
+            raise ValueError(f"[shp] must have enabled = true. Received: {cause}")
+        self.space.check(self.defaults)
+
+        self._check_weights()
+        # Keys that no recipe has are refused now rather than in the first trial.
+        self.trial_recipe(self.space.first_values(self.defaults))
+
+    def _check_weights(self):
+        from lsmha_keras.presets import resolve_preset
+
+        changed = [name for name in self.space.names if name in ARCHITECTURE]
+        model = self.recipe.model
+        trained = not isinstance(resolve_preset(model.preset), dict)
+        if changed and trained and model.load_weights:
+            raise ValueError(
+                f"The weights of {model.preset} fit its own architecture only; set "
+                "recipe.model.load_weights = false, or name an architecture such as cct_2_3x2. "
+                f"Received: a space with {', '.join(changed)}"
+            )
+
+    @property
+    def defaults(self):
+        """What the space starts from: a dict of the base model's arguments."""
+        from lsmha_keras.presets import read_config
+
+        model = self.recipe.model
+        config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
+        return {key: config[key] for key in _BASE}
+
+    @classmethod
+    def from_toml(cls, path):
+        """Reads a study file.
+
+        Args:
+            path: path of a TOML file. A study without a `name` is named after its file.
+
+        Returns:
+            A `Study`.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no TOML, or a section, key or value is not a study's.
+        """
+        path = pathlib.Path(path).expanduser()
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.from_dict({"name": path.stem, **values})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, values):
+        """Makes a study from nested dicts.
+
+        Args:
+            values: dict of `name` and the sections; `recipe` is a dict of a recipe's sections, with
+                a key `base` that names the recipe they change, or leaves nothing to change.
+
+        Returns:
+            A `Study`.
+
+        Raises:
+            ValueError: for an unknown section or key, naming the nearest, or a bad value.
+        """
+        for key in values:
+            if key not in _KEYS:
+                raise ValueError(
+                    f"A study has `name` and the sections {', '.join(_KEYS[1:])}"
+                    f"{nearest(key, _KEYS)}. Received: {key}"
+                )
+        for key in ("recipe", "space"):
+            if not isinstance(values.get(key), dict):
+                raise ValueError(f"A study needs a section [{key}]. Received: {list(values)}")
+        sections = {
+            key: read_section(section, values[key])
+            for key, section in _SECTIONS.items()
+            if key in values
+        }
+        return cls(
+            name=values.get("name", "study"),
+            recipe=_read_recipe(values["recipe"]),
+            space=SearchSpace.from_dict(values["space"]),
+            **sections,
+        )
+
+    def to_dict(self):
+        """Returns the study as nested dicts, with every default spelled out.
+
+        Returns:
+            A dict that `from_dict` reads back.
+        """
+        return {
+            "name": self.name,
+            "tuner": dataclasses.asdict(self.tuner),
+            "budget": dataclasses.asdict(self.budget),
+            "shp": dataclasses.asdict(self.shp),
+            "space": self.space.to_dict(),
+            "recipe": self.recipe.to_dict(),
+        }
+
+    def to_toml(self):
+        """Returns the study as TOML, which `from_toml` reads back from a file."""
+        return to_toml_text(self.to_dict())
+
+    def differences(self, other):
+        """Compares two studies.
+
+        Args:
+            other: `Study`.
+
+        Returns:
+            dict from the keys that differ, such as "space.num_heads", to the pair of values (own,
+            other's).
+        """
+        return differences(self.to_dict(), other.to_dict())
+
+    def trial_recipe(self, values, seed=None, epochs=None, name=None):
+        """Makes the recipe of a trial.
+
+        Args:
+            values: dict that `space.declare` returned.
+            seed: int, `runtime.seed`, or None for the base recipe's.
+            epochs: int, or None for the base recipe's. The warm-up keeps its share.
+            name: str, or None for the study's name.
+
+        Returns:
+            A `Recipe`.
+
+        Raises:
+            ValueError: if a dimension of the space is no key of a recipe, or has no such value.
+        """
+        table = copy.deepcopy(self.recipe.to_dict())
+        table["name"] = name or self.name
+        table["model"]["overrides"] |= self.space.backbone_arguments(values)
+        if "augmentation_strength" in values:
+            table["augmentation"] = scale_augmentation(
+                table["augmentation"], values["augmentation_strength"]
+            )
+        for key, value in values.items():
+            if key not in (*ARCHITECTURE, "augmentation_strength"):
+                _set(table, _SHORT.get(key, key), value)
+        schedule = table["schedule"]
+        if epochs is not None:
+            schedule["warmup_epochs"] *= epochs / schedule["epochs"]
+            schedule["epochs"] = epochs
+        if seed is not None:
+            table["runtime"]["seed"] = seed
+        return Recipe.from_dict(table)
+
+
+def load_study(study):
+    """Finds a study.
+
+    Args:
+        study: a `Study`, a dict of sections, the path of a TOML file, or the name of a study that
+            comes with the package.
+
+    Returns:
+        A `Study`.
+
+    Raises:
+        ValueError: if there is no such study, naming the nearest, or it is not valid.
+
+    Example:
+        >>> load_study("digits_heads").recipe.data.name
+        'digits'
+    """
+    if isinstance(study, Study):
+        return study
+    if isinstance(study, dict):
+        return Study.from_dict(study)
+    path = pathlib.Path(os.fspath(study)).expanduser()
+    if path.is_file():
+        return Study.from_toml(path)
+    from lsmha_keras.presets import tuning_dir
+
+    shipped = {path.stem: path for path in sorted((tuning_dir() / "studies").glob("*.toml"))}
+    if str(study) in shipped:
+        return Study.from_toml(shipped[str(study)])
+    raise ValueError(
+        f"A study is a TOML file or one of the names {', '.join(shipped)}"
+        f"{nearest(study, shipped)}. Received: study={str(study)!r}"
+    )
+
+
+def _read_recipe(values):
+    """Reads [recipe]: another recipe, `base`, with changes."""
+    values = dict(values)
+    if "base" not in values:
+        return Recipe.from_dict(values)
+    base = load_recipe(values.pop("base"))
+    # Checked by themselves first, so that a section that is no table is refused by name.
+    table = base.to_dict()
+    for key, section in values.items():
+        if isinstance(section, dict) and isinstance(table.get(key), dict) and key != "augmentation":
+            table[key] = {**table[key], **section}
+        else:
+            table[key] = section
+    return Recipe.from_dict(table)
+
+
+def _set(table, path, value):
+    *sections, key = path.split(".")
+    for name in sections:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"`{name}` is no section of a recipe. Received: space.{path}")
+    table[key] = value

@@ -1,0 +1,237 @@
+"""KerasTuner's side of a study."""
+
+import pathlib
+import shutil
+import statistics
+import sys
+import time
+
+import keras
+import keras_tuner
+
+from lsmha_keras.studies.execution_table import collect_executions, write_table
+from lsmha_keras.studies.hparams_log import write_hparams
+from lsmha_keras.studies.run_execution import run_execution
+from lsmha_keras.training.epoch_checkpoint import LAST
+
+TABLE = "executions.csv"
+# KerasTuner's own hyperparameters, which Hyperband sets.
+_EPOCHS, _PARENT = "tuner/epochs", "tuner/trial_id"
+_BRACKET = ("hp.tuner/bracket", "hp.tuner/round")
+
+
+def make_oracle(study):
+    """Makes the KerasTuner oracle that proposes a study's trials.
+
+    Args:
+        study: `Study`.
+
+    Returns:
+        A `keras_tuner.Oracle`.
+
+    Raises:
+        ValueError: if `tuner.arguments` has one that the oracle does not take.
+
+    Example:
+
+    ```python
+    oracle = make_oracle(load_study("digits_heads"))
+    ```
+    """
+    hyperparameters = keras_tuner.HyperParameters()
+    study.space.declare(hyperparameters, study.defaults)
+    section = study.tuner
+    arguments = {
+        "objective": keras_tuner.Objective(section.objective, "max"),
+        "seed": section.seed + 1,  # KerasTuner takes 0 for none
+        "hyperparameters": hyperparameters,
+        # What fails is in the table; three in a row are no reason to stop.
+        "max_consecutive_failed_trials": sys.maxsize,
+    }
+    if section.name == "Hyperband":
+        arguments["max_epochs"] = study.recipe.schedule.epochs
+    else:
+        arguments["max_trials"] = section.max_trials
+    oracle = getattr(keras_tuner.oracles, f"{section.name}Oracle")
+    try:
+        return oracle(**{**arguments, **section.arguments})
+    except TypeError as error:
+        raise ValueError(
+            f"[tuner] arguments must be {section.name}'s ({error}). "
+            f"Received: tuner.arguments={section.arguments}"
+        ) from error
+
+
+class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
+    """Runs the trials of a study that a KerasTuner oracle proposes.
+
+    Every trial is a run of a recipe, with a checkpoint after every epoch. What came out lies in
+    `<directory>/trial_<id>/execution_<n>/execution.json`; the table is made from those files, so
+    that whoever is killed when, it is whole.
+
+    Args:
+        study: `Study`.
+        sources: dict with the "train" and "validation" data.
+        directory: `pathlib.Path` of the study, which machines that share it see alike.
+        oracle: `keras_tuner.Oracle`, or None for the study's.
+        callbacks: more Keras callbacks, as for `keras.Model.fit`.
+        verbose: as in `keras.Model.fit`, of the trainings.
+        say: function that is told, as a text, what happens.
+
+    Example:
+
+    ```python
+    StudyTuner(study, sources, pathlib.Path("runs/heads")).search()
+    ```
+    """
+
+    def __init__(self, study, sources, directory, oracle=None, callbacks=(), verbose=0, say=print):
+        self.study = study
+        self.sources = sources
+        self.callbacks = callbacks
+        self.fit_verbose = verbose
+        self.say = say
+        directory = pathlib.Path(directory)
+        super().__init__(
+            oracle=oracle if oracle is not None else make_oracle(study),
+            directory=str(directory.parent),
+            project_name=directory.name,
+        )
+
+    def run_trial(self, trial, **kwargs):
+        """Runs all executions of a trial and returns their mean score."""
+        try:
+            return {self.study.tuner.objective: self._run_trial(trial)}
+        except keras_tuner.errors.FailedTrialError:
+            raise
+        except Exception as error:
+            # Not the trial's fault, a full disk for example: KerasTuner would hide it.
+            raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
+
+    def _run_trial(self, trial):
+        values = trial.hyperparameters.values
+        self.say(f"Trial {trial.trial_id}: {_show(values)}")
+        directory = pathlib.Path(self.project_dir) / f"trial_{trial.trial_id}"
+        rows = []
+        for execution in range(self.study.tuner.executions_per_trial):
+            rows.append(self._execute(trial, directory, execution))
+            if rows[-1]["status"] == "infeasible":
+                break  # so are the others: only their seeds differ
+        write_table(collect_executions(self.project_dir), pathlib.Path(self.project_dir) / TABLE)
+        scores = [row["score"] for row in rows if row["score"] is not None]
+        if not scores:
+            raise keras_tuner.errors.FailedTrialError(rows[-1]["error"])
+        return statistics.fmean(scores)
+
+    def _execute(self, trial, trial_dir, execution):
+        began = time.monotonic()
+        hp = trial.hyperparameters
+        directory = trial_dir / f"execution_{execution}"
+        epochs = hp.values.get(_EPOCHS)
+        recipe = self.study.trial_recipe(
+            self.study.space.declare(hp, self.study.defaults),
+            seed=self.study.tuner.seed + execution,
+            epochs=epochs,
+            name=f"{self.study.name}_{trial.trial_id}",
+        )
+        self._continue_parent(hp.values.get(_PARENT), directory, recipe)
+        facts = {
+            "trial": trial.trial_id,
+            "execution": execution,
+            **{f"hp.{name}": value for name, value in hp.values.items()},
+        }
+        row = run_execution(
+            self.study,
+            recipe,
+            directory,
+            self.sources,
+            facts,
+            self.callbacks,
+            self.fit_verbose,
+        )
+        measured = ("val_accuracy", "latency_ms", "parameters", "multiply_adds", "score")
+        metrics = {name: row[name] for name in measured if row.get(name) is not None}
+        write_hparams(directory / "tensorboard" / "hparams", hp.values, metrics)
+        self.say(f"  execution {execution}: {_outcome(row)} ({time.monotonic() - began:.0f} s)")
+        # Every model leaves functions and memory behind.
+        keras.utils.clear_session(free_memory=True)
+        return row
+
+    def _continue_parent(self, parent, directory, recipe):
+        """Lets a trial of Hyperband go on from the trial it promotes, where its state is kept."""
+        if parent is None or (directory / "recipe.toml").exists():
+            return
+        source = pathlib.Path(self.project_dir) / f"trial_{parent}" / directory.name / "checkpoints"
+        if (source / LAST).exists():
+            target = directory / "checkpoints"
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / LAST, target / LAST)
+            (directory / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+
+    def on_trial_end(self, trial):
+        """Ends the trial and removes the weights of all but the best."""
+        super().on_trial_end(trial)
+        prune(pathlib.Path(self.project_dir), self.study.tuner.keep)
+
+    # KerasTuner saves nothing of a tuner's own but asks for it.
+    def get_state(self):
+        """Returns nothing: all state is the oracle's."""
+        return {}
+
+    def set_state(self, state):
+        """Takes nothing."""
+
+
+def prune(directory, keep):
+    """Removes the weights of finished executions of all but the best trials.
+
+    Hyperband goes on from trials of the last round, so the best of each round of each bracket stay.
+
+    Args:
+        directory: `pathlib.Path` of a study.
+        keep: int, number of trials.
+
+    Returns:
+        list of str, the trials whose weights are kept.
+
+    Example:
+
+    ```python
+    prune(pathlib.Path("runs/heads"), keep=3)
+    ```
+    """
+    scores, groups = {}, {}
+    for row in collect_executions(directory):
+        if row["status"] == "completed":
+            scores.setdefault(row["trial"], []).append(row["score"])
+        groups.setdefault(tuple(row.get(key) for key in _BRACKET), set()).add(row["trial"])
+    kept = []
+    for trials in groups.values():
+        good = [trial for trial in trials if trial in scores]
+        good.sort(key=lambda trial: statistics.fmean(scores[trial]), reverse=True)
+        kept += good[:keep]
+        for trial in trials - set(good[:keep]):
+            for path in directory.glob(f"trial_{trial}/execution_*/checkpoints"):
+                # An execution that still runs has no row yet.
+                if (path.parent / "execution.json").exists():
+                    shutil.rmtree(path, ignore_errors=True)
+    return sorted(kept)
+
+
+def _show(values):
+    shown = {k: v for k, v in values.items() if not k.startswith("tuner/") or k == _EPOCHS}
+    return ", ".join(
+        f"{name.removeprefix('tuner/')} {value:.4g}"
+        if isinstance(value, float)
+        else f"{name.removeprefix('tuner/')} {value}"
+        for name, value in shown.items()
+    )
+
+
+def _outcome(row):
+    cost = f"{row['latency_ms']:.2f} ms" if row.get("latency_ms") is not None else "not measured"
+    if row["status"] == "completed":
+        return f"accuracy {row['val_accuracy']:.2%}, {cost}, {row['train_seconds']:.0f} s"
+    if row["status"] == "infeasible":
+        return f"above the budget by {-row['score']:.2f}x ({cost}), not trained"
+    return f"failed: {row['error']}"
