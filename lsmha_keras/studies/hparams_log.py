@@ -25,7 +25,8 @@ def write_hparams(directory, hyperparameters, metrics):
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.hparams import summary
+        # Not `summary`, which imports TensorFlow.
+        from tensorboard.plugins.hparams import summary_v2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
         return False
@@ -35,13 +36,7 @@ def write_hparams(directory, hyperparameters, metrics):
     values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
     writer = EventFileWriter(str(directory))
     try:
-        for part in (
-            summary.session_start_pb(dict(hyperparameters)),
-            Summary(value=values),
-            summary.session_end_pb("STATUS_SUCCESS"),
-        ):
-            # Where TensorFlow is installed, these are its own messages, not TensorBoard's.
-            part = Summary.FromString(part.SerializeToString())
+        for part in (summary_v2.hparams_pb(hyperparameters), Summary(value=values)):
             writer.add_event(Event(summary=part))
     finally:
         writer.close()

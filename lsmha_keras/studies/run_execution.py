@@ -48,7 +48,7 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
         return json.loads(finished.read_text(encoding="utf-8"))
     row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
     try:
-        row |= _train(study, recipe, directory, sources, callbacks, verbose)
+        _train(row, study, recipe, directory, sources, callbacks, verbose)
     except Exception as error:  # Memory, NaN, a value nobody foresaw: the search goes on.
         row |= {"status": "failed", "score": None, "error": _describe(error)}
         _write(directory / "error.txt", traceback.format_exc())
@@ -56,29 +56,32 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
     return row
 
 
-def _train(study, recipe, directory, sources, callbacks, verbose):
+def _train(row, study, recipe, directory, sources, callbacks, verbose):
+    """Measures and trains, and writes into the row what is known so far."""
     claim_output_dir(directory, recipe)
     with recipe_runtime(recipe.runtime):
         cost = _cost(study, recipe, directory.parent, sources["train"])
-        row = vars(cost).copy()
+        row |= vars(cost)
         excess = cost.excess(study.budget.limits())
         if excess > 1:
             # Below every accuracy, and the lower the further away: oracles learn from it.
-            return {**row, "status": "infeasible", "score": -excess}
-        watchers = _watchers(study.shp, sources)
-        _, checkpoint = fit_recipe(recipe, sources, directory, [*watchers, *callbacks], verbose)
+            row |= {"status": "infeasible", "score": -excess}
+            return
+        callbacks = [*_watchers(study.shp, sources), *callbacks]
+        _, checkpoint = fit_recipe(recipe, sources, directory, callbacks, verbose)
     last = checkpoint.history[-1]
-    row["val_accuracy"] = last["val_accuracy"]
-    row["epochs"] = len(checkpoint.history)
-    row["train_seconds"] = round(checkpoint.train_seconds, 2)
-    row |= _last_signals(last)
-    score = row.get(study.tuner.objective)
-    if score is None:
+    row |= {
+        "val_accuracy": last["val_accuracy"],
+        "epochs": len(checkpoint.history),
+        "train_seconds": round(checkpoint.train_seconds, 2),
+        **_last_signals(last),
+    }
+    if study.tuner.objective not in row:
         raise ValueError(
             "No block of the trial has heads to measure. Received: "
             f"tuner.objective={study.tuner.objective!r}"
         )
-    return {**row, "status": "completed", "score": score}
+    row |= {"status": "completed", "score": row[study.tuner.objective]}
 
 
 def _cost(study, recipe, trial_dir, source):

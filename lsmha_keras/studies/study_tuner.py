@@ -15,6 +15,8 @@ from lsmha_keras.studies.run_execution import run_execution
 from lsmha_keras.training.epoch_checkpoint import LAST
 
 TABLE = "executions.csv"
+# Seconds between two questions of a worker that was told to wait.
+_WAITING = 1.0
 # KerasTuner's own hyperparameters, which Hyperband sets.
 _EPOCHS, _PARENT = "tuner/epochs", "tuner/trial_id"
 _BRACKET = ("hp.tuner/bracket", "hp.tuner/round")
@@ -91,6 +93,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         self.callbacks = callbacks
         self.fit_verbose = verbose
         self.say = say
+        self._pause = 0.0
         directory = pathlib.Path(directory)
         super().__init__(
             oracle=oracle if oracle is not None else make_oracle(study),
@@ -168,6 +171,15 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             shutil.copy2(source / LAST, target / LAST)
             (directory / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
 
+    def pre_create_trial(self):
+        """Waits a little, so that a worker without work does not ask its chief without a pause."""
+        time.sleep(self._pause)
+        self._pause = _WAITING
+
+    def on_trial_begin(self, trial):
+        """Notes that there is work."""
+        self._pause = 0.0
+
     def on_trial_end(self, trial):
         """Ends the trial and removes the weights of all but the best."""
         super().on_trial_end(trial)
@@ -207,7 +219,7 @@ def prune(directory, keep):
         groups.setdefault(tuple(row.get(key) for key in _BRACKET), set()).add(row["trial"])
     kept = []
     for trials in groups.values():
-        good = [trial for trial in trials if trial in scores]
+        good = [trial for trial in sorted(trials) if trial in scores]
         good.sort(key=lambda trial: statistics.fmean(scores[trial]), reverse=True)
         kept += good[:keep]
         for trial in trials - set(good[:keep]):

@@ -1,5 +1,6 @@
 """Takes workers that were killed out of a search."""
 
+import functools
 import os
 import threading
 import time
@@ -51,7 +52,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
 
     def __enter__(self):
-        guard_ended_trials(self.oracle)
+        tolerate_losses(self.oracle)
         self._thread.start()
         return self
 
@@ -141,10 +142,12 @@ def give_up_worker(oracle, worker):
     return trial.trial_id
 
 
-def guard_ended_trials(oracle):
-    """Makes an oracle deaf to a trial that ends a second time, from a worker that was given up.
+def tolerate_losses(oracle):
+    """Makes an oracle ready for workers that are lost, and for those that come back.
 
-    KerasTuner would write the trial down twice, and take the result of either.
+    A worker that finds nothing new to do waits as long as others are at work, in case their trials
+    are handed back: KerasTuner would send it home. A trial that ends a second time, on a worker
+    that was given up, is passed over: KerasTuner would write it down twice.
 
     Args:
         oracle: `keras_tuner.Oracle`.
@@ -152,16 +155,26 @@ def guard_ended_trials(oracle):
     Example:
 
     ```python
-    guard_ended_trials(tuner.oracle)
+    tolerate_losses(tuner.oracle)
     ```
     """
-    end_trial = oracle.end_trial
+    create_trial, end_trial = oracle.create_trial, oracle.end_trial
 
-    def end_once(trial):
+    @keras_tuner.synchronized
+    def create_or_wait(oracle, tuner_id):
+        trial = create_trial(tuner_id)
+        if trial.status == "STOPPED" and oracle.ongoing_trials:
+            trial.status = "IDLE"
+            oracle.tuner_ids.add(tuner_id)
+        return trial
+
+    @keras_tuner.synchronized
+    def end_once(oracle, trial):
         if trial.trial_id in oracle.end_order:
             return
         if trial.trial_id in oracle._retry_queue:
             oracle._retry_queue.remove(trial.trial_id)  # nobody else has begun it
         end_trial(trial)
 
-    oracle.end_trial = end_once
+    oracle.create_trial = functools.partial(create_or_wait, oracle)
+    oracle.end_trial = functools.partial(end_once, oracle)
