@@ -3,7 +3,7 @@
 Python blocks of one section share their variables. A shell block runs if `<!-- run -->` stands
 before it (`<!-- run: torch -->`: if torch is installed), a block after `<!-- file: NAME -->` is
 written to that file. Blocks without a language are commands that install things. Numbers of epochs
-are set to 1; all else runs as it is printed.
+are set to 1 (2 in a shell), studies stop after two trials; all else runs as it is printed.
 """
 
 import contextlib
@@ -29,7 +29,9 @@ _BLOCK = re.compile(
 
 _SHORTER = [
     (re.compile(r"\bepochs( ?= ?)\d+"), r"epochs\g<1>1"),
+    (re.compile(r"--epochs \d+"), "--epochs 2"),
     (re.compile(r"\bwarmup_epochs = \d+"), "warmup_epochs = 0"),
+    (re.compile(r"\blsmha tune .*$", re.MULTILINE), r"\g<0> --max-trials 2"),
 ]
 
 
@@ -96,7 +98,14 @@ def check_digits(variables):
     assert variables["lsmha"].evaluate(variables["classifier"], "digits")["accuracy"] > 0.2
 
 
-CHECKS = {"Train in your own script": check_digits}
+def check_study(variables):
+    """The file is a study, of which a trial is a recipe."""
+    from lsmha_keras.studies.study import load_study
+
+    assert load_study("study.toml").tuner.executions_per_trial == 2
+
+
+CHECKS = {"Train in your own script": check_digits, "Search head counts": check_study}
 
 
 @pytest.mark.slow

@@ -32,9 +32,9 @@ class CCTHyperModel(import_keras_tuner().HyperModel):
     Example:
 
     ```python
-    hypermodel = lsmha_keras.CCTHyperModel({"num_heads": [2, 8, 32]}, num_classes=10)
-    tuner = keras_tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=3)
-    tuner.search(images, labels, validation_split=0.2, epochs=3)
+    hypermodel = lsmha_keras.CCTHyperModel({"num_heads": [2, 8]}, num_classes=10)
+    tuner = keras_tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=2)
+    tuner.search(images, labels, validation_split=0.2, epochs=1)
     model = tuner.get_best_models()[0]
     ```
     """

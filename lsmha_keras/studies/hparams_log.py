@@ -25,6 +25,7 @@ def write_hparams(directory, hyperparameters, metrics):
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
+
         # Not `summary`, which imports TensorFlow.
         from tensorboard.plugins.hparams import summary_v2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

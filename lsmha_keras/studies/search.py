@@ -9,6 +9,16 @@ from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.training_state import write_atomically
 
 _STUDY = "study.toml"
+_WRITTEN = (
+    _STUDY,
+    "trial_*",
+    "workers",
+    "oracle.json",
+    "*tuner*.json",
+    "executions.csv",
+    "report.md",
+    "front.png",
+)
 
 
 def search(study, directory=None, data_dir=None, resume=True, oracle=None, callbacks=(), verbose=1):
@@ -58,13 +68,19 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
     from lsmha_keras.studies.search_result import SearchResult
     from lsmha_keras.studies.study_tuner import StudyTuner
 
+    role = role_in_search()
+    if role == "worker" and not resume:
+        raise ValueError(
+            "Only the chief may start a study anew, before its workers. Received: resume=False "
+            "(`--fresh`) on a worker"
+        )
     sources = open_recipe_data(study.recipe, data_dir, ("train", "validation"))
     directory = _claim(directory, study, resume)
     say = print if verbose else (lambda text: None)
     tuner = StudyTuner(
         study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", say
     )
-    with member_of_search(tuner, role_in_search(), say):
+    with member_of_search(tuner, role, say):
         tuner.search(verbose=0)
     return SearchResult.from_directory(study, directory)
 
@@ -74,8 +90,8 @@ def _claim(directory, study, resume):
     directory = pathlib.Path("runs", study.name) if directory is None else directory
     directory = pathlib.Path(directory).expanduser().resolve()
     file = directory / _STUDY
-    if not resume and file.exists():
-        shutil.rmtree(directory)
+    if not resume:
+        _clear(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not file.exists():
@@ -91,6 +107,16 @@ def _claim(directory, study, resume):
         ) from error
     _refuse_other(directory, Study.from_toml(file), study)
     return directory
+
+
+def _clear(directory):
+    # What a search writes, and nothing else that may lie there.
+    for pattern in _WRITTEN:
+        for path in directory.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _refuse_other(directory, found, study):

@@ -37,7 +37,7 @@ def make_oracle(study):
     Example:
 
     ```python
-    oracle = make_oracle(load_study("digits_heads"))
+    oracle = make_oracle(study)
     ```
     """
     hyperparameters = keras_tuner.HyperParameters()

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import pathlib
 import signal
@@ -95,6 +96,16 @@ def test_more_trials_but_no_other_study(grid, no_training):
     assert search(more, result.directory, verbose=0).rows == result.rows  # the grid has no third
 
 
+def test_fresh_removes_what_a_search_wrote(dataset, tmp_path, no_training):
+    for name in ("first", "second"):
+        with pytest.raises(RuntimeError, match="All 1 executions failed"):
+            study = study_dict(dataset, name=name, tuner={"max_trials": 1})
+            search(study, tmp_path, resume=name == "first", verbose=0)
+        (tmp_path / "mine.txt").write_text("mine")
+    assert [recipe.name for recipe in no_training] == ["first_0", "second_0"]
+    assert (tmp_path / "mine.txt").exists()
+
+
 def test_failures_are_written_down_and_passed(dataset, tmp_path, capsys):
     space = {"learning_rate": [1e35, 2e-2], "num_heads": 2}
     result = search(study_dict(dataset, space=space), tmp_path / "runs", verbose=1)
@@ -138,6 +149,7 @@ def test_budget(dataset, tmp_path, no_training):
     assert not no_training
 
 
+@pytest.mark.slow
 def test_hyperband_goes_on_from_the_trial_it_promotes(dataset, tmp_path):
     recipe = study_dict(dataset)["recipe"] | {"schedule": {"epochs": 4, "decay": "constant"}}
     space = {"num_heads": [2, 4], "learning_rate": {"min": 1e-3, "max": 2e-2}}
@@ -206,9 +218,8 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_killed_and_called_again(dataset, tmp_path, grid):
-    import json
-
     study = study_dict(dataset, tuner={"keep": 2, "seed": 5})
     command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(study), tmp_path / "runs"]
     killed = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, timeout=300)

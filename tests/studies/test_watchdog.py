@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import signal
@@ -8,6 +9,10 @@ import textwrap
 import time
 
 import pytest
+
+from lsmha_keras.studies.execution_table import collect_executions
+from tests.studies.tiny import study_dict
+from tests.training.tiny import write_dataset
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
@@ -92,82 +97,72 @@ def test_heartbeat_changes_and_goes(tmp_path):
 
 
 MEMBER = """
-    import os, pathlib, sys, time
-    import keras_tuner
-    from lsmha_keras.studies import distributed, watchdog
-    from lsmha_keras.studies.distributed import member_of_search, role_in_search
+    import json, os, pathlib, sys, time
+    import keras
+    from lsmha_keras.studies import watchdog
+    from lsmha_keras.studies.search import search
 
-    watchdog.Watchdog.__init__.__defaults__ = (3.0, 0.2, print)
-    directory = pathlib.Path(sys.argv[1])
+    watchdog.Watchdog.__init__.__defaults__ = (8.0, 0.2, print)
+    case, study, directory = sys.argv[1], json.loads(sys.argv[2]), pathlib.Path(sys.argv[3])
 
-    class Tuner(keras_tuner.engine.base_tuner.BaseTuner):
-        def run_trial(self, trial, **kwargs):
-            with (directory / "ran.txt").open("a") as file:
-                file.write(f"{trial.trial_id} {self.tuner_id}\\n")
-            hung = directory / "hung"
-            if sys.argv[2] == "kill" and trial.trial_id == "1" and not hung.exists():
+    class Log(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            with directory.with_suffix(".log").open("a") as file:
+                file.write(os.environ["KERASTUNER_TUNER_ID"] + "\\n")
+        def on_epoch_begin(self, epoch, logs=None):
+            hung = directory.with_suffix(".hung")
+            if case == "kill" and epoch == 1 and not hung.exists():
                 hung.write_text(str(os.getpid()))
                 time.sleep(300)
-            time.sleep(0.5)
-            return {"score": 1.0}
-        def pre_create_trial(self):
-            time.sleep(0.1)
-        def get_state(self):
-            return {}
-        def set_state(self, state):
-            pass
 
-    hp = keras_tuner.HyperParameters()
-    hp.Choice("heads", list(range(100)))
-    oracle = keras_tuner.oracles.RandomSearchOracle(
-        keras_tuner.Objective("score", "max"), max_trials=6, hyperparameters=hp, seed=1
-    )
-    tuner = Tuner(oracle, directory=str(directory), project_name="search")
-    with member_of_search(tuner, role_in_search(), print):
-        tuner.search(verbose=0)
+    print(search(study, directory, callbacks=[Log()]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["kill", "live"])
 def test_chief_and_two_workers(tmp_path, case):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    members = {}
-    for name in ("chief", "worker0", "worker1"):
-        environment = {
-            **os.environ,
-            "KERASTUNER_TUNER_ID": name,
-            "KERASTUNER_ORACLE_IP": "127.0.0.1",
-            "KERASTUNER_ORACLE_PORT": str(port),
-        }
-        members[name] = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(MEMBER), tmp_path, case],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    space = {"num_heads": [2, 4], "learning_rate": [1e-3, 2e-3, 3e-3]}
+    dataset = write_dataset(tmp_path / "pictures.npz")
+    study = study_dict(dataset, space=space, tuner={"max_trials": 6})
+    hung, directory = tmp_path / "search.hung", tmp_path / "search"
+    members = start_members([case, json.dumps(study), str(directory)])
     try:
         if case == "kill":
-            end = time.monotonic() + 90
-            while not (tmp_path / "hung").exists() or not (tmp_path / "hung").read_text():
+            end = time.monotonic() + 200
+            while not hung.exists() or not hung.read_text():
                 assert time.monotonic() < end
                 time.sleep(0.1)
-            os.kill(int((tmp_path / "hung").read_text()), signal.SIGKILL)
-        texts = {name: member.communicate(timeout=150)[0] for name, member in members.items()}
+            os.kill(int(hung.read_text()), signal.SIGKILL)
+        texts = {name: member.communicate(timeout=300)[0] for name, member in members.items()}
     finally:
         for member in members.values():
             member.kill()
     assert members["chief"].returncode == 0, texts["chief"]
-    ran = [line.split() for line in (tmp_path / "ran.txt").read_text().splitlines()]
-    trials = sorted(trial for trial, _ in ran)
-    if case == "live":
-        assert trials == ["0", "1", "2", "3", "4", "5"]
-        assert {worker for _, worker in ran} == {"worker0", "worker1"}
-    else:
-        assert trials == ["0", "1", "1", "2", "3", "4", "5"]
-        assert len({worker for trial, worker in ran if trial == "1"}) == 2
-        assert "gave no sign of life" in texts["chief"]
+    workers = (tmp_path / "search.log").read_text().split()
+    # Every trial once, but for the one whose worker was killed.
+    assert len(workers) == (7 if case == "kill" else 6)
+    assert set(workers) == {"worker0", "worker1"}
+    rows = collect_executions(directory)
+    assert [row["status"] for row in rows] == ["completed"] * 6
+    assert ("gave no sign of life" in texts["chief"]) == (case == "kill")
+    # The trial that was killed goes on after its first epoch.
+    assert all(row["epochs"] == 2 for row in rows)
+
+
+def start_members(arguments):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    return {
+        name: subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(MEMBER), *arguments],
+            cwd=ROOT,
+            env={**os.environ, **address, "KERASTUNER_TUNER_ID": name},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("chief", "worker0", "worker1")
+    }
