@@ -54,7 +54,7 @@ def collect_executions(directory):
     for path in pathlib.Path(directory).glob("trial_*/execution_*/execution.json"):
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
-            row["trial"], row["execution"], row["status"]  # noqa: B018 - a KeyError is the check
+            _check_names(row)
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path} is left out of the table: {error!r}", stacklevel=2)
         else:
@@ -92,11 +92,12 @@ def read_table(path):
         path: path of the csv file.
 
     Returns:
-        list of dicts; numbers are numbers and empty cells None.
+        list of dicts; numbers are numbers, True and False bools, empty cells None.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not the table of a study; names the columns it lacks.
+        ValueError: if it is not the table of a study, naming the columns it lacks, or a line is
+            torn, naming it.
 
     Example:
 
@@ -112,7 +113,22 @@ def read_table(path):
                 f"A study's table has the columns {', '.join(COLUMNS)}. "
                 f"Received: {path} without {', '.join(missing)}"
             )
-        return [{key: _typed(key, value) for key, value in row.items()} for row in reader]
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"Every line must have {len(reader.fieldnames)} cells, as the header has: "
+                    f"write the table again. Received: {path}, line {reader.line_num}"
+                )
+            rows.append({key: _typed(key, value) for key, value in row.items()})
+        return rows
+
+
+def _check_names(row):
+    """Refuses what the table could not sort."""
+    kinds = {"trial": str, "execution": int, "status": str}
+    if bad := [name for name, kind in kinds.items() if not isinstance(row[name], kind)]:
+        raise ValueError(f"{bad[0]}={row[bad[0]]!r} is not {kinds[bad[0]].__name__}")
 
 
 def _flat(value):
@@ -123,6 +139,10 @@ def _typed(key, value):
     if value == "":
         return None
     if key in _TEXT:
+        return value
+    if value in ("True", "False"):
+        return value == "True"
+    if "_" in value:  # Python reads the text 1_2 as twelve.
         return value
     for kind in (int, float):
         try:

@@ -1,6 +1,6 @@
 """Draws accuracy against cost."""
 
-import math
+import statistics
 
 from lsmha_keras.shp._style import INK, MUTED, draws, new_figure
 from lsmha_keras.studies.trial_points import pareto_front, trial_points
@@ -14,17 +14,20 @@ _LABELS = {
     "val_accuracy": "validation accuracy (%)",
 }
 _MARKERS = "os^Dvp*"
+_EDGE = 0.06  # of the costs' range: where what is infeasible and further away stands
 
 
 @draws
-def plot_front(rows, cost="latency_ms", value="val_accuracy"):
+def plot_front(rows, path=None, cost="latency_ms", value="val_accuracy"):
     """Draws every trial's accuracy against its cost, and the front of those that none beats.
 
-    Colour is the number of heads, where there is one for all blocks; shape the number of
-    convolutional blocks; bars are the standard deviation over executions.
+    Colour is the number of heads, the mean where blocks differ; shape the number of convolutional
+    blocks; bars are the standard deviation over executions. Crosses at the lower edge are trials
+    above the budget, which were not trained; the rightmost ones may cost more than the axis says.
 
     Args:
         rows: list of dicts, rows of a study's table.
+        path: path of an image to write, or None.
         cost: str, a column.
         value: str, a column.
 
@@ -38,13 +41,14 @@ def plot_front(rows, cost="latency_ms", value="val_accuracy"):
     Example:
 
     ```python
-    plot_front(result.rows).savefig("front.png")
+    plot_front(result.rows, "front.png")
     ```
     """
     points = trial_points(rows, cost, value)
-    infeasible = sum(row["status"] == "infeasible" for row in rows)
-    note = f"{len(points)} trials" + (f", {infeasible} more above the budget" if infeasible else "")
-    figure = new_figure(6.4, 4.2, f"{rows[0]['study']}: what a trial costs and reaches", note)
+    infeasible = {(row["study"], row["trial"]) for row in rows if row["status"] == "infeasible"}
+    note = f"{len(points)} trial{'' if len(points) == 1 else 's'}"
+    note += f", {len(infeasible)} more above the budget" if infeasible else ""
+    figure = new_figure(6.4, 4.8, f"{rows[0]['study']}: what a trial costs and reaches", note)
     axes = figure.add_subplot()
     scale = 100 if value.endswith("accuracy") else 1
     front = pareto_front(points)
@@ -58,44 +62,97 @@ def plot_front(rows, cost="latency_ms", value="val_accuracy"):
         label="no trial is cheaper and as good",
     )
     _draw_points(figure, axes, points, scale)
+    _draw_infeasible(axes, rows, points, cost)
     axes.set_xlabel(_LABELS.get(cost, cost))
     axes.set_ylabel(_LABELS.get(value, value))
-    axes.legend(loc="lower right")
+    # Below the panel, where it covers no trial.
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    if path is not None:
+        figure.savefig(path)
     return figure
 
 
 def _draw_points(figure, axes, points, scale):
-    heads = [point.hyperparameters.get("num_heads") for point in points]
-    colored = all(isinstance(count, int) for count in heads)
-    levels = sorted(set(heads)) if colored else []
+    heads = [_mean_heads(point.hyperparameters) for point in points]
+    colors = None if None in heads else _head_colors(heads)
     conv = sorted({point.hyperparameters.get("num_conv_blocks", 0) for point in points})
-    for point in points:
-        color = _color(levels, point.hyperparameters["num_heads"]) if colored else INK
+    for point, count in zip(points, heads, strict=True):
         blocks = point.hyperparameters.get("num_conv_blocks", 0)
         axes.errorbar(
             point.cost,
             scale * point.value,
             yerr=None if point.spread is None else scale * point.spread,
             marker=_MARKERS[conv.index(blocks) % len(_MARKERS)],
-            color=color,
+            color=INK if colors is None else colors.to_rgba(count),
             ecolor=MUTED,
             elinewidth=0.8,
             markersize=6,
             linestyle="none",
             zorder=2,
         )
-    for count in levels:
-        axes.plot([], [], "o", color=_color(levels, count), label=f"{count} heads")
+    if colors is not None:
+        single = all("num_heads" in point.hyperparameters for point in points)
+        label = "heads" if single else "heads, mean of the counts searched"
+        _draw_head_bar(figure, axes, colors, heads, label)
     if len(conv) > 1:
         for index, blocks in enumerate(conv):
             marker = _MARKERS[index % len(_MARKERS)]
-            axes.plot([], [], marker, color=MUTED, label=f"{blocks} convolutional blocks")
+            name = f"{blocks} convolutional block{'' if blocks == 1 else 's'}"
+            axes.plot([], [], marker, color=MUTED, label=name)
 
 
-def _color(levels, count):
+def _mean_heads(hyperparameters):
+    """Returns the number of heads, or the mean of what was searched for several blocks."""
+    single = hyperparameters.get("num_heads")
+    counts = [single] if single is not None else []
+    counts += [v for name, v in hyperparameters.items() if name.startswith("num_heads_")]
+    usable = counts and all(isinstance(count, (int, float)) and count > 0 for count in counts)
+    return statistics.fmean(counts) if usable else None
+
+
+def _head_colors(heads):
     from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm
 
-    place = [math.log2(level) for level in levels]
-    span = place[-1] - place[0]
-    share = (math.log2(count) - place[0]) / span if span else 0.5
-    return colormaps["viridis"](0.05 + 0.85 * share)
+    # Without the lightest colours, which white paper hides.
+    colormap = ListedColormap(colormaps["viridis"](range(10, 230)))
+    low, high = min(heads), max(heads)
+    if low == high:
+        low, high = low / 2, high * 2
+    return ScalarMappable(LogNorm(low, high), colormap)
+
+
+def _draw_head_bar(figure, axes, colors, heads, label):
+    levels = sorted(set(heads))
+    if len(levels) > 8 or any(level != int(level) for level in levels):
+        low, high = min(levels), max(levels)
+        levels = [2**power for power in range(12) if low <= 2**power <= high] or [low, high]
+    bar = figure.colorbar(colors, ax=axes, aspect=30, pad=0.02)
+    bar.set_ticks(levels, labels=[f"{level:g}" for level in levels], minor=False)
+    bar.minorticks_off()
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+
+
+def _draw_infeasible(axes, rows, points, cost):
+    costs = {
+        (row["study"], row["trial"]): row[cost]
+        for row in rows
+        if row["status"] == "infeasible" and row.get(cost) is not None
+    }
+    if not costs:
+        return
+    low, high = min(point.cost for point in points), max(point.cost for point in points)
+    # Far ones would squeeze the trials that count.
+    edge = high + _EDGE * ((high - low) or high)
+    axes.plot(
+        [min(found, edge) for found in costs.values()],
+        [0.02] * len(costs),
+        "x",
+        transform=axes.get_xaxis_transform(),
+        color=MUTED,
+        alpha=0.6,
+        markersize=5,
+        label="above the budget",
+    )

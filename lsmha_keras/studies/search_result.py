@@ -115,7 +115,7 @@ class SearchResult:
             paths[-1].write_text(study_report(self.rows), encoding="utf-8")
             if importlib.util.find_spec("matplotlib"):
                 paths.append(self.directory / "front.png")
-                plot_front(self.rows).savefig(paths[-1])
+                plot_front(self.rows, paths[-1])
         return paths
 
     def __str__(self):

@@ -62,13 +62,19 @@ def signal_correlation(rows, signal, value="val_accuracy", seed=0):
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(pairs), size=(_RESAMPLES, len(pairs)))
     rhos = [_spearman(pairs[draw]) for draw in draws]
-    low, high = np.nanpercentile(rhos, [2.5, 97.5])
+    rhos = [rho for rho in rhos if not np.isnan(rho)]  # a draw may hold one trial many times
+    low, high = np.percentile(rhos, [2.5, 97.5]) if rhos else (np.nan, np.nan)
     return SignalCorrelation(signal, _spearman(pairs), float(low), float(high), len(pairs))
 
 
 def _spearman(pairs):
-    if any(len(np.unique(column)) == 1 for column in pairs.T):
+    ranks = [_ranks(column) for column in pairs.T]
+    if any(np.ptp(column) == 0 for column in ranks):
         return float("nan")
-    from scipy.stats import rankdata  # scikit-learn, which KerasTuner needs, brings it
+    return float(np.corrcoef(ranks)[0, 1])
 
-    return float(np.corrcoef(rankdata(pairs, axis=0), rowvar=False)[0, 1])
+
+def _ranks(values):
+    """Ranks from 1; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]

@@ -120,10 +120,6 @@ def _correlations(rows):
     return "".join(lines)
 
 
-def _spread(values):
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
 def _percent(mean, spread):
     return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
 

@@ -154,7 +154,8 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         )
         measured = ("val_accuracy", "latency_ms", "parameters", "multiply_adds", "score")
         metrics = {name: row[name] for name in measured if row.get(name) is not None}
-        write_hparams(directory / "tensorboard" / "hparams", hp.values, metrics)
+        failed = row["status"] == "failed"
+        write_hparams(directory / "tensorboard" / "hparams", hp.values, metrics, failed)
         self.say(f"  execution {execution}: {_outcome(row)} ({time.monotonic() - began:.0f} s)")
         # Every model leaves functions and memory behind.
         keras.utils.clear_session(free_memory=True)

@@ -1,10 +1,14 @@
 """The trials of a study as points: what each costs and what it reaches."""
 
+import csv
 import dataclasses
+import io
 import math
+import pathlib
 import statistics
 
 from lsmha_keras.training.nearest import nearest
+from lsmha_keras.training.training_state import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class TrialPoint:
 def trial_points(rows, cost="latency_ms", value="val_accuracy"):
     """Takes the executions of every completed trial together.
 
-    A trial of Hyperband that goes on from another one is a point of its own.
+    A trial of Hyperband that goes on from another one is a point of its own. Rows of several
+    studies may stand together: their trials are told apart.
 
     Args:
         rows: list of dicts, rows of a study's table.
@@ -60,12 +65,12 @@ def trial_points(rows, cost="latency_ms", value="val_accuracy"):
     for row in rows:
         numbers = (row.get(cost), row.get(value))
         if row["status"] == "completed" and all(map(_is_finite, numbers)):
-            trials.setdefault(row["trial"], []).append(row)
+            trials.setdefault((row["trial"], row.get("study") or ""), []).append(row)
     if not trials:
         raise ValueError(
             f"No completed trial has both {cost} and {value}. Received: {len(rows)} rows"
         )
-    return [_point(trial, found, cost, value) for trial, found in sorted(trials.items())]
+    return [_point(trial, found, cost, value) for (trial, _), found in sorted(trials.items())]
 
 
 def pareto_front(points):
@@ -88,6 +93,32 @@ def pareto_front(points):
         if not front or point.value > front[-1].value:
             front.append(point)
     return front
+
+
+def write_front(points, path):
+    """Writes points as csv; a reader sees the old file or the new one.
+
+    Args:
+        points: list of `TrialPoint`, in the order of the lines.
+        path: path of the file.
+
+    Example:
+
+    ```python
+    write_front(pareto_front(trial_points(result.rows)), "front.csv")
+    ```
+    """
+    fixed = [field.name for field in dataclasses.fields(TrialPoint)][:-1]
+    own = sorted({name for point in points for name in point.hyperparameters})
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*fixed, *(f"hp.{name}" for name in own)])
+    for point in points:
+        settings = [point.hyperparameters.get(name) for name in own]
+        writer.writerow([*(getattr(point, name) for name in fixed), *settings])
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _point(trial, rows, cost, value):
