@@ -7,8 +7,6 @@ from lsmha_keras.studies.signal_correlation import signal_correlation
 from lsmha_keras.studies.trial_points import pareto_front, trial_points
 
 _SIGNALS = ("shp_snr", "shp_readout_accuracy")
-# A continuous hyperparameter has hardly two trials with one value: no table of it.
-_MOST_SETTINGS = 12
 
 
 def study_report(rows):
@@ -36,7 +34,8 @@ def study_report(rows):
     ]
     for name in points[0].hyperparameters:
         settings = sorted({str(point.hyperparameters.get(name)) for point in points})
-        if 1 < len(settings) <= min(_MOST_SETTINGS, len(points) - 1):
+        # A continuous one has hardly two trials with one value: no table of it.
+        if 1 < len(settings) <= len(points) / 2:
             parts.append(f"## By {name}\n\n{setting_table(points, name)}")
     if correlations := _correlations(rows):
         parts.append(f"## Do the heads' signals tell the accuracy?\n\n{correlations}")
