@@ -136,9 +136,10 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     write_photos(folder)
     (folder / "bin").mkdir()
-    command = folder / "bin" / "lsmha"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lsmha_keras.cli "$@"\n')
-    command.chmod(0o755)
+    for name, arguments in (("lsmha", " -m lsmha_keras.cli"), ("python", "")):
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+        command.chmod(0o755)
     with contextlib.suppress(ImportError):
         write_checkpoint(folder / "cct_2_3x2.pth")
     return folder

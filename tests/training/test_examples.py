@@ -14,6 +14,10 @@ import pytest
 
 import lsmha_keras.training
 from lsmha_keras.data.open_dataset import open_dataset
+from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.recipe_data import open_recipe_data
+from lsmha_keras.training.recipe_runtime import recipe_runtime
 from tests.training.tiny import CLASSES, SIDE
 
 MODULES = [
@@ -52,6 +56,7 @@ def surroundings(result, data, tmp_path, monkeypatch):
     shutil.copy(result.output_dir / "recipe.toml", tmp_path / "recipe.toml")
     shutil.copy(data, tmp_path / "pictures.npz")
     monkeypatch.chdir(tmp_path)
+    sources = open_recipe_data(result.recipe)
     images = np.zeros((8, SIDE, SIDE, 3), "uint8")
     labels = np.arange(8) % CLASSES
     return {
@@ -65,6 +70,12 @@ def surroundings(result, data, tmp_path, monkeypatch):
         "model": make_model(),
         "make_model": make_model,
         "recipe": result.recipe,
+        "source": sources["train"],
+        "sources": sources,
+        "output_dir": tmp_path / "runs" / "new",
+        "build_model": build_model,
+        "evaluate": evaluate,
+        "recipe_runtime": recipe_runtime,
         "result": result,
         "figures": {
             k: result.results[k] for k in ("loss", "accuracy", "top5_accuracy", "num_images")
