@@ -102,7 +102,7 @@ MEMBER = """
     from lsmha_keras.studies import watchdog
     from lsmha_keras.studies.search import search
 
-    watchdog.Watchdog.__init__.__defaults__ = (8.0, 0.2, print)
+    watchdog.Watchdog.__init__.__defaults__ = (20.0, 0.2, print)
     case, study, directory = sys.argv[1], json.loads(sys.argv[2]), pathlib.Path(sys.argv[3])
 
     class Log(keras.callbacks.Callback):
