@@ -73,6 +73,11 @@ sampling='log')
         return self.low if self.choices is None else min(self.choices)
 
     @property
+    def ends(self):
+        """The values that tell whether all are valid: every choice, or both ends of a range."""
+        return self.choices if self.choices is not None else (self.low, self.high)
+
+    @property
     def values(self):
         """All values of a dimension of integers, as a tuple; of a range, those it can take."""
         if self.choices is not None:
@@ -93,7 +98,9 @@ sampling='log')
         if not self.varies:
             return hp.Fixed(name, self.choices[0])
         if self.choices is not None:
-            return hp.Choice(name, list(self.choices))
+            value = hp.Choice(name, list(self.choices))
+            # KerasTuner makes integers of truth values.
+            return bool(value) if isinstance(self.choices[0], bool) else value
         # KerasTuner's step of a logarithmic range is a factor.
         make = hp.Int if isinstance(self.low, int) else hp.Float
         step = self.step if self.step is not None else (1 if make == hp.Int else None)

@@ -189,16 +189,22 @@ class SearchSpace:
         course = [counts[int(step + 0.5)] for step in steps]
         return course if self.schedule == "increasing" else course[::-1]
 
-    def first_values(self, defaults):
-        """Returns the values of one trial, the first of every dimension, without KerasTuner.
+    def probes(self, defaults):
+        """Yields the values of trials that tell whether all are valid, without KerasTuner.
+
+        Each has the first value of every dimension but for one, of which it has a choice or an end.
 
         Args:
             defaults: as for `check`.
 
-        Returns:
+        Yields:
             A dict, as from `declare`.
         """
-        return self.declare(_FirstValues(), defaults)
+        first = self.declare(_FirstValues(), defaults)
+        yield first
+        for name, dimension in self.dimensions.items():
+            if name not in ARCHITECTURE:  # `check` has seen those
+                yield from ({**first, name: value} for value in dimension.ends)
 
     def backbone_arguments(self, values):
         """Returns the arguments of `CCTBackbone` among the values of a trial.

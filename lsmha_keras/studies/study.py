@@ -74,8 +74,9 @@ class Study:
         self.space.check(self.defaults)
 
         self._check_weights()
-        # Keys that no recipe has are refused now rather than in the first trial.
-        self.trial_recipe(self.space.first_values(self.defaults))
+        # Keys and values that no recipe has are refused now rather than in a trial.
+        for values in self.space.probes(self.defaults):
+            self.trial_recipe(values)
 
     def _check_weights(self):
         from lsmha_keras.presets import resolve_preset

@@ -120,6 +120,14 @@ def test_any_head_count_with_a_width_of_its_own():
     SearchSpace.from_dict({"num_heads": [3, 25], "head_dim": [5]}).check(BASE)
 
 
+def test_truth_values_stay_what_they_are():
+    hp = pytest.importorskip("keras_tuner").HyperParameters()
+    space = SearchSpace.from_dict({"ema.enabled": [True, False]})
+    assert space.declare(hp, BASE) == {"ema.enabled": True}
+    hp.values["ema.enabled"] = 0
+    assert space.declare(hp, BASE)["ema.enabled"] is False
+
+
 def test_declared_as_keras_tuner_draws_them():
     keras_tuner = pytest.importorskip("keras_tuner")
     hp = keras_tuner.HyperParameters()
