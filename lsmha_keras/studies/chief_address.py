@@ -78,9 +78,12 @@ def check_port():
     host, _, port = chief_address().rpartition(":")
     try:
         # gRPC itself would share the port, and half of the workers would ask the other process.
-        with socket.socket() as probe:
+        family, *_, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
+            probe.bind(address)
     except OSError as error:
         raise OSError(
             f"The chief cannot listen at {host}:{port} ({error.strerror}); choose another port, or "

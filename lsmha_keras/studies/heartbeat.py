@@ -1,5 +1,6 @@
 """A worker's sign of life."""
 
+import contextlib
 import pathlib
 import threading
 import uuid
@@ -36,14 +37,15 @@ class Heartbeat:
         )
 
     def __enter__(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._thread.start()
         return self
 
     def __exit__(self, *error):
         self._stop.set()
         self._thread.join()
-        self.path.unlink(missing_ok=True)
+        # A drive that is away must not hide how the search ended.
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _beat(self):
         # Not the time: clocks of two machines differ, and a file that changes needs none.
@@ -52,6 +54,7 @@ class Heartbeat:
             count += 1
             text = f"{life} {count}\n".encode()
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path, lambda file, text=text: file.write(text))
             except OSError:
                 pass  # a network drive that is away for a moment; the next beat tells

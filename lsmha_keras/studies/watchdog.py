@@ -1,13 +1,16 @@
 """Takes workers that were killed out of a search."""
 
-import functools
-import os
 import threading
 import time
 
-import keras_tuner
-
+from lsmha_keras.studies.chief_address import chief_address
 from lsmha_keras.studies.heartbeat import heartbeat_path
+from lsmha_keras.studies.lost_workers import (
+    give_up_worker,
+    send_chief_home,
+    tolerate_losses,
+    workers_of,
+)
 
 _REMIND = 300.0
 
@@ -21,7 +24,10 @@ class Watchdog:
     has not changed for `timeout` seconds by this process's clock has lost its trial, which goes to
     the next worker that asks and goes on from its last checkpoint; that does not count as a failure
     of the trial. A worker that comes back, having only been suspended, ends a trial that another
-    has by now: the first of the two results counts.
+    has by now: the first of the two results counts (`tolerate_losses`).
+
+    Once no worker has been there for `timeout` seconds, the chief ends if nothing is left to do,
+    and is said to wait, and where, if something is.
 
     Args:
         oracle: `keras_tuner.Oracle` of the chief.
@@ -45,7 +51,8 @@ class Watchdog:
         self.poll = poll
         self.say = say
         self._seen = {}  # worker -> (its heartbeat, when it changed last)
-        self._reminded = time.monotonic()
+        self._errors = set()
+        self._lonely_at = time.monotonic() + timeout  # when to see to a chief without workers
         self._stop = threading.Event()
         # KerasTuner's locks know threads by their names.
         name = f"watchdog-{id(self)}"
@@ -58,22 +65,38 @@ class Watchdog:
 
     def __exit__(self, *error):
         self._stop.set()
-        self._thread.join()
+        # A search that ended by an exception may have left the oracle locked.
+        self._thread.join(timeout=10.0)
 
     def _watch(self):
         while not self._stop.wait(self.poll):
-            self.look()
+            try:
+                self.look()
+            except Exception as error:
+                # Whatever it is, a chief without its watchdog could wait for ever.
+                text = f"{type(error).__name__}: {error}"
+                if text not in self._errors:
+                    self._errors.add(text)
+                    self.say(f"The watchdog could not look at the workers: {text}")
 
     def look(self):
         """Looks once at all workers and gives up those whose time is over."""
-        workers = workers_of(self.oracle)
+        lost_some, workers = False, workers_of(self.oracle)
+        # A worker that leaves and returns under its name is a new one.
+        self._seen = {name: seen for name, seen in self._seen.items() if name in workers}
         for worker in sorted(workers):
             if self._silent_for(worker) > self.timeout:
                 trial_id = give_up_worker(self.oracle, worker)
                 self._seen.pop(worker, None)
+                lost_some = True
                 lost = f"; trial {trial_id} goes to another" if trial_id else ""
                 self.say(f"Worker {worker} gave no sign of life for {self.timeout:g} s{lost}.")
-        self._remind(workers)
+        if workers_of(self.oracle):
+            self._lonely_at = time.monotonic() + self.timeout
+        elif lost_some or time.monotonic() > self._lonely_at:
+            self._lonely_at = time.monotonic() + _REMIND
+            if not send_chief_home(self.oracle):
+                self.say(f"No worker is at work; the chief waits for one at {chief_address()}.")
 
     def _silent_for(self, worker):
         now = time.monotonic()
@@ -86,95 +109,3 @@ class Watchdog:
             since = now
         self._seen[worker] = (beat, since)
         return now - since
-
-    def _remind(self, workers):
-        now = time.monotonic()
-        if workers:
-            self._reminded = now
-        elif now - self._reminded > _REMIND:
-            self._reminded = now
-            address = ":".join(
-                os.environ.get(f"KERASTUNER_ORACLE_{part}", "?") for part in ("IP", "PORT")
-            )
-            self.say(f"No worker is at work; the chief waits for one at {address}.")
-
-
-@keras_tuner.synchronized
-def workers_of(oracle):
-    """Returns the names of the workers that an oracle has heard of and not sent home, as a set.
-
-    Args:
-        oracle: `keras_tuner.Oracle`.
-
-    Example:
-
-    ```python
-    workers_of(tuner.oracle)
-    ```
-    """
-    return set(oracle.tuner_ids) | set(oracle.ongoing_trials)
-
-
-@keras_tuner.synchronized
-def give_up_worker(oracle, worker):
-    """Takes a worker out of a search, and hands its trial back without counting a failure.
-
-    Args:
-        oracle: `keras_tuner.Oracle`.
-        worker: str, KerasTuner's name of it.
-
-    Returns:
-        str, the trial that another worker gets, or None.
-
-    Example:
-
-    ```python
-    give_up_worker(tuner.oracle, "worker0")
-    ```
-    """
-    oracle.tuner_ids.discard(worker)
-    trial = oracle.ongoing_trials.pop(worker, None)
-    if trial is None:
-        return None
-    # `end_trial` would count it against the trial's retries, of which there may be none.
-    oracle._retry_queue.append(trial.trial_id)
-    oracle.save()
-    return trial.trial_id
-
-
-def tolerate_losses(oracle):
-    """Makes an oracle ready for workers that are lost, and for those that come back.
-
-    A worker that finds nothing new to do waits as long as others are at work, in case their trials
-    are handed back: KerasTuner would send it home. A trial that ends a second time, on a worker
-    that was given up, is passed over: KerasTuner would write it down twice.
-
-    Args:
-        oracle: `keras_tuner.Oracle`.
-
-    Example:
-
-    ```python
-    tolerate_losses(tuner.oracle)
-    ```
-    """
-    create_trial, end_trial = oracle.create_trial, oracle.end_trial
-
-    @keras_tuner.synchronized
-    def create_or_wait(oracle, tuner_id):
-        trial = create_trial(tuner_id)
-        if trial.status == "STOPPED" and oracle.ongoing_trials:
-            trial.status = "IDLE"
-            oracle.tuner_ids.add(tuner_id)
-        return trial
-
-    @keras_tuner.synchronized
-    def end_once(oracle, trial):
-        if trial.trial_id in oracle.end_order:
-            return
-        if trial.trial_id in oracle._retry_queue:
-            oracle._retry_queue.remove(trial.trial_id)  # nobody else has begun it
-        end_trial(trial)
-
-    oracle.create_trial = functools.partial(create_or_wait, oracle)
-    oracle.end_trial = functools.partial(end_once, oracle)

@@ -1,4 +1,5 @@
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,3 +56,16 @@ def test_no_chief(monkeypatch):
     use(monkeypatch, port="9")  # "discard": nobody listens there
     with pytest.raises(ConnectionError, match="127.0.0.1:9 within 0.5 s"):
         check_chief(timeout=0.5)
+
+
+def test_a_port_that_grpc_would_share(monkeypatch):
+    grpc = pytest.importorskip("grpc")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    use(monkeypatch, "chief", port=str(port))
+    with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+        check_port()
+    check_chief(timeout=10)  # and a chief that is there is found
+    server.stop(None).wait()
+    check_port()

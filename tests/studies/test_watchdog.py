@@ -11,71 +11,20 @@ import time
 import pytest
 
 from lsmha_keras.studies.execution_table import collect_executions
+from tests.studies.chief import finish, make_oracle, use_free_port
 from tests.studies.tiny import study_dict
 from tests.training.tiny import write_dataset
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
 from lsmha_keras.studies.heartbeat import Heartbeat, heartbeat_path  # noqa: E402
-from lsmha_keras.studies.watchdog import Watchdog, give_up_worker, tolerate_losses  # noqa: E402
+from lsmha_keras.studies.watchdog import Watchdog  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture
-def oracle(tmp_path):
-    hp = keras_tuner.HyperParameters()
-    hp.Choice("heads", list(range(10)))
-    oracle = keras_tuner.oracles.RandomSearchOracle(
-        keras_tuner.Objective("score", "max"), max_trials=3, hyperparameters=hp, seed=1
-    )
-    oracle._set_project_dir(str(tmp_path), "search")
-    oracle.verbose = 0
-    return oracle
-
-
-def finish(oracle, trial, score):
-    oracle.update_trial(trial.trial_id, {"score": score})
-    trial.status = "COMPLETED"
-    oracle.end_trial(trial)
-
-
-def test_a_lost_trial_goes_to_the_next_worker_and_does_not_count(oracle):
-    lost = oracle.create_trial("worker0")
-    assert give_up_worker(oracle, "worker0") == lost.trial_id
-    assert not oracle.tuner_ids and not oracle.ongoing_trials
-    again = oracle.create_trial("worker1")
-    assert again.trial_id == lost.trial_id
-    assert again.hyperparameters.values == lost.hyperparameters.values
-    finish(oracle, again, 0.5)
-    assert oracle.end_order == [lost.trial_id]
-    assert oracle.trials[lost.trial_id].status == "COMPLETED"
-
-
-def test_a_worker_without_a_trial(oracle):
-    oracle.tuner_ids.add("worker0")
-    assert give_up_worker(oracle, "worker0") is None
-    assert not oracle.tuner_ids
-
-
-@pytest.mark.parametrize("begun_again", [False, True])
-def test_a_worker_that_comes_back_does_no_harm(oracle, begun_again):
-    tolerate_losses(oracle)
-    trial = oracle.create_trial("worker0")
-    give_up_worker(oracle, "worker0")
-    other = oracle.create_trial("worker1") if begun_again else None
-    finish(oracle, trial, 0.5)  # it was only suspended
-    if begun_again:
-        assert other.trial_id == trial.trial_id
-        finish(oracle, other, 0.5)
-    assert oracle.end_order == [trial.trial_id]
-    assert not oracle.ongoing_trials
-    # Nobody is given the finished trial.
-    assert oracle.create_trial("worker2").trial_id != trial.trial_id
-
-
-def test_only_the_silent_are_given_up(oracle, tmp_path):
-    said = []
+def test_only_the_silent_are_given_up(tmp_path):
+    oracle, said = make_oracle(tmp_path), []
     with Heartbeat(tmp_path, "alive", interval=0.05):
         for worker in ("alive", "dead"):
             oracle.create_trial(worker)
@@ -83,6 +32,55 @@ def test_only_the_silent_are_given_up(oracle, tmp_path):
             time.sleep(1.5)
     assert set(oracle.ongoing_trials) == {"alive"}
     assert len(said) == 1 and "Worker dead" in said[0] and "trial 1" in said[0]
+
+
+def test_errors_do_not_end_the_watch(tmp_path, monkeypatch):
+    use_free_port(monkeypatch)
+    oracle, said, tries = make_oracle(tmp_path), [], []
+
+    def full_disk():
+        tries.append(1)
+        raise OSError("no space left")
+
+    oracle.create_trial("dead")
+    monkeypatch.setattr(oracle, "save", full_disk)
+    with Watchdog(oracle, tmp_path, timeout=0.2, poll=0.05, say=said.append) as dog:
+        wait_until(lambda: len(said) == 2)
+        assert dog._thread.is_alive() and tries
+    assert not oracle.ongoing_trials
+    monkeypatch.undo()
+    assert oracle.create_trial("other").trial_id == "0"  # the lock is free
+
+
+def test_a_chief_without_workers_is_said_to_wait_once(tmp_path, monkeypatch):
+    port = use_free_port(monkeypatch)
+    oracle, said = make_oracle(tmp_path), []
+    oracle.create_trial("dead")
+    with Watchdog(oracle, tmp_path, timeout=0.2, poll=0.05, say=said.append):
+        wait_until(lambda: len(said) == 2)
+        time.sleep(0.6)
+    assert len(said) == 2
+    assert "Worker dead" in said[0] and f"waits for one at 127.0.0.1:{port}" in said[1]
+
+
+def test_a_returning_name_is_a_new_worker(tmp_path):
+    oracle, said = make_oracle(tmp_path), []
+    dog = Watchdog(oracle, tmp_path, timeout=0.3, say=said.append)
+    finish(oracle, oracle.create_trial("worker0"), 0.5)
+    dog.look()
+    oracle.tuner_ids.discard("worker0")  # as when it is sent home
+    dog.look()
+    time.sleep(0.4)
+    oracle.create_trial("worker0")
+    dog.look()
+    assert not said and set(oracle.ongoing_trials) == {"worker0"}
+
+
+def wait_until(true, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_heartbeat_changes_and_goes(tmp_path):
@@ -94,6 +92,14 @@ def test_heartbeat_changes_and_goes(tmp_path):
             seen |= {path.read_text()} if path.exists() else set()
     assert len(seen) >= 3
     assert not path.exists()
+
+
+def test_heartbeat_outlives_its_folder(tmp_path):
+    path = heartbeat_path(tmp_path, "w")
+    with Heartbeat(tmp_path, "w", interval=0.02):
+        wait_until(path.exists)
+        path.parent.rename(tmp_path / "gone")
+        wait_until(path.exists)
 
 
 MEMBER = """
