@@ -65,7 +65,10 @@ _PUBLIC = {
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+# Needs KerasTuner, without which `import *` and `dir` have to do.
+_OPTIONAL = ("CCTHyperModel",)
+
+__all__ = [*(name for name in _PUBLIC if name not in _OPTIONAL), "__version__"]
 
 
 def __getattr__(name):

@@ -14,8 +14,8 @@ examples:
 
 A study is a TOML file with the sections [recipe] (what every trial changes), [space] (what is
 searched), [tuner], [budget] and [shp]; tuning/README.md explains each. The output directory gets
-executions.csv, one row for every training, report.md, front.png, accuracy against latency, and
-trial_*/ with recipes, histories and TensorBoard's logs (tensorboard --logdir DIR).
+executions.csv, one row for every training, report.md, front.csv and front.png, accuracy against
+latency, and trial_*/ with recipes, histories and TensorBoard's logs (tensorboard --logdir DIR).
 
 several machines that see the same output directory, or several processes on one:
   export KERASTUNER_ORACLE_IP=10.0.0.1 KERASTUNER_ORACLE_PORT=8000

@@ -30,13 +30,21 @@ def _rand_augment(arguments):
     return RandAugment(**arguments)
 
 
+# What `true` stands for.
+DEFAULTS = {"random_resized_crop": (0.08, 1.0), "flip": 0.5, "random_erasing": 0.25}
+
+
+def _or_default(key, value):
+    return DEFAULTS[key] if value is True else value
+
+
 # In the order in which they are applied. MixUp and CutMix follow, as one of them is chosen.
 _MAKERS = {
-    "random_resized_crop": lambda area: ResizedCrop(area if area is not True else (0.08, 1.0)),
+    "random_resized_crop": lambda area: ResizedCrop(_or_default("random_resized_crop", area)),
     "pad_crop": PadCrop,
-    "flip": lambda value: HorizontalFlip(0.5 if value is True else value),
+    "flip": lambda value: HorizontalFlip(_or_default("flip", value)),
     "rand_augment": _rand_augment,
-    "random_erasing": lambda value: RandomErasing(0.25 if value is True else value),
+    "random_erasing": lambda value: RandomErasing(_or_default("random_erasing", value)),
 }
 _MIXERS = {"mixup": MixUp, "cutmix": CutMix}
 KEYS = (*_MAKERS, *_MIXERS)

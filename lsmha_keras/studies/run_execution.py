@@ -1,7 +1,6 @@
 """Trains one execution of a trial."""
 
 import json
-import platform
 import time
 import traceback
 
@@ -17,6 +16,7 @@ from lsmha_keras.training.training_state import write_atomically
 
 EXECUTION = "execution.json"
 _COST = "cost.json"
+_SIGNALS = ("snr", "readout_accuracy")
 
 
 def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
@@ -67,20 +67,16 @@ def _train(row, study, recipe, directory, sources, callbacks, verbose):
             # Below every accuracy, and the lower the further away: oracles learn from it.
             row |= {"status": "infeasible", "score": -excess}
             return
-        callbacks = [*_watchers(study.shp, sources), *callbacks]
+        callbacks = [*_watchers(study, recipe, sources), *callbacks]
         _, checkpoint = fit_recipe(recipe, sources, directory, callbacks, verbose)
     last = checkpoint.history[-1]
     row |= {
         "val_accuracy": last["val_accuracy"],
         "epochs": len(checkpoint.history),
         "train_seconds": round(checkpoint.train_seconds, 2),
-        **_last_signals(last),
     }
-    if study.tuner.objective not in row:
-        raise ValueError(
-            "No block of the trial has heads to measure. Received: "
-            f"tuner.objective={study.tuner.objective!r}"
-        )
+    if study.shp.enabled:
+        row |= {f"shp_{name}": last[_signal(study, recipe, name)] for name in _SIGNALS}
     row |= {"status": "completed", "score": row[study.tuner.objective]}
 
 
@@ -95,7 +91,8 @@ def _cost(study, recipe, trial_dir, source):
     return cost
 
 
-def _watchers(section, sources):
+def _watchers(study, recipe, sources):
+    section = study.shp
     if not section.enabled:
         return []
     from lsmha_keras.callbacks.single_head_performance import SingleHeadPerformance
@@ -105,39 +102,15 @@ def _watchers(section, sources):
     )
     if section.patience is None:
         return [shp]
-    return [shp, _LastBlockStopping(section.monitor, section.patience)]
+    monitor = _signal(study, recipe, section.monitor)
+    stop = keras.callbacks.EarlyStopping(monitor, patience=section.patience, mode="max")
+    return [shp, stop]
 
 
-class _LastBlockStopping(keras.callbacks.Callback):
-    """Stops when the signal of the last block with heads has not risen for some epochs."""
-
-    def __init__(self, monitor, patience):
-        super().__init__()
-        self.monitor, self.patience = monitor, patience
-
-    def on_train_begin(self, logs=None):
-        self._best, self._waited = float("-inf"), 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        value = _last_signals(logs or {})[f"shp_{self.monitor}"]
-        self._waited = 0 if value > self._best else self._waited + 1
-        self._best = max(self._best, value)
-        if self._waited >= self.patience:
-            self.model.stop_training = True
-
-
-def _last_signals(logs):
-    """Returns the signals of the last block that was measured."""
-    found = {}
-    for signal in ("snr", "readout_accuracy"):
-        blocks = {
-            int(key.removeprefix("shp/block_").partition("_")[0]): float(value)
-            for key, value in logs.items()
-            if key.startswith("shp/block_") and key.endswith(f"_{signal}")
-        }
-        if blocks:
-            found[f"shp_{signal}"] = blocks[max(blocks)]
-    return found
+def _signal(study, recipe, name):
+    """Returns how the logs call a signal of the last block, which is never convolutional."""
+    layers = recipe.model.overrides.get("num_layers", study.defaults["num_layers"])
+    return f"shp/block_{layers - 1}_{name}"
 
 
 def _environment():
@@ -145,7 +118,7 @@ def _environment():
     versions = describe_versions()
     return {
         "backend": keras.backend.backend(),
-        "machine": machine or platform.machine(),
+        "machine": machine,
         "cores": cores,
         "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
         "date": time.strftime("%Y-%m-%d"),

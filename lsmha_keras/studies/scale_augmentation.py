@@ -1,7 +1,7 @@
 """Weakens the augmentation of a recipe."""
 
-_ALPHAS = ("mixup", "cutmix")
-_RAND_AUGMENT_MAGNITUDE = 9.0
+from lsmha_keras.data.augmentation.rand_augment import RandAugment
+from lsmha_keras.data.recipe_table import DEFAULTS
 
 
 def scale_augmentation(augmentation, strength):
@@ -36,17 +36,13 @@ def scale_augmentation(augmentation, strength):
 def _scale(key, value, strength):
     if strength == 1 or key == "flip" or value is False:
         return value
+    if value is True:
+        value = {} if key == "rand_augment" else DEFAULTS[key]
     if key == "pad_crop":
         return round(value * strength)
     if key == "random_resized_crop":
-        low, high = (0.08, 1.0) if value is True else value
+        low, high = value
         return [high - (high - low) * strength, high]
     if key == "rand_augment":
-        table = {} if value is True else dict(value)
-        magnitude = table.get("magnitude", _RAND_AUGMENT_MAGNITUDE)
-        return {**table, "magnitude": magnitude * strength}
-    if key == "random_erasing":
-        return (0.25 if value is True else value) * strength
-    if key in _ALPHAS:
-        return float(value) * strength
-    return value
+        return {**value, "magnitude": RandAugment(**value).magnitude * strength}
+    return value * strength  # a probability, or an alpha

@@ -5,6 +5,7 @@ import shutil
 
 from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
 from lsmha_keras.studies.study import Study, load_study
+from lsmha_keras.training.differences import list_differences
 from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.training_state import write_atomically
 
@@ -16,6 +17,7 @@ _WRITTEN = (
     "oracle.json",
     "*tuner*.json",
     "executions.csv",
+    "front.csv",
     "report.md",
     "front.png",
 )
@@ -125,12 +127,8 @@ def _refuse_other(directory, found, study):
     for key in ("tuner.max_trials", "tuner.keep"):
         differences.pop(key, None)
     if differences:
-        listed = "; ".join(
-            f"{key} is {there!r} there and {here!r} here"
-            for key, (there, here) in differences.items()
-        )
         raise ValueError(
-            f"The directory belongs to another study: {listed}. Choose another one, or start anew "
-            "with resume=False (`lsmha tune --fresh`), which removes what is there. "
-            f"Received: {directory}"
+            f"The directory belongs to another study: {list_differences(differences)}. Choose "
+            "another one, or start anew with resume=False (`lsmha tune --fresh`), which removes "
+            f"what is there. Received: {directory}"
         )

@@ -9,6 +9,7 @@ from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.plot_front import plot_front
 from lsmha_keras.studies.study import Study
 from lsmha_keras.studies.study_report import study_report
+from lsmha_keras.studies.trial_points import pareto_front, trial_points, write_front
 from lsmha_keras.training.recipe import Recipe
 
 
@@ -103,14 +104,16 @@ class SearchResult:
             results: path of another copy of the table, or None.
 
         Returns:
-            list of `pathlib.Path`, what was written: `executions.csv`, `report.md`, and `front.png`
-            where matplotlib is installed.
+            list of `pathlib.Path`, what was written: `executions.csv`, `front.csv`, `report.md`,
+            and `front.png` where matplotlib is installed.
         """
         paths = [self.directory / "executions.csv"]
         paths += [] if results is None else [pathlib.Path(results)]
         for path in paths:
             write_table(self.rows, path)
         if self.trials:
+            paths.append(self.directory / "front.csv")
+            write_front(pareto_front(trial_points(self.rows)), paths[-1])
             paths.append(self.directory / "report.md")
             paths[-1].write_text(study_report(self.rows), encoding="utf-8")
             if importlib.util.find_spec("matplotlib"):

@@ -122,6 +122,16 @@ class SearchSpace:
                 f"{min(layers)}"
             )
 
+        heads = defaults["num_heads"]
+        blocks = {count - fewer for count in layers for fewer in conv}
+        listed = isinstance(heads, (list, tuple)) and "num_heads" not in self.dimensions
+        if listed and blocks != {len(heads)}:
+            raise ValueError(
+                "A list of head counts has one for each transformer block, whose number varies: "
+                f"put num_heads into the space, too. Received: num_heads={list(heads)}, "
+                f"{min(blocks)} to {max(blocks)} transformer blocks"
+            )
+
     def _check_widths(self, defaults):
         heads = self._values("num_heads", defaults)
         if "head_dim" in self.dimensions and "inner_dim" in self.dimensions:

@@ -2,9 +2,6 @@
 
 import copy
 import dataclasses
-import os
-import pathlib
-import tomllib
 
 from lsmha_keras.studies.scale_augmentation import scale_augmentation
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
@@ -13,6 +10,7 @@ from lsmha_keras.training.differences import differences
 from lsmha_keras.training.nearest import nearest
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from lsmha_keras.training.recipe_field import read_section
+from lsmha_keras.training.toml_file import find_toml, read_toml
 from lsmha_keras.training.toml_text import to_toml_text
 
 _SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
@@ -72,7 +70,6 @@ class Study:
             )
             raise ValueError(f"[shp] must have enabled = true. Received: {cause}")
         self.space.check(self.defaults)
-
         self._check_weights()
         # Keys and values that no recipe has are refused now rather than in a trial.
         for values in self.space.probes(self.defaults):
@@ -114,12 +111,7 @@ class Study:
             FileNotFoundError: if there is no such file.
             ValueError: if it is no TOML, or a section, key or value is not a study's.
         """
-        path = pathlib.Path(path).expanduser()
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls.from_dict({"name": path.stem, **values})
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        return read_toml(path, cls.from_dict)
 
     @classmethod
     def from_dict(cls, values):
@@ -127,7 +119,7 @@ class Study:
 
         Args:
             values: dict of `name` and the sections; `recipe` is a dict of a recipe's sections, with
-                a key `base` that names the recipe they change, or leaves nothing to change.
+                perhaps a key `base`, which names the recipe that they change.
 
         Returns:
             A `Study`.
@@ -242,18 +234,9 @@ def load_study(study):
         return study
     if isinstance(study, dict):
         return Study.from_dict(study)
-    path = pathlib.Path(os.fspath(study)).expanduser()
-    if path.is_file():
-        return Study.from_toml(path)
     from lsmha_keras.presets import tuning_dir
 
-    shipped = {path.stem: path for path in sorted((tuning_dir() / "studies").glob("*.toml"))}
-    if str(study) in shipped:
-        return Study.from_toml(shipped[str(study)])
-    raise ValueError(
-        f"A study is a TOML file or one of the names {', '.join(shipped)}"
-        f"{nearest(study, shipped)}. Received: study={str(study)!r}"
-    )
+    return Study.from_toml(find_toml(study, tuning_dir() / "studies", "study"))
 
 
 def _read_recipe(values):
@@ -261,9 +244,7 @@ def _read_recipe(values):
     values = dict(values)
     if "base" not in values:
         return Recipe.from_dict(values)
-    base = load_recipe(values.pop("base"))
-    # Checked by themselves first, so that a section that is no table is refused by name.
-    table = base.to_dict()
+    table = load_recipe(values.pop("base")).to_dict()
     for key, section in values.items():
         if isinstance(section, dict) and isinstance(table.get(key), dict) and key != "augmentation":
             table[key] = {**table[key], **section}

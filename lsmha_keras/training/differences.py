@@ -22,6 +22,24 @@ def differences(own, other):
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
+def list_differences(found):
+    """Says in words what differs between what is there and what was asked for.
+
+    Args:
+        found: dict that `differences` returned, of what is there from what was asked for.
+
+    Returns:
+        str.
+
+    Example:
+        >>> list_differences({"data.batch_size": (32, 64)})
+        'data.batch_size is 32 there and 64 here'
+    """
+    return "; ".join(
+        f"{key} is {there!r} there and {here!r} here" for key, (there, here) in found.items()
+    )
+
+
 def _flatten(values, prefix=""):
     flat = {}
     for key, value in values.items():

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import tempfile
 
+from lsmha_keras.training.differences import list_differences
 from lsmha_keras.training.epoch_checkpoint import LAST
 from lsmha_keras.training.recipe import Recipe
 from lsmha_keras.training.training_state import write_atomically
@@ -59,14 +60,11 @@ def claim_output_dir(path, recipe, resume=True):
 def _refuse_other(path, found, recipe):
     differences = found.differences(recipe)
     if differences:
-        listed = "; ".join(
-            f"{key} is {there!r} there and {here!r} here"
-            for key, (there, here) in differences.items()
-        )
         raise ValueError(
-            f"The output directory belongs to a run of another recipe: {listed}. Choose another "
-            "one, or start anew with resume=False (`lsmha train --fresh`), which removes that "
-            f"run. Received: {path}"
+            "The output directory belongs to a run of another recipe: "
+            f"{list_differences(differences)}. Choose another one, or start anew with "
+            "resume=False (`lsmha train --fresh`), which removes that run. "
+            f"Received: {path}"
         )
 
 

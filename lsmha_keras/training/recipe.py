@@ -1,9 +1,6 @@
 """A training run as a TOML file."""
 
 import dataclasses
-import os
-import pathlib
-import tomllib
 
 from lsmha_keras.training.differences import differences
 from lsmha_keras.training.nearest import nearest
@@ -17,6 +14,7 @@ from lsmha_keras.training.recipe_sections import (
     RuntimeSection,
     ScheduleSection,
 )
+from lsmha_keras.training.toml_file import find_toml, read_toml
 from lsmha_keras.training.toml_text import to_toml_text
 
 _SECTIONS = {
@@ -93,12 +91,7 @@ class Recipe:
             FileNotFoundError: if there is no such file.
             ValueError: if it is no TOML, or a section, key or value is not a recipe's.
         """
-        path = pathlib.Path(path).expanduser()
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls.from_dict({"name": path.stem, **values})
-        except ValueError as error:  # also what `tomllib` and a wrong encoding raise
-            raise ValueError(f"{path}: {error}") from error
+        return read_toml(path, cls.from_dict)
 
     @classmethod
     def from_dict(cls, values):
@@ -187,15 +180,6 @@ def load_recipe(recipe):
         return recipe
     if isinstance(recipe, dict):
         return Recipe.from_dict(recipe)
-    path = pathlib.Path(os.fspath(recipe)).expanduser()
-    if path.is_file():
-        return Recipe.from_toml(path)
     from lsmha_keras.presets import zoo_dir
 
-    shipped = {path.stem: path for path in sorted((zoo_dir() / "recipes").glob("*.toml"))}
-    if str(recipe) in shipped:
-        return Recipe.from_toml(shipped[str(recipe)])
-    raise ValueError(
-        "A recipe is a TOML file or one of the names "
-        f"{', '.join(shipped)}{nearest(recipe, shipped)}. Received: recipe={str(recipe)!r}"
-    )
+    return Recipe.from_toml(find_toml(recipe, zoo_dir() / "recipes", "recipe"))

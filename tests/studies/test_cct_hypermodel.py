@@ -68,8 +68,12 @@ def test_hyperband_with_a_callback_and_the_best_model(data, tmp_path):
         factor=2,
         directory=tmp_path,
     )
-    shp = lsmha.SingleHeadPerformance(data, data, max_images=16)
+    shp = lsmha.SingleHeadPerformance(data, data, max_images=16, directory=tmp_path / "shp")
     run(tuner, data, callbacks=[shp])
+    assert {path.name for path in (tmp_path / "shp").iterdir()} >= {
+        "epoch_001_block_0.npz",
+        "epoch_001_block_1.npz",
+    }
     best = tuner.get_best_models()[0]
     expected = tuner.oracle.get_best_trials()[0].score
     images, labels = data

@@ -26,6 +26,15 @@ def test_half():
     }
 
 
+def test_true_stands_for_what_the_recipe_means_by_it():
+    table = {"random_resized_crop": True, "rand_augment": True, "random_erasing": True}
+    half = scale_augmentation(table, 0.5)
+    crop, rand_augment, erasing = AugmentationPolicy.from_config(table, (32, 32, 3), 10).layers
+    assert half["random_resized_crop"] == [1 - (1 - crop.area[0]) / 2, crop.area[1]]
+    assert half["rand_augment"] == {"magnitude": rand_augment.magnitude / 2}
+    assert half["random_erasing"] == erasing.probability / 2
+
+
 def test_ends():
     assert scale_augmentation(TABLE, 1.0) == TABLE
     assert scale_augmentation(TABLE, 0) == {}

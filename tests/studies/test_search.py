@@ -78,6 +78,13 @@ def test_written(grid):
         rows = list(csv.DictReader(file))
     assert [float(row["val_accuracy"]) for row in rows] == [r["val_accuracy"] for r in result.rows]
     assert "num_heads" in (result.directory / "report.md").read_text()
+    with (result.directory / "front.csv").open(newline="") as file:
+        front = list(csv.DictReader(file))
+    means = {
+        trial: sum(r["val_accuracy"] for r in result.rows if r["trial"] == trial) / 2
+        for trial in ("0", "1")
+    }
+    assert max(float(point["value"]) for point in front) == pytest.approx(max(means.values()))
     assert result.recipe().model.overrides["num_heads"] == result.best["hp.num_heads"]
 
 
@@ -168,12 +175,20 @@ def test_hyperband_goes_on_from_the_trial_it_promotes(dataset, tmp_path):
 
 
 def test_signal_of_the_heads_as_objective(dataset, tmp_path):
+    recipe = study_dict(dataset)["recipe"] | {"schedule": {"epochs": 8}}
     tuner = {"objective": "shp_readout_accuracy"}
     shp = {"enabled": True, "max_images": 32, "patience": 1, "monitor": "readout_accuracy"}
-    result = search(study_dict(dataset, tuner=tuner, shp=shp), tmp_path / "runs", verbose=0)
+    study = study_dict(dataset, recipe=recipe, tuner=tuner, shp=shp)
+    result = search(study, tmp_path / "runs", verbose=0)
     for row in result.rows:
-        run = result.directory / f"trial_{row['trial']}" / "execution_0"
-        last = read_history(run)[-1]
+        history = read_history(result.directory / f"trial_{row['trial']}" / "execution_0")
+        last = history[-1]
+        # A trial ends with the first epoch that is no better than the one before.
+        values = [epoch["shp/block_1_readout_accuracy"] for epoch in history]
+        assert all(
+            later > earlier for earlier, later in zip(values[:-1], values[1:-1], strict=False)
+        )
+        assert len(values) == 8 or values[-1] <= max(values[:-1])
         assert row["score"] == last["shp/block_1_readout_accuracy"]
         assert row["shp_snr"] == last["shp/block_1_snr"]
 

@@ -116,6 +116,15 @@ def test_bad_spaces(table, message):
         SearchSpace.from_dict(table).check(BASE)
 
 
+@pytest.mark.parametrize("space", [{"num_layers": [2, 3]}, {"num_conv_blocks": [0, 1]}])
+def test_listed_heads_of_the_base_have_one_depth(space):
+    listed = {**BASE, "num_heads": [2, 4]}
+    with pytest.raises(ValueError, match=r"num_heads=\[2, 4\]"):
+        SearchSpace.from_dict(space).check(listed)
+    SearchSpace.from_dict({**space, "num_heads": [2, 4]}).check(listed)
+    SearchSpace.from_dict({"learning_rate": [0.1, 0.2]}).check(listed)
+
+
 def test_any_head_count_with_a_width_of_its_own():
     SearchSpace.from_dict({"num_heads": [3, 25], "head_dim": [5]}).check(BASE)
 

@@ -2,7 +2,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -11,7 +10,7 @@ import time
 import pytest
 
 from lsmha_keras.studies.execution_table import collect_executions
-from tests.studies.chief import finish, make_oracle, use_free_port
+from tests.studies.chief import finish, free_port, make_oracle, use_free_port
 from tests.studies.tiny import study_dict
 from tests.training.tiny import write_dataset
 
@@ -157,10 +156,7 @@ def test_chief_and_two_workers(tmp_path, case):
 
 
 def start_members(arguments):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": free_port()}
     return {
         name: subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(MEMBER), *arguments],
