@@ -31,10 +31,11 @@ _VERIFY_EPILOG = """\
 examples:
   lsmha zoo verify --all --skip-accuracy
   lsmha zoo verify cct_2_3x2_h16_cifar100 --data-dir ~/datasets --backend jax
-  lsmha zoo verify runs/digits/preset
+  lsmha zoo verify runs/digits/preset --record-latency
 
 In the table: the largest difference of a golden logit, then what was measured now and, in brackets,
-what the card says.
+what the card says. Training does not measure latency at its end, as the machine may be busy; when
+it is not, --record-latency writes it on the card.
 """
 
 _COLLECT = """\
@@ -81,6 +82,7 @@ def verify(args):
     """Verifies presets; prints a line for each, and the reasons of those that fail."""
     names = _names(args)
     import_framework()
+    from lsmha_keras.evidence.record_latency import record_latency
     from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
 
     for name in names:  # A mistyped name is found before any work.
@@ -93,6 +95,8 @@ def verify(args):
             print(f"  {note}", flush=True)
         for failure in found[-1].failures:
             print(f"lsmha: refused: {name}: {failure}", file=sys.stderr, flush=True)
+        if args.record_latency and found[-1].ok:
+            record_latency(found[-1])
     header = ["preset", "golden logits", "accuracy (%)", "latency (ms)", "verdict"]
     print(table([_verdict(verification) for verification in found], header))
     return 0 if all(verification.ok for verification in found) else 1
@@ -148,6 +152,11 @@ def _add_verify(kinds, parents):
     parser.add_argument("--all", action="store_true", help="every preset that is shipped")
     parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
     parser.add_argument("--skip-accuracy", action="store_true", help="leave the accuracy out")
+    parser.add_argument(
+        "--record-latency",
+        action="store_true",
+        help="write the latency of what holds on its card, with this machine's name",
+    )
 
 
 def _add_collect(kinds, parents):

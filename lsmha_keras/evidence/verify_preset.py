@@ -157,7 +157,7 @@ def _with_accuracy(found, model, card, data_dir):
 def _with_latency(found, model, card):
     found = dataclasses.replace(found, latency_ms=_latency_ms(model))
     here = (describe_hardware(), keras.config.backend())
-    there = (card.get("hardware"), card.get("backend"))
+    there = (card.get("latency_hardware"), card.get("latency_backend"))
     if found.card_latency_ms is not None and here != there:
         note = f"latency on the card: {there[1]} on {there[0]}; here: {here[1]} on {here[0]}"
         return _noted(found, note)

@@ -47,9 +47,10 @@ A compact convolutional transformer that tells {num_classes} classes apart in im
 | top-5 accuracy | {top5_accuracy:.2%} |
 | cross-entropy | {loss:.4f} |
 | parameters | {parameters:,} |
-| training | {epochs} epochs, {minutes:.1f} min |
+| latency of one image | {latency} |
+| training | {epochs} epochs in {precision}, {minutes:.1f} min, whatever else the machine did |
 | hardware | {hardware} |
-| backend | {backend}, {precision} |
+| backend | {backend} |
 | date | {date} |
 | licence | Apache-2.0 |
 
@@ -113,6 +114,7 @@ def model_card(recipe, model, results):
         width=width,
         channels=channels,
         start=_start(recipe.model),
+        latency=_latency(results),
         minutes=results["train_seconds"] / 60,
         data=_cite(data.name),
         train_split=data.train_split,
@@ -121,6 +123,13 @@ def model_card(recipe, model, results):
         schedule=_schedule(recipe),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
     )
+
+
+def _latency(results):
+    if results.get("latency_ms") is None:
+        return "not measured"
+    where = f"{results['latency_backend']} on {results['latency_hardware']}"
+    return f"{results['latency_ms']:.2f} ms (median; {where})"
 
 
 def _start(section):

@@ -5,6 +5,7 @@ import json
 from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
+from lsmha_keras.training.full_precision import full_precision
 from lsmha_keras.training.output_dir import claim_output_dir
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.recipe_data import open_recipe_data
@@ -24,7 +25,8 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
 
     `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/` (`last.npz`, and with a
     validation split `best.weights.h5`), `tensorboard/` where TensorBoard is installed, and in the
-    end `preset/`, which `CCTImageClassifier.from_preset` takes.
+    end `preset/`, which `CCTImageClassifier.from_preset` takes. Trained in whatever precision, the
+    result is measured and saved as a float32 model.
 
     Args:
         recipe: a `Recipe`, the path of its TOML file, the name of a shipped one, or a dict.
@@ -60,7 +62,8 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
             print(f"{output_dir} holds the finished run; nothing is left to train.")
         return _finished(recipe, output_dir)
     with recipe_runtime(recipe.runtime):
-        model, checkpoint = fit_recipe(recipe, sources, output_dir, callbacks, verbose)
+        trained, checkpoint = fit_recipe(recipe, sources, output_dir, callbacks, verbose)
+        model = full_precision(trained)
         figures = evaluate(model, sources["test"], batch_size=evaluation_batch(recipe))
         results = write_preset(
             output_dir / "preset",

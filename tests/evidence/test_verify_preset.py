@@ -110,7 +110,11 @@ def test_accuracy_agrees_to_a_tenth_of_a_point(points, ok, preset, no_loading):
         ({"dataset": "cifar100"}, "accuracy not measured: cifar100 is not in"),
         ({"num_images": 41}, "accuracy not compared: the card's test split"),
         (
-            {"latency_ms": 2.0, "hardware": "another machine", "backend": "jax"},
+            {
+                "latency_ms": 2.0,
+                "latency_hardware": "another machine",
+                "latency_backend": "jax",
+            },
             "latency on the card: jax on another machine; here:",
         ),
     ],

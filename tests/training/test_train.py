@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.open_source import open_source
@@ -13,6 +14,7 @@ from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
+from lsmha_keras.training.write_preset import golden_images
 from tests.training.tiny import SIDE, recipe_dict
 
 
@@ -54,8 +56,6 @@ def test_checksums_cover_everything(result):
 
 
 def test_the_preset_gives_the_recorded_figures(result, data):
-    from lsmha_keras.models import CCTImageClassifier
-
     saved = json.loads((result.preset_dir / "results.json").read_text())
     assert saved == result.results
     figures = evaluate(result.preset_dir, data)
@@ -105,8 +105,6 @@ def test_averaged_weights_are_what_is_validated_and_saved(result, data):
 
 
 def test_best_weights_are_the_best_epochs(result, data):
-    from lsmha_keras.models import CCTImageClassifier
-
     model = CCTImageClassifier.from_preset(str(result.preset_dir), load_weights=False)
     model.load_weights(result.output_dir / "checkpoints" / "best.weights.h5")
     with np.load(data) as arrays:
@@ -126,9 +124,25 @@ def test_precision_mixing_and_another_optimizer(data, tmp_path):
         schedule={"epochs": 2},
     )
     before = keras.config.dtype_policy().name
-    trained = train(recipe, tmp_path / "run", verbose=0)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(watch.model.backbone.dtype_policy.name)
+    )
+    trained = train(recipe, tmp_path / "run", callbacks=[watch], verbose=0)
     assert keras.config.dtype_policy().name == before
-    assert trained.model.backbone.dtype_policy.name == "mixed_bfloat16"
+    assert seen == ["mixed_bfloat16"] * 2
+    # The preset computes in float32, so that it gives the same logits everywhere.
+    loaded = CCTImageClassifier.from_preset(str(trained.preset_dir))
+    for model in (trained.model, loaded):
+        assert {layer.compute_dtype for layer in (model.backbone, model.output_dense)} == {
+            "float32"
+        }
+    np.testing.assert_allclose(
+        loaded.predict(golden_images(loaded.image_shape), verbose=0),
+        np.load(trained.preset_dir / "golden.npz")["logits"],
+        atol=1e-5,
+    )
+    assert "2 epochs in mixed_bfloat16" in (trained.preset_dir / "card.md").read_text()
     assert {str(v.dtype) for v in trained.model.trainable_variables} == {"float32"}
     assert np.load(trained.preset_dir / "golden.npz")["logits"].dtype == np.float32
     # Mixed targets have an entropy of their own, which the loss cannot get below.

@@ -1,0 +1,58 @@
+"""The latency of a preset, written on its card."""
+
+import dataclasses
+import json
+
+import keras
+import pytest
+
+from lsmha_keras import cli
+from lsmha_keras.evidence import verify_preset as module
+from lsmha_keras.evidence.record_latency import record_latency
+from lsmha_keras.evidence.verify_preset import verify_preset
+from lsmha_keras.presets import list_presets, verify_checksums
+
+
+def test_what_was_measured_stands_on_the_card(preset, monkeypatch):
+    monkeypatch.setattr(module, "_latency_ms", lambda model: 1.25678)
+    before = json.loads((preset / "results.json").read_text())
+    assert "| latency of one image | not measured |" in (preset / "card.md").read_text()
+    assert cli.main(["zoo", "verify", str(preset), "--skip-accuracy", "--record-latency"]) == 0
+    results = json.loads((preset / "results.json").read_text())
+    backend, hardware = results.pop("latency_backend"), results.pop("latency_hardware")
+    assert backend == keras.config.backend() and hardware == results["hardware"]
+    assert results.pop("latency_ms") == 1.257
+    assert results == before
+    card = (preset / "card.md").read_text()
+    assert f"| latency of one image | 1.26 ms (median; {backend} on {hardware}) |" in card
+    verify_checksums(preset)
+    found = verify_preset(preset, accuracy=False)
+    assert (found.ok, found.notes, found.card_latency_ms) == (True, (), 1.257)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"failures": ("config.json was changed",)}, "config.json was changed"),
+        ({"latency_ms": None}, "could not be measured"),
+    ],
+)
+def test_nothing_is_recorded_of_what_does_not_hold(changes, message, preset, monkeypatch):
+    monkeypatch.setattr(module, "_latency_ms", lambda model: 1.5)
+    found = dataclasses.replace(verify_preset(preset, accuracy=False), **changes)
+    before = (preset / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        record_latency(found)
+    assert (preset / "results.json").read_bytes() == before
+
+
+def test_a_refused_preset_is_left_as_it_is(preset, capsys):
+    (preset / "card.md").write_text("changed")
+    assert cli.main(["zoo", "verify", str(preset), "--record-latency"]) == 1
+    assert (preset / "card.md").read_text() == "changed"
+    assert "card.md was changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("info", list_presets(architectures=False), ids=lambda info: info.name)
+def test_shipped_presets_say_their_latency(info):
+    assert info.latency_ms > 0
