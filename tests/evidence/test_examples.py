@@ -36,7 +36,8 @@ def test_block(module, block, model_and_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verify_preset, "_LATENCY_RUNS", 2)
     shutil.copytree(model_and_run[1], tmp_path / "runs" / "mine")
-    exec(block, {**vars(module), "run_row": run_row.run_row})
+    names = {"run_row": run_row.run_row, "verify_preset": verify_preset.verify_preset}
+    exec(block, {**vars(module), **names})
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
