@@ -15,7 +15,7 @@ import lsmha_keras as lsmha
 def main():
     """Trains in two stages, evaluates and saves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="cct_2_3x2_h16_cifar100")
+    parser.add_argument("--preset", default="cct_2_3x2_h16_c1_cifar100_60_epochs")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--epochs", type=int, default=5, help="of each of the two stages")
     parser.add_argument("--output", default="presets/fine_tuned")
