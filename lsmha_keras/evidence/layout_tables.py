@@ -42,7 +42,8 @@ def layouts_table(results_dir):
 def hybrids_table(results_dir):
     """Tabulates the accuracy of hybrids beside that of their parents (T5).
 
-    A parent has the same layout without convolutional blocks and was trained by the same schedule.
+    A parent has the same layout without convolutional blocks and was trained by the same schedule;
+    that of a fine-tuned hybrid is the model it was made from.
 
     Args:
         results_dir: path of `zoo/results`, with `layouts.csv` and, where hybrids have a table of
@@ -54,14 +55,13 @@ def hybrids_table(results_dir):
     header = ["layout", "replaced blocks", "design", "data", "start", "epochs", "runs"]
     header += ["mean accuracy (%)", "standard deviation", "against its parent (points)"]
     groups = _groups(_read(results_dir, "layouts.csv") + _read(results_dir, "hybrids.csv"))
-    parents = {_lineage(runs[0]): runs for runs in groups if runs[0]["conv_blocks"] == "0"}
     hybrids = [runs for runs in groups if runs[0]["conv_blocks"] != "0"]
-    rows, shown = [], set()
-    for runs in sorted(hybrids, key=lambda runs: (_lineage(runs[0]), int(runs[0]["conv_blocks"]))):
-        parent = parents.get(_lineage(runs[0]))
-        if parent and _lineage(runs[0]) not in shown:
+    rows, shown = [], []
+    for runs in sorted(hybrids, key=_place):
+        parent = _parent(runs[0], groups)
+        if parent and parent not in shown:
             rows.append([*_hybrid(parent), ""])
-            shown.add(_lineage(runs[0]))
+            shown.append(parent)
         rows.append([*_hybrid(runs), _gain(runs, parent)])
     return markdown_table(header, rows)
 
@@ -78,9 +78,24 @@ def _groups(rows):
     return list(groups.values())
 
 
+def _parent(row, groups):
+    """Finds the runs that a hybrid is compared with, if they are there."""
+    for runs in groups:
+        made_from = row["start"] in [run["name"] for run in runs]
+        if runs[0]["conv_blocks"] == "0" and (made_from or _lineage(runs[0]) == _lineage(row)):
+            return runs
+    return None
+
+
 def _lineage(row):
     """Tells what a hybrid and its parent have in common."""
     return (re.sub(r"_c\d+$", "", row["layout"]), *(row[key] for key in _SCHEDULE))
+
+
+def _place(runs):
+    """Sorts hybrids by their layout, trained from random weights before fine-tuned."""
+    layout, *schedule = _lineage(runs[0])
+    return (layout, runs[0]["start"] != "random", schedule, int(runs[0]["conv_blocks"]))
 
 
 def _accuracies(runs):

@@ -69,6 +69,6 @@ def write_layouts(path, runs):
     rows = []
     for seed, (layout, conv_blocks, accuracy, *more) in enumerate(runs):
         given = {"layout": layout, "conv_blocks": conv_blocks, "accuracy": accuracy, "seed": seed}
-        same = {"heads": 4, "parameters": 1000, "epochs": 9, "dataset": "data"}
+        same = {"heads": 4, "parameters": 1000, "epochs": 9, "dataset": "data", "start": "random"}
         rows.append({**dict.fromkeys(COLUMNS, ""), **same, **given, **(more[0] if more else {})})
     write_rows(path, COLUMNS, rows)

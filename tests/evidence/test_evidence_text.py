@@ -74,16 +74,21 @@ def test_layouts_have_mean_and_deviation(tmp_path):
 
 
 def test_hybrids_follow_their_parents(tmp_path):
-    layouts = [("a_h4", 0, 0.50), ("a_h4", 0, 0.54), ("b", 0, 0.5, {"epochs": 1})]
+    named = {"name": "trained"}
+    layouts = [("a_h4", 0, 0.50), ("a_h4", 0, 0.54, named), ("b", 0, 0.5, {"epochs": 1})]
     write_layouts(tmp_path / "layouts.csv", layouts)
-    hybrids = [("a_h4_c2", 2, 0.515), ("a_h4_c1", 1, 0.53), ("b_c1", 1, 0.6)]
+    tuned = {"start": "trained", "epochs": 2}
+    hybrids = [("a_h4_c1", 1, 0.49, tuned), ("a_h4_c2", 2, 0.515), ("a_h4_c1", 1, 0.53)]
+    hybrids += [("b_c1", 1, 0.6), ("b_c1", 1, 0.7, {"start": "elsewhere"})]
     write_layouts(tmp_path / "hybrids.csv", hybrids)
     rows = cells(hybrids_table(tmp_path))
     assert [(row[0], row[1], row[-3], row[-1]) for row in rows] == [
         ("a_h4", "0", "52.00", ""),
         ("a_h4_c1", "1", "53.00", "+1.00"),
         ("a_h4_c2", "2", "51.50", "-0.50"),
+        ("a_h4_c1", "1", "49.00", "-3.00"),  # made from a run of the parent
         ("b_c1", "1", "60.00", "parent not measured"),  # by this schedule
+        ("b_c1", "1", "70.00", "parent not measured"),
     ]
     assert rows[0][-2] == "2.83"  # sqrt(8)
 
