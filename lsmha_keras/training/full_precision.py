@@ -18,7 +18,10 @@ def full_precision(model):
     Example:
 
     ```python
-    model = full_precision(model)
+    classifier = lsmha_keras.CCTImageClassifier.from_preset(
+        "cct_2_3x2", num_classes=10, dtype="mixed_bfloat16"
+    )
+    print(full_precision(classifier).compute_dtype)  # float32
     ```
     """
     from lsmha_keras.models import CCTBackbone
