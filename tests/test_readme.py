@@ -305,6 +305,9 @@ def test_tables_hold_what_was_measured():
     (soft,) = (row for row in _rows("committees.csv") if case.items() <= row.items())
     accuracy, best = (100 * float(soft[key]) for key in ("accuracy", "best_member_accuracy"))
     assert f"{accuracy:.2f} % on CIFAR-100 together, {accuracy - best:.2f} points more" in text
+    for row in _rows("layouts.csv"):  # the hybrid, its parent and what was made from it
+        if row["name"].startswith("cct_2_3x2_h16_"):
+            assert f"{100 * float(row['accuracy']):.2f}" in text
     for row in _rows("shp_cct_2_3x2_h16_cifar100/blocks.csv"):
         accuracy = row["readout_accuracy"] and f"{100 * float(row['readout_accuracy']):.2f} %"
         digits = {"clusters_per_head": 1, "labels_per_cluster": 2, "noise_per_head": 0}
