@@ -1,6 +1,6 @@
 """Train the model of a recipe and save it as a preset.
 
-Stopped at any moment, it goes on at the last finished epoch when the same command is given again.
+If it is stopped, the same command continues it from the last finished epoch.
 """
 
 import copy
@@ -25,7 +25,7 @@ def add_parser(commands, parents):
     parser = add_command(commands, "train", globals(), _EPILOG, parents)
     parser.add_argument("recipe", metavar="RECIPE", help="TOML file, or a name in zoo/recipes")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/RECIPE)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--epochs", type=positive, metavar="N", help="as --set schedule.epochs=N")
     parser.add_argument(
         "--set",
@@ -38,12 +38,12 @@ def add_parser(commands, parents):
         "--fresh",
         "--no-resume",
         action="store_true",
-        help="start anew instead of going on from the output's checkpoint",
+        help="start again instead of continuing from the output's checkpoint",
     )
 
 
 def run(args):
-    """Trains; prints what came out and where it is."""
+    """Trains; prints the results and their paths."""
     changes = [_parse_change(text) for text in args.set]
     if args.epochs:
         changes.append((["schedule", "epochs"], args.epochs))
@@ -83,7 +83,7 @@ def _changed(values, changes):
         table = values
         for key in keys[:-1]:
             if not isinstance(table.setdefault(key, {}), dict):
-                raise ValueError(f"`{key}` is no table. Received: --set {'.'.join(keys)}=...")
+                raise ValueError(f"`{key}` is not a table. Received: --set {'.'.join(keys)}=...")
             table = table[key]
         table[keys[-1]] = value
     return values

@@ -47,7 +47,7 @@ def make_oracle(study):
         "objective": keras_tuner.Objective(section.objective, "max"),
         "seed": section.seed + 1,  # KerasTuner takes 0 for none
         "hyperparameters": hyperparameters,
-        # What fails is in the table; three in a row are no reason to stop.
+        # What fails is in the table; three in a row must not stop the search.
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if section.name == "Hyperband":
@@ -67,7 +67,7 @@ def make_oracle(study):
 class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Runs the trials of a study that a KerasTuner oracle proposes.
 
-    Every trial is a run of a recipe, with a checkpoint after every epoch. What came out lies in
+    Every trial is a run of a recipe, with a checkpoint after every epoch. The results are in
     `<directory>/trial_<id>/execution_<n>/execution.json`; the table is made from those files, so
     that whoever is killed when, it is whole.
 
@@ -198,7 +198,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
 def prune(directory, keep):
     """Removes the weights of finished executions of all but the best trials.
 
-    Hyperband goes on from trials of the last round, so the best of each round of each bracket stay.
+    Hyperband continues trials of the last round, so the best of each round of each bracket stay.
 
     Args:
         directory: `pathlib.Path` of a study.
