@@ -18,10 +18,9 @@ from lsmha_keras.training.write_preset import write_preset
 def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), verbose="auto"):
     """Trains the model of a recipe and writes it as a preset.
 
-    Killed at any moment and called again with the same arguments, it goes on at the last finished
-    epoch and ends as if it had not been interrupted: weights, optimiser, schedule, averaged
-    weights, order of the images, augmentation and dropout go on where they were. A run that was
-    finished is not repeated.
+    Killed and called again with the same arguments, it continues from the last finished epoch and
+    ends as if it had not been interrupted: weights, optimiser, schedule, averaged weights, order
+    of the images, augmentation and dropout are restored. A finished run is not repeated.
 
     `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/` (`last.npz`, and with a
     validation split `best.weights.h5`), `tensorboard/` where TensorBoard is installed, and in the
@@ -32,7 +31,7 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
         recipe: a `Recipe`, the path of its TOML file, the name of a shipped one, or a dict.
         output_dir: path. Defaults to `runs/<name of the recipe>`.
         data_dir: folder that holds the data. Defaults to the environment variable LSMHA_DATA_DIR.
-        resume: bool, whether to go on from what is in `output_dir`; False removes it.
+        resume: bool, whether to continue what is in `output_dir`; False removes it.
         callbacks: more Keras callbacks. They see the validation's figures in the logs. A callback's
             own state is not saved.
         verbose: as in `keras.Model.fit`; 0 prints nothing.
@@ -59,7 +58,7 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
     output_dir = claim_output_dir(output_dir, recipe, resume)
     if (output_dir / "preset" / "results.json").exists():
         if verbose:
-            print(f"{output_dir} holds the finished run; nothing is left to train.")
+            print(f"{output_dir} holds the finished run; there is nothing left to train.")
         return _finished(recipe, output_dir)
     with recipe_runtime(recipe.runtime):
         trained, checkpoint = fit_recipe(recipe, sources, output_dir, callbacks, verbose)

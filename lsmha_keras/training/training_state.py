@@ -12,7 +12,7 @@ _FORMAT = 1
 
 
 def save_state(path, model, progress):
-    """Saves everything a compiled model needs to go on training.
+    """Saves everything a compiled model needs to continue training.
 
     That is all its variables (weights, running statistics, states of random generators) and the
     optimiser's (moments, step count, averaged weights).
@@ -64,7 +64,7 @@ def load_state(path):
         header = json.loads(str(arrays.pop("header")))
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is not a complete training state. Remove the file to start anew. "
+            f"{path} is not a complete training state. Remove the file to start again. "
             f"Received: {error}"
         ) from error
     if header.get("format") != _FORMAT:
