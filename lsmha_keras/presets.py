@@ -30,9 +30,10 @@ _LISTED += ["cct_7_7x2", "cct_14_7x2"]
 _LISTED += [f"cct_2_3x2_h{heads}" for heads in ("16", "32", "25x5")]
 _LISTED += [f"cct_7_3x1_h{heads}" for heads in ("16", "32", "64", "25x10")]
 _NAME = re.compile(
-    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<sine>_sine)?"
+    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<design>_sep|_ib)?(?P<sine>_sine)?"
     r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_c(?P<conv_blocks>\d+))?"
 )
+_TOKENIZERS = {"_sep": "separable", "_ib": "inverted_bottleneck"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,9 +198,10 @@ def read_committee(directory):
 def parse_architecture(name):
     """Reads an architecture's name such as `cct_7_3x1_h25x10_c3`.
 
-    The parts: `7` blocks, `3x1` kernel size and number of tokenizer convolutions, optional `_sine`
-    position embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the
-    width), optional `_c3` the first 3 blocks convolutional.
+    The parts: `7` blocks, `3x1` kernel size and number of tokenizer stages, optional `_sep` or
+    `_ib` stages of separable convolutions or inverted bottlenecks, optional `_sine` position
+    embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the width),
+    optional `_c3` the first 3 blocks convolutional.
 
     Args:
         name: str.
@@ -218,6 +220,8 @@ def parse_architecture(name):
         "tokenizer_kernel_size": int(match["kernel"]),
         "tokenizer_layers": int(match["convs"]),
     }
+    if match["design"]:
+        config["tokenizer_design"] = _TOKENIZERS[match["design"]]
     if match["sine"]:
         config["position_embedding"] = "sine"
     if match["heads"]:
