@@ -14,6 +14,7 @@ from lsmha_keras import presets
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 
 
@@ -63,6 +64,7 @@ class SoftCommittee(RawImageClassifier):
     """
 
     def __init__(self, members, mode="soft", **kwargs):
+        check_arguments(kwargs, SoftCommittee, base=("name", "trainable", "compile"))
         members = _load_members(members)
         _check_members(members)
 
