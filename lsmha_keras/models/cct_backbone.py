@@ -10,11 +10,16 @@ from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.torch_parameters import (
+    register_torch_parameters,
+    torch_parameters_up_to_date,
+)
 
 # What a transformer block returns beside its output, in this order.
 _HEAD_KINDS = ("head_outputs", "attention_scores")
 
 
+@torch_parameters_up_to_date
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CCTBackbone(keras_hub.models.Backbone):
     """Compact convolutional transformer with large-scale multi-head attention.
@@ -161,6 +166,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         # === Functional Model ===
         images = keras.Input(image_shape, name="images")
         super().__init__(inputs=images, outputs=self.trace(images)["output"], dtype=dtype, **kwargs)
+        register_torch_parameters(self)
 
         # === Config ===
         self.image_shape = tuple(image_shape)

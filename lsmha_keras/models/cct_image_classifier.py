@@ -19,6 +19,7 @@ from lsmha_keras.models.preset_arguments import (
     split_arguments,
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -116,6 +117,7 @@ class CCTImageClassifier(RawImageClassifier):
         super(keras_hub.models.ImageClassifier, self).__init__(
             inputs=images, outputs=outputs, **kwargs
         )
+        register_torch_parameters(self)
 
         # === Config ===
         self.num_classes = num_classes
@@ -219,7 +221,7 @@ class CCTImageClassifier(RawImageClassifier):
 
         Args:
             preset: a shipped name (see `lsmha_keras.list_presets`), a directory written by
-                `save_to_preset`, `"hf://user/repository"` or
+                `save_to_preset`, which goes before a name, `"hf://user/repository"` or
                 `"kaggle://user/model/keras/variant"`. An architecture's name, which has no weights,
                 such as `"cct_7_3x1_h32"`, gives random weights and demands `num_classes`.
             num_classes: int or `None`. A number gives a new head with random weights and without

@@ -16,6 +16,7 @@ from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -88,6 +89,7 @@ class SoftCommittee(RawImageClassifier):
         super(keras_hub.models.ImageClassifier, self).__init__(
             inputs=images, outputs=vote(logits), **kwargs
         )
+        register_torch_parameters(self)
 
         # === Config ===
         self.num_classes = members[0].num_classes
