@@ -119,6 +119,31 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
         return keras.Model.predict(self, batches, **kwargs)
 
+    def probabilities(self, outputs):
+        """Turns what `predict` returned into probabilities, whatever the model's activation.
+
+        Args:
+            outputs: `(images, classes)` array.
+
+        Returns:
+            `(images, classes)` float64 array; each row adds up to 1, but for a sigmoid, whose
+            outputs are probabilities of their own.
+
+        Raises:
+            ValueError: if the activation is neither linear, softmax nor sigmoid.
+        """
+        outputs = np.asarray(outputs, "float64")
+        activation = keras.activations.get(self.activation).__name__
+        if activation in ("softmax", "sigmoid"):
+            return outputs
+        if activation != "linear":
+            raise ValueError(
+                "Only logits, a softmax and a sigmoid can be read as probabilities. "
+                f"Received: activation={activation}"
+            )
+        exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
     def _preprocessed_validation(self, data, batch_size):
         if isinstance(data, keras.utils.PyDataset):
             return PreprocessedBatches(self.preprocess_samples, data)

@@ -107,6 +107,16 @@ class SoftCommittee(RawImageClassifier):
         shapes = [member.image_shape for member in self.members]
         return (*max(shape[:2] for shape in shapes), shapes[0][2])
 
+    def probabilities(self, outputs):
+        """As `CCTImageClassifier.probabilities`; votes become shares of the votes.
+
+        The mean probability, which `predict` adds to the votes, counts as the vote of one more
+        member, so that the order of the labels stays.
+        """
+        if self.mode != "vote":
+            return super().probabilities(outputs)
+        return np.asarray(outputs, "float64") / (len(self.members) + 1)
+
     def predict_members(self, x, batch_size=None, verbose="auto"):
         """Predicts with every member, each image being preprocessed once for all.
 
