@@ -129,8 +129,9 @@ def resolve_preset(preset):
     """Finds a preset.
 
     Args:
-        preset: str or path: a shipped name, an architecture's name, a directory, `hf://...` or
-            `kaggle://...`. With `HF_HUB_OFFLINE` set, only what was downloaded before is used.
+        preset: str or path: a directory, a shipped name, an architecture's name, `hf://...` or
+            `kaggle://...`. A directory that holds a preset goes before a name. With
+            `HF_HUB_OFFLINE` set, only what was downloaded before is used.
 
     Returns:
         A `pathlib.Path`, the preset's directory, or for an architecture a dict with the arguments
@@ -142,18 +143,18 @@ def resolve_preset(preset):
     name = os.fspath(preset)
     if name.startswith(("hf://", "kaggle://")):
         return _download(name)
+    if _is_preset(pathlib.Path(name)):
+        # Before the names: `save_to_preset("cct_2_3x2_h16")` is what `from_preset` of that loads.
+        return pathlib.Path(name)
     for path in _shipped_presets():
         if path.name == name:
             return path
     if config := parse_architecture(name):
         return config
     if pathlib.Path(name).is_dir():
-        if not _is_preset(pathlib.Path(name)):
-            raise ValueError(
-                f"The directory has no `config.json` and no `{COMMITTEE}`. "
-                f"Received: preset={name!r}"
-            )
-        return pathlib.Path(name)
+        raise ValueError(
+            f"The directory has no `config.json` and no `{COMMITTEE}`. Received: preset={name!r}"
+        )
     known = [path.name for path in _shipped_presets()] + _LISTED
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
     raise ValueError(

@@ -94,9 +94,8 @@ def _probabilities(classifier, images):
 
     if not images:
         return []
-    logits = classifier.predict(np.stack(list(images.values())), verbose=0).astype("float64")
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    outputs = classifier.predict(np.stack(list(images.values())), verbose=0)
+    return classifier.probabilities(outputs)
 
 
 def _best(classifier, scores, top):

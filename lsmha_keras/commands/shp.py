@@ -60,7 +60,10 @@ def add_parser(commands, parents):
         "heads together; both: the report compares them",
     )
     parser.add_argument(
-        "--readout-epochs", type=positive, default=10, metavar="N", help="default: 10"
+        "--readout-epochs",
+        type=positive,
+        metavar="N",
+        help="readouts are fitted so long, also if there are some (default: 10)",
     )
     parser.add_argument(
         "--readout",
@@ -115,7 +118,7 @@ def _analysis(args, out):
         train_data,
         test_data,
         out / "stages",
-        readout=args.readout or _saved_with(args.name),
+        readout=args.readout or _saved_with(args.name, args.readout_epochs),
         blocks=args.blocks,
         pooling=args.pooling,
         threshold=args.threshold,
@@ -126,12 +129,14 @@ def _analysis(args, out):
     )
 
 
-def _saved_with(preset):
-    """Returns the preset if readouts are saved with it, else None."""
+def _saved_with(preset, epochs):
+    """Returns the preset if readouts are saved with it that were fitted as asked, else None."""
     from lsmha_keras.presets import resolve_preset
-    from lsmha_keras.shp.block_readouts import FILE_NAME
+    from lsmha_keras.shp.block_readouts import FILE_NAME, BlockReadouts
 
-    return preset if (resolve_preset(preset) / FILE_NAME).is_file() else None
+    if not (resolve_preset(preset) / FILE_NAME).is_file():
+        return None
+    return preset if epochs in (None, BlockReadouts.load(preset).epochs) else None
 
 
 def _share(text):

@@ -1,7 +1,5 @@
 """The compact convolutional transformer without its head."""
 
-import json
-
 import keras
 import keras_hub
 
@@ -11,11 +9,17 @@ from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.torch_parameters import (
+    register_torch_parameters,
+    torch_parameters_up_to_date,
+)
 
 # What a transformer block returns beside its output, in this order.
 _HEAD_KINDS = ("head_outputs", "attention_scores")
 
 
+@torch_parameters_up_to_date
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CCTBackbone(keras_hub.models.Backbone):
     """Compact convolutional transformer with large-scale multi-head attention.
@@ -54,8 +58,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         converter does: tokens `(batch, tokens, hidden_dim)` in the compute dtype.
 
     Raises:
-        ValueError: if an argument is out of range, a list has not one entry per transformer block,
-            or a head count does not divide `hidden_dim` while its `head_dim` is `None`.
+        ValueError: if an argument is unknown or out of range, a list has not one entry per
+            transformer block, or a head count does not divide `hidden_dim` while its `head_dim` is
+            `None`.
 
     Example:
 
@@ -96,6 +101,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         dtype=None,
         **kwargs,
     ):
+        check_arguments(kwargs, CCTBackbone)
         if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
             raise ValueError(
                 "`image_shape` must be (height, width, channels), all positive. "
@@ -164,6 +170,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         # === Functional Model ===
         images = keras.Input(image_shape, name="images")
         super().__init__(inputs=images, outputs=self.trace(images)["output"], dtype=dtype, **kwargs)
+        register_torch_parameters(self)
 
         # === Config ===
         self.image_shape = tuple(image_shape)
@@ -295,11 +302,14 @@ class CCTBackbone(keras_hub.models.Backbone):
         source = presets.resolve_preset(preset)
         if isinstance(source, dict):
             return cls(**{**source, **kwargs})
+        check_arguments(kwargs, cls)
         presets.verify_checksums(source)
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        saved_dtype = config["config"].get("dtype")
+        saved = presets.read_config(source)
+        if load_weights:
+            check_structure(preset, cls, saved, kwargs)
+        saved_dtype = saved.get("dtype")
         if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
-            # Quantised: KerasHub restores that for tasks, but not for backbones.
+            # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
         return super().from_preset(str(source), load_weights=load_weights, **kwargs)
 

@@ -73,6 +73,7 @@ class ReadoutTrainer(keras.Model):
         default = _SCHEDULES[optimizer][0]
         self.peak_learning_rate = default if learning_rate is None else learning_rate
         self.seed = seed
+        self.epochs = 0  # since the first weights; `None` if those came trained for unknown long
         augment = optimizer == "sgd" if augment is None else augment
         layers = [PadCrop(4, seed=seed), HorizontalFlip(seed=seed)] if augment else []
         self.augmentation = AugmentationPolicy(layers, seed)
@@ -133,6 +134,8 @@ class ReadoutTrainer(keras.Model):
         options = {"split": "train", "seed": self.seed, **batch_options}
         batches = ImageBatches(dataset, batch_size, model, **options)
         self._prepare(batches, initial)
+        before = self.epochs if initial is None else initial.epochs
+        self.epochs = None if before is None else before + epochs
         for epoch in range(epochs):
             factor = _SCHEDULES[self.optimizer_name][1](epoch, epochs)
             self.optimizer.learning_rate = self.peak_learning_rate * factor
@@ -144,7 +147,7 @@ class ReadoutTrainer(keras.Model):
             figures = self._run(self.test_on_batch, validation, None, None)
         accuracy = {name: figures[f"block_{name}_accuracy"] for name in self.readouts}
         weights = {name: readout.get_weights() for name, readout in self.readouts.items()}
-        return BlockReadouts(weights, accuracy, batches.class_names)
+        return BlockReadouts(weights, accuracy, batches.class_names, self.epochs)
 
     def _prepare(self, batches, initial):
         """Makes what is still missing, sets the first weights, and restarts the optimizer."""
