@@ -33,6 +33,24 @@ def add_command(commands, name, module, epilog, parents, needs_backend=True):
     return parser
 
 
+def add_verbosity(parser, verbose="show progress bars also where the output is no terminal"):
+    """Adds --quiet and --verbose to a command that runs long.
+
+    Args:
+        parser: the command's parser.
+        verbose: help of --verbose, or None to leave that option out.
+    """
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="print the result only")
+    if verbose:
+        group.add_argument("--verbose", action="store_true", help=verbose)
+
+
+def verbosity(args):
+    """Returns what --quiet and --verbose ask for, as the `verbose` of `lsmha_keras.train`."""
+    return 0 if args.quiet else 1 if args.verbose else "auto"
+
+
 def positive(text):
     """Reads a positive integer, for argparse.
 

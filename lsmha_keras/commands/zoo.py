@@ -7,7 +7,7 @@ zoo/EVIDENCE.md from the csv files in zoo/results.
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, table, writable_file
+from lsmha_keras.commands._output import add_command, add_verbosity, table, writable_file
 
 _EPILOG = """\
 examples:
@@ -89,7 +89,8 @@ def verify(args):
         find_trained(name)
     found = []
     for name in names:
-        print(f"verifying {name}", flush=True)
+        if not args.quiet:
+            print(f"verifying {name}", flush=True)
         found.append(verify_preset(name, args.data_dir, accuracy=not args.skip_accuracy))
         for note in found[-1].notes:
             print(f"  {note}", flush=True)
@@ -157,6 +158,7 @@ def _add_verify(kinds, parents):
         action="store_true",
         help="write the latency of what holds on its card, with this machine's name",
     )
+    add_verbosity(parser, verbose=None)
 
 
 def _add_collect(kinds, parents):
