@@ -5,6 +5,8 @@ import os
 import pathlib
 import tempfile
 
+from lsmha_keras.presets import HUBS, resolve_preset
+
 
 def add_command(commands, name, module, epilog, parents, needs_backend=True):
     """Adds a sub-command whose help opens with its module's docstring.
@@ -49,6 +51,28 @@ def add_verbosity(parser, verbose="show progress bars also where the output is n
 def verbosity(args):
     """Returns what --quiet and --verbose ask for, as the `verbose` of `lsmha_keras.train`."""
     return 0 if args.quiet else 1 if args.verbose else "auto"
+
+
+def check_presets(*names):
+    """Refuses unknown presets before a framework is imported, which takes seconds.
+
+    Those of a hub are not looked for: that would be their download.
+
+    Args:
+        *names: names or directories.
+
+    Raises:
+        ValueError: if there is no such preset; names the nearest.
+
+    Example:
+
+    ```python
+    check_presets("cct_2_3x2_h16_cifar100")
+    ```
+    """
+    for name in names:
+        if not name.startswith(HUBS):
+            resolve_preset(name)
 
 
 def positive(text):

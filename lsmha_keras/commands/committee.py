@@ -11,6 +11,7 @@ from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import (
     add_command,
     add_verbosity,
+    check_presets,
     empty_dir,
     positive,
     table,
@@ -88,6 +89,7 @@ def run(args):
 
         check_header(writable_file(args.results), COLUMNS)
     out = empty_dir(args.out, args.overwrite) if args.out else None
+    check_presets(*args.names)
 
     import_framework()
     from lsmha_keras.committee.measure_committee import measure_committee

@@ -12,6 +12,7 @@ from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import (
     add_command,
     add_verbosity,
+    check_presets,
     positive,
     table,
     verbosity,
@@ -88,6 +89,7 @@ def add_parser(commands, parents):
 def run(args):
     """Analyses; prints the main figures and where the report is."""
     out = writable_dir(args.out)
+    check_presets(args.name)
     import_framework()
     from lsmha_keras.shp._style import import_matplotlib
     from lsmha_keras.shp.report import write_report

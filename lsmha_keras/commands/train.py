@@ -10,6 +10,7 @@ from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import (
     add_command,
     add_verbosity,
+    check_presets,
     positive,
     verbosity,
     writable_dir,
@@ -57,13 +58,16 @@ def run(args):
     if args.output:
         writable_dir(args.output)
 
-    import_framework()
     from lsmha_keras.training.recipe import load_recipe
-    from lsmha_keras.training.train import train
 
     recipe = load_recipe(args.recipe)
     if changes:
         recipe = load_recipe(_changed(recipe.to_dict(), changes))
+    check_presets(recipe.model.preset)
+
+    import_framework()
+    from lsmha_keras.training.train import train
+
     result = train(
         recipe,
         output_dir=args.output,

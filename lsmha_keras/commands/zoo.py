@@ -7,7 +7,13 @@ zoo/EVIDENCE.md from the csv files in zoo/results.
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, add_verbosity, table, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    table,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -81,11 +87,12 @@ def add_parser(commands, parents):
 def verify(args):
     """Verifies presets; prints a line for each, and the reasons of those that fail."""
     names = _names(args)
+    check_presets(*names)
     import_framework()
     from lsmha_keras.evidence.record_latency import record_latency
     from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
 
-    for name in names:  # A mistyped name is found before any work.
+    for name in names:  # An architecture is found before any work.
         find_trained(name)
     found = []
     for name in names:
