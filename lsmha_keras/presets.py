@@ -14,6 +14,8 @@ import pathlib
 import re
 
 CHECKSUMS = "checksums.sha256"
+# What the name of a preset on a hub begins with.
+HUBS = ("hf://", "kaggle://")
 # What a committee's directory has instead of a model's `config.json`.
 COMMITTEE = "committee.json"
 
@@ -141,7 +143,7 @@ def resolve_preset(preset):
         ValueError: if there is no such preset; names the nearest.
     """
     name = os.fspath(preset)
-    if name.startswith(("hf://", "kaggle://")):
+    if name.startswith(HUBS):
         return _download(name)
     if _is_preset(pathlib.Path(name)):
         # Before the names: `save_to_preset("cct_2_3x2_h16")` is what `from_preset` of that loads.
@@ -314,7 +316,8 @@ def _describe(path):
         name=path.name,
         parameters=results.get("parameters"),
         dataset=results.get("dataset"),
-        accuracy=None if accuracy is None else 100 * accuracy,
+        # Rounded, as 100 * 0.5699 is 56.989999999999995: to one image of a million.
+        accuracy=None if accuracy is None else round(100 * accuracy, 4),
         latency_ms=results.get("latency_ms"),
         path=path,
     )

@@ -7,7 +7,13 @@ zoo/EVIDENCE.md from the csv files in zoo/results.
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, table, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    table,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -81,15 +87,17 @@ def add_parser(commands, parents):
 def verify(args):
     """Verifies presets; prints a line for each, and the reasons of those that fail."""
     names = _names(args)
+    check_presets(*names)
     import_framework()
     from lsmha_keras.evidence.record_latency import record_latency
     from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
 
-    for name in names:  # A mistyped name is found before any work.
+    for name in names:  # An architecture is found before any work.
         find_trained(name)
     found = []
     for name in names:
-        print(f"verifying {name}", flush=True)
+        if not args.quiet:
+            print(f"verifying {name}", flush=True)
         found.append(verify_preset(name, args.data_dir, accuracy=not args.skip_accuracy))
         for note in found[-1].notes:
             print(f"  {note}", flush=True)
@@ -157,6 +165,7 @@ def _add_verify(kinds, parents):
         action="store_true",
         help="write the latency of what holds on its card, with this machine's name",
     )
+    add_verbosity(parser, verbose=None)
 
 
 def _add_collect(kinds, parents):
