@@ -15,6 +15,8 @@ import pathlib
 import re
 
 CHECKSUMS = "checksums.sha256"
+# What the name of a preset on a hub begins with.
+HUBS = ("hf://", "kaggle://")
 # What a committee's directory has instead of a model's `config.json`.
 COMMITTEE = "committee.json"
 # The card is not in the checksums: the text may be edited, on a hub for example, and decides
@@ -36,9 +38,10 @@ _LISTED += ["cct_7_7x2", "cct_14_7x2"]
 _LISTED += [f"cct_2_3x2_h{heads}" for heads in ("16", "32", "25x5")]
 _LISTED += [f"cct_7_3x1_h{heads}" for heads in ("16", "32", "64", "25x10")]
 _NAME = re.compile(
-    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<sine>_sine)?"
+    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<design>_sep|_ib)?(?P<sine>_sine)?"
     r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_c(?P<conv_blocks>\d+))?"
 )
+_TOKENIZERS = {"_sep": "separable", "_ib": "inverted_bottleneck"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,9 +173,9 @@ def resolve_preset(preset):
     """Finds a preset.
 
     Args:
-        preset: str or path: a shipped name or its alias, an architecture's name, a directory,
-            `hf://...` or `kaggle://...`. With `HF_HUB_OFFLINE` set, only what was downloaded
-            before is used.
+        preset: str or path: a directory, a shipped name or its alias, an architecture's name,
+            `hf://...` or `kaggle://...`. A directory that holds a preset goes before a name. With
+            `HF_HUB_OFFLINE` set, only what was downloaded before is used.
 
     Returns:
         A `pathlib.Path`, the preset's directory, or for an architecture a dict with the arguments
@@ -182,20 +185,20 @@ def resolve_preset(preset):
         ValueError: if there is no such preset; names the nearest.
     """
     name = os.fspath(preset)
-    if name.startswith(("hf://", "kaggle://")):
+    if name.startswith(HUBS):
         return _download(name)
+    if _is_preset(pathlib.Path(name)):
+        # Before the names: `save_to_preset("cct_2_3x2_h16")` is what `from_preset` of that loads.
+        return pathlib.Path(name)
     for path in _shipped_presets():
         if path.name == preset_name(name):
             return path
     if config := parse_architecture(name):
         return config
     if pathlib.Path(name).is_dir():
-        if not _is_preset(pathlib.Path(name)):
-            raise ValueError(
-                f"The directory has no `config.json` and no `{COMMITTEE}`. "
-                f"Received: preset={name!r}"
-            )
-        return pathlib.Path(name)
+        raise ValueError(
+            f"The directory has no `config.json` and no `{COMMITTEE}`. Received: preset={name!r}"
+        )
     known = [*ALIASES, *(path.name for path in _shipped_presets()), *_LISTED]
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
     raise ValueError(
@@ -240,9 +243,10 @@ def read_committee(directory):
 def parse_architecture(name):
     """Reads an architecture's name such as `cct_7_3x1_h25x10_c3`.
 
-    The parts: `7` blocks, `3x1` kernel size and number of tokenizer convolutions, optional `_sine`
-    position embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the
-    width), optional `_c3` the first 3 blocks convolutional.
+    The parts: `7` blocks, `3x1` kernel size and number of tokenizer stages, optional `_sep` or
+    `_ib` stages of separable convolutions or inverted bottlenecks, optional `_sine` position
+    embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the width),
+    optional `_c3` the first 3 blocks convolutional.
 
     Args:
         name: str.
@@ -261,6 +265,8 @@ def parse_architecture(name):
         "tokenizer_kernel_size": int(match["kernel"]),
         "tokenizer_layers": int(match["convs"]),
     }
+    if match["design"]:
+        config["tokenizer_design"] = _TOKENIZERS[match["design"]]
     if match["sine"]:
         config["position_embedding"] = "sine"
     if match["heads"]:
@@ -357,7 +363,8 @@ def _describe(path):
         name=path.name,
         parameters=results.get("parameters"),
         dataset=results.get("dataset"),
-        accuracy=None if accuracy is None else 100 * accuracy,
+        # Rounded, as 100 * 0.5699 is 56.989999999999995: to one image of a million.
+        accuracy=None if accuracy is None else round(100 * accuracy, 4),
         latency_ms=results.get("latency_ms"),
         path=path,
         alias=next((alias for alias, name in ALIASES.items() if name == path.name), None),

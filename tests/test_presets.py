@@ -176,6 +176,24 @@ def test_keras_hub_knows_the_names():
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
+)
+def test_shipped_files_are_float32_throughout(info):
+    """One trained in half precision is measured and shipped in float32, its preprocessing too."""
+
+    def policies(value):
+        if isinstance(value, dict):
+            own = [value["config"]["name"]] if value.get("class_name") == "DTypePolicy" else []
+            return own + [name for inner in value.values() for name in policies(inner)]
+        return [name for inner in value for name in policies(inner)] if type(value) is list else []
+
+    files = ["config.json", "task.json", "preprocessor.json", "image_converter.json"]
+    for name in files:
+        found = policies(json.loads((info.path / name).read_text(encoding="utf-8")))
+        assert found and set(found) == {"float32"}, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
@@ -213,6 +231,18 @@ def test_load_weights_false_gives_other_weights(saved):
     _, directory, images, expected = saved
     loaded = lsmha.CCTImageClassifier.from_preset(directory, load_weights=False)
     assert np.abs(loaded.predict(images, verbose=0) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["cct_2_3x2_h16", "cct_2_3x2_h16_cifar100"])
+def test_a_directory_goes_before_a_name(saved, tmp_path, monkeypatch, name):
+    _, directory, images, expected = saved
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()  # Without a preset in it, the name still counts.
+    assert presets.read_config(name)["num_heads"] == 16
+    copy(directory, tmp_path / name)
+    loaded = lsmha.CCTImageClassifier.from_preset(name)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
+    assert lsmha.CCTBackbone.from_preset(name).num_heads == 4
 
 
 def test_checksums_are_sha256sum_format(saved):

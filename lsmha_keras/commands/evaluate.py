@@ -4,7 +4,7 @@ import json
 import time
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_file
+from lsmha_keras.commands._output import add_command, check_presets, positive, writable_file
 
 _EPILOG = """\
 examples:
@@ -37,6 +37,7 @@ def run(args):
         from lsmha_keras.commands._results import check_header
 
         check_header(writable_file(args.results))
+    check_presets(args.name)
 
     import_framework()
     from lsmha_keras.training.evaluate import evaluate

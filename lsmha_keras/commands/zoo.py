@@ -7,7 +7,13 @@ table; evidence makes the tables of zoo/EVIDENCE.md from the csv files in zoo/re
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, table, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    table,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -97,15 +103,17 @@ def add_parser(commands, parents):
 def verify(args):
     """Verifies presets; prints a line for each, and the reasons of those that fail."""
     names = _names(args)
+    check_presets(*names)
     import_framework()
     from lsmha_keras.evidence.record_latency import record_latency
     from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
 
-    for name in names:  # A mistyped name is found before any work.
+    for name in names:  # An architecture is found before any work.
         find_trained(name)
     found = []
     for name in names:
-        print(f"verifying {name}", flush=True)
+        if not args.quiet:
+            print(f"verifying {name}", flush=True)
         found.append(verify_preset(name, args.data_dir, accuracy=not args.skip_accuracy))
         for note in found[-1].notes:
             print(f"  {note}", flush=True)
@@ -200,6 +208,7 @@ def _add_cards(kinds, parents):
     parser.add_argument(
         "--data-dir", metavar="DIR", help="measure each class on the datasets in this folder"
     )
+    add_verbosity(parser, verbose=None)
 
 
 def _add_collect(kinds, parents):

@@ -34,7 +34,8 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
         resume: bool, whether to continue what is in `output_dir`; False removes it.
         callbacks: more Keras callbacks. They see the validation's figures in the logs. A callback's
             own state is not saved.
-        verbose: as in `keras.Model.fit`; 0 prints nothing.
+        verbose: 0 prints nothing, 1 a bar per epoch, 2 a line per epoch; "auto" a bar in a
+            terminal, else lines.
 
     Returns:
         A `TrainingResult`.
