@@ -53,8 +53,9 @@ def run(args):
     seconds = time.perf_counter() - start
     if args.results:
         from lsmha_keras.commands._results import append_row
+        from lsmha_keras.presets import preset_name
 
-        append_row(args.results, args.name, args.dataset, args.split, figures, seconds)
+        append_row(args.results, preset_name(args.name), args.dataset, args.split, figures, seconds)
     if args.json:
         print(json.dumps({key: _plain(value) for key, value in figures.items()}, indent=2))
     else:
