@@ -4,8 +4,10 @@ import keras
 from keras import ops
 
 
+# Weight files name the layers of a list by their class: with another name than Keras's, presets
+# saved before this class existed could not be loaded.
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class BatchNorm(keras.layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of images, channels last, computed in one kernel.
 
     Keras (3.15) writes batch normalisation as a chain of element-wise operations, each of which
@@ -28,9 +30,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     Example:
 
     ```python
-    from lsmha_keras.layers.batch_norm import BatchNorm
+    from lsmha_keras.layers.batch_norm import BatchNormalization
 
-    BatchNorm()(np.zeros((2, 4, 4, 8), "float32"), training=True)
+    BatchNormalization()(np.zeros((2, 4, 4, 8), "float32"), training=True)
     ```
 
     References:
