@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 
+# Named like Keras's layer: files of weights hold the class's name in the paths of the variables.
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class BatchNorm(keras.layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of images, channels last, computed in one kernel.
 
     Keras (3.15) writes batch normalisation as a chain of element-wise operations, each of which
@@ -28,9 +29,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     Example:
 
     ```python
-    from lsmha_keras.layers.batch_norm import BatchNorm
+    from lsmha_keras.layers.batch_normalization import BatchNormalization
 
-    BatchNorm()(np.zeros((2, 4, 4, 8), "float32"), training=True)
+    BatchNormalization()(np.zeros((2, 4, 4, 8), "float32"), training=True)
     ```
 
     References:

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.layers.batch_norm import BatchNorm
+from lsmha_keras.layers.batch_normalization import BatchNormalization
 from tests.checks import check_layer, random_tokens, to_numpy
 
 
@@ -41,7 +41,7 @@ def gradients(layer, x, weights):
 def test_equals_keras_in_training(shape):
     x = random_tokens(*shape) * 3 + 2
     weights = random_tokens(*shape, seed=1)
-    ours, theirs = BatchNorm(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    ours, theirs = BatchNormalization(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
     results = []
     for layer in (ours, theirs):
         layer.build(shape)
@@ -55,7 +55,7 @@ def test_equals_keras_in_training(shape):
 
 def test_frozen_layer_uses_its_running_statistics():
     x = random_tokens(4, 5, 6, 3) + 2
-    layer = BatchNorm()
+    layer = BatchNormalization()
     layer.build(x.shape)
     layer.trainable = False
     np.testing.assert_allclose(to_numpy(layer(x, training=True)), x / np.sqrt(1 + 1e-5), rtol=1e-5)
@@ -64,7 +64,7 @@ def test_frozen_layer_uses_its_running_statistics():
 
 def test_half_precision_keeps_float32_statistics():
     x = random_tokens(8, 5, 6, 3) + 2
-    layer = BatchNorm(dtype="mixed_bfloat16")
+    layer = BatchNormalization(dtype="mixed_bfloat16")
     outputs = layer(keras.ops.convert_to_tensor(x), training=True)
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     rounded = to_numpy(keras.ops.cast(keras.ops.convert_to_tensor(x), "bfloat16"))
@@ -75,4 +75,4 @@ def test_half_precision_keeps_float32_statistics():
 
 
 def test_layer_checks():
-    check_layer(BatchNorm(), random_tokens(2, 5, 6, 4))
+    check_layer(BatchNormalization(), random_tokens(2, 5, 6, 4))
