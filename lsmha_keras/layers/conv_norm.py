@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.layers.batch_norm import BatchNormalization
+from lsmha_keras.layers.batch_normalization import BatchNormalization
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 
 

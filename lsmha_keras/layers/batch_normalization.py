@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 
-# Weight files name the layers of a list by their class: with another name than Keras's, presets
-# saved before this class existed could not be loaded.
+# Named like Keras's layer: files of weights hold the class's name in the paths of the variables.
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of images, channels last, computed in one kernel.
@@ -30,7 +29,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Example:
 
     ```python
-    from lsmha_keras.layers.batch_norm import BatchNormalization
+    from lsmha_keras.layers.batch_normalization import BatchNormalization
 
     BatchNormalization()(np.zeros((2, 4, 4, 8), "float32"), training=True)
     ```

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.layers.batch_norm import BatchNormalization
+from lsmha_keras.layers.batch_normalization import BatchNormalization
 from tests.checks import check_layer, random_tokens, to_numpy
 
 
