@@ -198,6 +198,7 @@ def _add_verify(kinds, parents):
         action="store_true",
         help="write the latency on the card of each preset that passes, with this machine's name",
     )
+    add_verbosity(parser, verbose=None)
 
 
 def _add_cards(kinds, parents):
@@ -208,7 +209,6 @@ def _add_cards(kinds, parents):
     parser.add_argument(
         "--data-dir", metavar="DIR", help="measure each class on the datasets in this folder"
     )
-    add_verbosity(parser, verbose=None)
 
 
 def _add_collect(kinds, parents):
