@@ -10,6 +10,8 @@ from lsmha_keras.evidence import verify_preset as verify_module
 from lsmha_keras.evidence.preset_verification import PresetVerification
 from tests.evidence.runs import write_run
 
+pytestmark = pytest.mark.backend_free
+
 # verify
 
 
