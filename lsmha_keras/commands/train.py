@@ -11,7 +11,14 @@ import time
 import tomllib
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_dir
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    positive,
+    verbosity,
+    writable_dir,
+)
 
 _EPILOG = """\
 examples:
@@ -61,6 +68,7 @@ def add_parser(commands, parents):
         action="store_true",
         help="start anew instead of going on from the output's checkpoint",
     )
+    add_verbosity(parser)
 
 
 def run(args):
@@ -71,7 +79,6 @@ def run(args):
     if args.output:
         writable_dir(args.output)
 
-    import_framework()
     from lsmha_keras.training.recipe import load_recipe
 
     recipes = [load_recipe(recipe) for recipe in args.recipes]  # a mistake is found before any work
@@ -80,6 +87,9 @@ def run(args):
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise ValueError(f"Recipes must differ in their names. Received: {', '.join(names)}")
+    check_presets(*(recipe.model.preset for recipe in recipes))
+
+    import_framework()
     for number, recipe in enumerate(recipes):
         output = args.output
         if output and len(recipes) > 1:
@@ -106,6 +116,7 @@ def _train(args, recipe, output, shares):
         resume=not args.fresh,
         minutes=minutes,
         shorten=not args.epochs,
+        verbose=verbosity(args),
     )
 
 

@@ -24,7 +24,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         sources: dict with "train" and, to be watched after every epoch, "validation".
         output_dir: path that `claim_output_dir` returned.
         callbacks: more Keras callbacks.
-        verbose: as in `keras.Model.fit`.
+        verbose: as in `CCTImageClassifier.fit`; 0 prints nothing.
 
     Returns:
         The trained `CCTImageClassifier` and its `EpochCheckpoint`, whose `history` and
@@ -48,6 +48,11 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
     total = recipe.schedule.total_epochs
     checkpoint = EpochCheckpoint(output_dir)
     progress, arrays = load_state(checkpoint.last) if checkpoint.last.exists() else (None, None)
+    if progress and progress.get("placement") == "device":
+        raise ValueError(
+            "The run was begun with its images on the device and can only go on there: on jax, "
+            f"with a GPU or a limit of minutes. Received: {checkpoint.last}"
+        )
     checkpoint = EpochCheckpoint(output_dir, progress)
     epoch = len(checkpoint.history)
     stopped = bool(progress and progress["stopped"])
