@@ -38,7 +38,7 @@ class Recipe:
         model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`,
             `replace_blocks`, `replace_design`, `overrides`.
         data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
-            `batch_size`.
+            `batch_size`, `placement`.
         augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.
         schedule: `ScheduleSection`: `epochs`, `warmup_epochs`, `warmup_learning_rate`, `decay`,
             `final_learning_rate`, `cooldown_epochs`.
