@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive
+from lsmha_keras.commands._output import add_command, check_presets, positive
 
 _EPILOG = """\
 examples:
@@ -34,6 +34,7 @@ def run(args):
     for path in args.images:
         if not pathlib.Path(path).exists():
             raise FileNotFoundError(f"There is no such image or folder. Received: {path}")
+    check_presets(args.name)
 
     import_framework()
     from lsmha_keras.models import load_classifier

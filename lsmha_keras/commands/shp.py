@@ -9,7 +9,15 @@ when the same command is given again.
 import argparse
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, table, writable_dir
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    positive,
+    table,
+    verbosity,
+    writable_dir,
+)
 
 _EPILOG = """\
 examples:
@@ -78,11 +86,13 @@ def add_parser(commands, parents):
         "--no-classical", action="store_true", help="leave out masking, gradients and attention"
     )
     parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+    add_verbosity(parser)
 
 
 def run(args):
     """Analyses; prints the main figures and where the report is."""
     out = writable_dir(args.out)
+    check_presets(args.name)
     import_framework()
     from lsmha_keras.shp._style import import_matplotlib
     from lsmha_keras.shp.report import write_report
@@ -93,7 +103,8 @@ def run(args):
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())
     classical = None if args.no_classical else analysis.classical()
-    print("writing the report", flush=True)
+    if not args.quiet:
+        print("writing the report", flush=True)
     title = f"{args.name} on {args.dataset} ({args.split})"
     page = write_report(analysis.results, out, controls, classical, title=title)
     analysis.readouts.save(out / "readouts.npz")
@@ -126,6 +137,7 @@ def _analysis(args, out):
         batch_size=args.batch_size,
         settings={name: getattr(args, name) for name in ("dataset", "split", "train_split")},
         fresh=args.fresh,
+        verbose=verbosity(args),
     )
 
 

@@ -38,10 +38,11 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_layers: int, convolutions of the tokenizer. Defaults to `1`.
         tokenizer_kernel_size: int, side of their kernels. Defaults to `3`.
         tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
+        tokenizer_design: str, what they are made of; see `ConvTokenizer`. Defaults to `"plain"`.
         num_conv_blocks: int, how many of the first blocks are convolutional. Defaults to `0`.
         conv_block_design: str, what they are made of; see `ConvBlock`. Defaults to `"separable"`.
-        fused_conv_blocks: bool, whether they have their normalisation folded in; see `fuse`.
-            Defaults to `False`.
+        fused_conv_blocks: bool, whether they and the tokenizer have their batch normalisation
+            folded in; see `fuse`. Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
         dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
         attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
@@ -87,6 +88,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_layers=1,
         tokenizer_kernel_size=3,
         tokenizer_filters=64,
+        tokenizer_design="plain",
         num_conv_blocks=0,
         conv_block_design="separable",
         fused_conv_blocks=False,
@@ -121,6 +123,8 @@ class CCTBackbone(keras_hub.models.Backbone):
             num_layers=tokenizer_layers,
             kernel_size=tokenizer_kernel_size,
             num_filters=tokenizer_filters,
+            design=tokenizer_design,
+            fused=fused_conv_blocks,
             dtype=dtype,
             name="tokenizer",
         )
@@ -178,6 +182,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.tokenizer_layers = tokenizer_layers
         self.tokenizer_kernel_size = tokenizer_kernel_size
         self.tokenizer_filters = tokenizer_filters
+        self.tokenizer_design = tokenizer_design
         self.num_conv_blocks = num_conv_blocks
         self.conv_block_design = conv_block_design
         self.fused_conv_blocks = fused_conv_blocks
@@ -267,7 +272,7 @@ class CCTBackbone(keras_hub.models.Backbone):
                 )
 
     def fuse(self):
-        """Builds this backbone for inference, with folded convolutional blocks.
+        """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
 
         Batch normalisations and parallel branches become part of their convolutions; outputs at
         inference stay the same, but for rounding.
@@ -277,8 +282,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         """
         fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
-            is_conv = isinstance(layer, ConvBlock)
-            weights = layer.fused_weights() if is_conv else layer.get_weights()
+            folds = isinstance(layer, (ConvBlock, ConvTokenizer))
+            weights = layer.fused_weights() if folds else layer.get_weights()
             fused.get_layer(layer.name).set_weights(weights)
         return fused
 
@@ -326,6 +331,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             "tokenizer_layers": self.tokenizer_layers,
             "tokenizer_kernel_size": self.tokenizer_kernel_size,
             "tokenizer_filters": self.tokenizer_filters,
+            "tokenizer_design": self.tokenizer_design,
             "num_conv_blocks": self.num_conv_blocks,
             "conv_block_design": self.conv_block_design,
             "fused_conv_blocks": self.fused_conv_blocks,

@@ -7,6 +7,7 @@ import numpy as np
 from lsmha_keras.models.cct_image_converter import check_image_values
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
+from lsmha_keras.progress import fit_progress, progress_style
 
 
 @torch_parameters_up_to_date
@@ -14,8 +15,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     """Base of classifiers that train and predict on images as they are, with values 0 to 255.
 
     Arrays, `keras.utils.PyDataset` and `tf.data.Dataset` go through `preprocess_samples` on their
-    way into `fit`, `evaluate` and `predict`. A subclass builds the model and sets `num_classes`,
-    `activation`, `class_names` and `preprocessor`.
+    way into `fit`, `evaluate` and `predict`; with `verbose="auto"` these show a bar in a terminal
+    and lines without control characters anywhere else. A subclass builds the model and sets
+    `num_classes`, `activation`, `class_names` and `preprocessor`.
     """
 
     def compile(
@@ -85,8 +87,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch.
 
         `shuffle=False` leaves the order as it is. A `PyDataset` has its batches shuffled, and so
-        have arrays with `shuffle="batch"`.
+        have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
         """
+        kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
         if not _is_array_or_py_dataset(x):
             kwargs["shuffle"] = False  # Datasets shuffle themselves; Keras would warn.
             return super().fit(
@@ -106,6 +109,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
+        kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
         if cached or not _is_array_or_py_dataset(x):
             return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
@@ -114,6 +118,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def predict(self, x, batch_size=None, **kwargs):
         """Predicts; as `keras.Model.predict`, on raw images."""
+        kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         if not _is_array_or_py_dataset(x):
             return super().predict(x, batch_size=batch_size, **kwargs)
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)

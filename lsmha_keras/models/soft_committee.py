@@ -17,6 +17,7 @@ from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.torch_parameters import register_torch_parameters
+from lsmha_keras.progress import progress_style
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -129,7 +130,7 @@ class SoftCommittee(RawImageClassifier):
             `(images, members, classes)` array of logits.
         """
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
-        return self._members_model.predict(batches, verbose=verbose)
+        return self._members_model.predict(batches, verbose=progress_style(verbose))
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves the members, each as a preset of its own, with the mode and checksums of it all.

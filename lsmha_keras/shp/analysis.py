@@ -16,8 +16,8 @@ from lsmha_keras.shp.stages import Stages
 class Analysis:
     """Single-head performance of a classifier with its controls, kept on disk as it grows.
 
-    Each stage says that it starts, shows its progress, and is not repeated when another `Analysis`
-    of the same model and data is given the same folder.
+    Each stage prints that it starts and shows its progress. It is not repeated when another
+    `Analysis` of the same model and data is given the same folder.
 
     Args:
         model: a `CCTImageClassifier`.
@@ -33,6 +33,7 @@ class Analysis:
         batch_size: int.
         settings: dict of JSON values that describe the data; a folder with others is refused.
         fresh: bool, whether to remove what is in the folder.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Raises:
         ValueError: if the folder belongs to another analysis, or the readouts lack a block or were
@@ -60,7 +61,9 @@ class Analysis:
         batch_size=256,
         settings=None,
         fresh=False,
+        verbose="auto",
     ):
+        self.verbose = verbose
         self.model = model
         self.train_data = train_data
         self.test_data = test_data
@@ -112,25 +115,32 @@ class Analysis:
         """Returns `{block: {score: (heads,) array}}`."""
 
         def measure():
-            _say(f"masking, gradients and attention of all heads: {len(self.test_data):,} images")
-            return head_scores(self.model, self.test_data, self.readouts.blocks)
+            self._say(
+                f"masking, gradients and attention of all heads: {len(self.test_data):,} images"
+            )
+            return head_scores(
+                self.model, self.test_data, self.readouts.blocks, verbose=self.verbose
+            )
 
         return self.stages.scores("classical", measure)
 
     def _load_or_fit(self):
         if self._given is None:
             return self._fit(self.model, self.blocks)
-        _say(f"taking the readouts of {self.readout}")
+        self._say(f"taking the readouts of {self.readout}")
         return _select(self._given, self.blocks) if self.blocks else self._given
 
     def _fit(self, model, blocks):
-        _say(f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs")
+        self._say(
+            f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs"
+        )
         return fit_readout(
             model,
             self.train_data,
             blocks=blocks,
             validation_data=self.test_data,
             epochs=self.readout_epochs,
+            verbose=self.verbose,
         )
 
     def _measured(self, name, pooling, make):
@@ -138,9 +148,16 @@ class Analysis:
 
         def measure():
             model, readouts = make()
-            _say(f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images")
+            self._say(
+                f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images"
+            )
             return single_head_performance(
-                model, readouts, self.test_data, pooling=pooling, batch_size=self.batch_size
+                model,
+                readouts,
+                self.test_data,
+                pooling=pooling,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
             )
 
         return self._kept(f"{name}_{pooling}", measure)
@@ -152,13 +169,14 @@ class Analysis:
 
     def _permuted(self):
         def measure():
-            _say(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
+            self._say(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
             return permuted_labels(
                 self.model,
                 self.readouts,
                 self.test_data,
                 pooling=self.pooling,
                 batch_size=self.batch_size,
+                verbose=self.verbose,
             )
 
         return self._kept(f"permuted_{self.pooling}", measure)
@@ -174,6 +192,10 @@ class Analysis:
     def _kept(self, name, measure):
         results = self.stages.results(name, measure)
         return {block: result.at(self.threshold) for block, result in results.items()}
+
+    def _say(self, text):
+        if self.verbose:
+            print(text, flush=True)
 
 
 def _select(readouts, blocks):
@@ -204,7 +226,3 @@ def _digest(dataset):
     for start in range(0, len(dataset), 1024):
         found.update(dataset.load(np.arange(start, min(start + 1024, len(dataset)))).tobytes())
     return found.hexdigest()
-
-
-def _say(text):
-    print(text, flush=True)
