@@ -384,6 +384,7 @@ def test_unwritable_output_is_found_before_any_work(arguments, tmp_path, monkeyp
         ["bench", "model", "nonesuch"],
     ],
 )
+@pytest.mark.backend_free
 def test_unknown_names_are_refused_before_a_framework_is_imported(
     arguments, tmp_path, monkeypatch, capsys
 ):
