@@ -1,6 +1,6 @@
 """Measure a committee of classifiers and how different its members are.
 
-Every image goes once through every member; from these answers come the accuracies of the members,
+Every image goes once through every member; the answers give the accuracies of the members,
 of the committee by mean probability (soft), by the sum of logits and by majority vote, and of an
 oracle that always picks a member that is right, if there is one.
 """
@@ -8,7 +8,16 @@ oracle that always picks a member that is right, if there is one.
 import time
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, empty_dir, positive, table, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    empty_dir,
+    positive,
+    table,
+    verbosity,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -49,7 +58,7 @@ def add_parser(commands, parents):
     parser.add_argument("names", metavar="MEMBER", nargs="+", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument("--split", default="test", help="its part (default: test)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--mode",
         choices=("soft", "logits", "vote"),
@@ -70,6 +79,7 @@ def add_parser(commands, parents):
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="default: 256"
     )
+    add_verbosity(parser)
 
 
 def run(args):
@@ -79,6 +89,7 @@ def run(args):
 
         check_header(writable_file(args.results), COLUMNS)
     out = empty_dir(args.out, args.overwrite) if args.out else None
+    check_presets(*args.names)
 
     import_framework()
     from lsmha_keras.committee.measure_committee import measure_committee
@@ -89,7 +100,7 @@ def run(args):
     coverages = _coverages(args, names)
     committee = SoftCommittee(members, mode=args.mode)
     start = time.perf_counter()
-    report = measure_committee(committee, dataset, args.batch_size)
+    report = measure_committee(committee, dataset, args.batch_size, verbosity(args))
     seconds = time.perf_counter() - start
     print(_figures(names, report))
     print(_pairs(names, report, coverages))

@@ -1,7 +1,7 @@
-"""Name the classes of image files.
+"""Classify image files.
 
-Images may have any size; folders are searched through. An unreadable image is named, the others are
-done, and the exit status is 1.
+Images may have any size; folders are searched. An unreadable image is named, the others are
+classified, and the exit status is 1.
 """
 
 import json
@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive
+from lsmha_keras.commands._output import add_command, check_presets, positive
 
 _EPILOG = """\
 examples:
@@ -34,6 +34,7 @@ def run(args):
     for path in args.images:
         if not pathlib.Path(path).exists():
             raise FileNotFoundError(f"There is no such image or folder. Received: {path}")
+    check_presets(args.name)
 
     import_framework()
     from lsmha_keras.models import load_classifier
@@ -94,9 +95,8 @@ def _probabilities(classifier, images):
 
     if not images:
         return []
-    logits = classifier.predict(np.stack(list(images.values())), verbose=0).astype("float64")
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    outputs = classifier.predict(np.stack(list(images.values())), verbose=0)
+    return classifier.probabilities(outputs)
 
 
 def _best(classifier, scores, top):

@@ -2,14 +2,22 @@
 
 A linear readout is fitted to the head outputs of every block, on training images; then each head's
 answers to each label are measured on test images and set beside controls: random matrices, the
-same model untrained, permuted labels. Stopped at any moment, it goes on at the last finished stage
+same model untrained, permuted labels. Stopped, it continues from the last finished stage
 when the same command is given again.
 """
 
 import argparse
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, table, writable_dir
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    positive,
+    table,
+    verbosity,
+    writable_dir,
+)
 
 _EPILOG = """\
 examples:
@@ -21,7 +29,7 @@ examples:
 
 The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
 (*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). Given again with
-another --threshold, it is only written anew.
+another --threshold, it is only written again.
 
 In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
 random matrices have clusters, too.
@@ -34,7 +42,7 @@ def add_parser(commands, parents):
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write the report")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--split", default="test", help="images to measure on (default: test)")
     parser.add_argument(
         "--train-split",
@@ -60,7 +68,10 @@ def add_parser(commands, parents):
         "heads together; both: the report compares them",
     )
     parser.add_argument(
-        "--readout-epochs", type=positive, default=10, metavar="N", help="default: 10"
+        "--readout-epochs",
+        type=positive,
+        metavar="N",
+        help="readouts are fitted so long, also if there are some (default: 10)",
     )
     parser.add_argument(
         "--readout",
@@ -75,22 +86,25 @@ def add_parser(commands, parents):
         "--no-classical", action="store_true", help="leave out masking, gradients and attention"
     )
     parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+    add_verbosity(parser)
 
 
 def run(args):
     """Analyses; prints the main figures and where the report is."""
     out = writable_dir(args.out)
+    check_presets(args.name)
     import_framework()
     from lsmha_keras.shp._style import import_matplotlib
     from lsmha_keras.shp.report import write_report
     from lsmha_keras.shp.tables import block_rows
 
-    import_matplotlib()  # Needed last of all: a missing one is better known at once.
+    import_matplotlib()  # Needed last; if it is missing, say so now.
     analysis = _analysis(args, out)
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())
     classical = None if args.no_classical else analysis.classical()
-    print("writing the report", flush=True)
+    if not args.quiet:
+        print("writing the report", flush=True)
     title = f"{args.name} on {args.dataset} ({args.split})"
     page = write_report(analysis.results, out, controls, classical, title=title)
     analysis.readouts.save(out / "readouts.npz")
@@ -115,7 +129,7 @@ def _analysis(args, out):
         train_data,
         test_data,
         out / "stages",
-        readout=args.readout or _saved_with(args.name),
+        readout=args.readout or _saved_with(args.name, args.readout_epochs),
         blocks=args.blocks,
         pooling=args.pooling,
         threshold=args.threshold,
@@ -123,15 +137,18 @@ def _analysis(args, out):
         batch_size=args.batch_size,
         settings={name: getattr(args, name) for name in ("dataset", "split", "train_split")},
         fresh=args.fresh,
+        verbose=verbosity(args),
     )
 
 
-def _saved_with(preset):
-    """Returns the preset if readouts are saved with it, else None."""
+def _saved_with(preset, epochs):
+    """Returns the preset if readouts are saved with it that were fitted as asked, else None."""
     from lsmha_keras.presets import resolve_preset
-    from lsmha_keras.shp.block_readouts import FILE_NAME
+    from lsmha_keras.shp.block_readouts import FILE_NAME, BlockReadouts
 
-    return preset if (resolve_preset(preset) / FILE_NAME).is_file() else None
+    if not (resolve_preset(preset) / FILE_NAME).is_file():
+        return None
+    return preset if epochs in (None, BlockReadouts.load(preset).epochs) else None
 
 
 def _share(text):

@@ -1,10 +1,16 @@
 """Search for the best head counts, widths and blocks with KerasTuner.
 
-Stopped at any moment, it goes on where it was when the same command is given again.
+If it is stopped, the same command continues it.
 """
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_dir, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    positive,
+    writable_dir,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -30,7 +36,7 @@ def add_parser(commands, parents):
     parser = add_command(commands, "tune", globals(), _EPILOG, parents)
     parser.add_argument("study", metavar="STUDY", help="TOML file, or a name in tuning/studies")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/STUDY)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--max-trials", type=positive, metavar="N", help="as [tuner] max_trials = N"
     )
@@ -42,19 +48,22 @@ def add_parser(commands, parents):
         "--fresh",
         "--no-resume",
         action="store_true",
-        help="start anew instead of going on with what is in the output",
+        help="start again instead of continuing what is in the output",
     )
-    parser.add_argument(
-        "--progress", action="store_true", help="show the progress bar of every training, too"
-    )
+    add_verbosity(parser, "show the progress of every training, too")
 
 
 def run(args):
-    """Searches; prints what came out and where it is."""
+    """Searches; prints the results and their paths."""
     if args.output:
         writable_dir(args.output)
     for path in filter(None, (args.results, args.export)):
         writable_file(path)
+
+    from lsmha_keras.presets import tuning_dir
+    from lsmha_keras.training.toml_file import find_toml
+
+    find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
     import_framework()
     from lsmha_keras.studies.search import search
@@ -70,7 +79,7 @@ def run(args):
         directory=args.output,
         data_dir=args.data_dir,
         resume=not args.fresh,
-        verbose=2 if args.progress else 1,
+        verbose=0 if args.quiet else 2 if args.verbose else 1,
     )
     print(result)
     for path in result.write(results=args.results):

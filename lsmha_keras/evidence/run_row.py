@@ -46,7 +46,7 @@ def run_row(directory):
 
     Raises:
         UnfinishedRunError: if the run has not come to its end; says how far it has come.
-        ValueError: if it is no directory of a run.
+        ValueError: if it is not the directory of a run.
 
     Example:
 
@@ -98,6 +98,8 @@ def _layout(config):
     """Names the architecture as `from_preset` takes it, if the heads of all blocks are alike."""
     name = f"cct_{config['num_layers']}_{config['tokenizer_kernel_size']}x"
     name += str(config["tokenizer_layers"])
+    designs = {"separable": "_sep", "inverted_bottleneck": "_ib"}
+    name += designs.get(config.get("tokenizer_design", "plain"), "")
     name += {"sine": "_sine", "none": "_none"}.get(config["position_embedding"], "")
     heads, width = config["num_heads"], config["head_dim"]
     if width is not None or heads != (parse_architecture(name) or {}).get("num_heads"):

@@ -85,10 +85,11 @@ def attention_core(
     times as fast as `keras.layers.MultiHeadAttention` at inference, and 3.0, 5.3 and 1.9 times in
     training, on JAX, PyTorch and TensorFlow (`zoo/results/attention.csv`).
 
-    On accelerators the fused `keras.ops.dot_product_attention` is taken whenever nothing needs the
-    attention weights themselves: no dropout in this call and no scores asked for. TensorFlow has no
-    fused kernel. Scores, their softmax and the sums over keys are computed in float32 whatever the
-    dtype of the inputs.
+    On accelerators fused attention is taken whenever nothing needs the attention weights
+    themselves: no dropout in this call and no scores asked for. It is cuDNN's (`jax_gpu_attention`)
+    on JAX with a GPU, and otherwise `keras.ops.dot_product_attention`'s; TensorFlow has no fused
+    kernel. Scores, their softmax and the sums over keys are computed in float32 whatever the dtype
+    of the inputs.
 
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`.
@@ -119,6 +120,10 @@ def attention_core(
         mask = None if padding_mask is None else padding_mask[:, None, None, :]
         if backend == "torch":
             return loop.fused_attention(query, key, value, mask), None
+        if backend == "jax" and loop.has_gpu():
+            from lsmha_keras.layers.jax_gpu_attention import gpu_attention
+
+            return gpu_attention(query, key, value, mask), None
         # Keras wants (batch, tokens, heads, head_dim).
         swapped = (ops.swapaxes(x, 1, 2) for x in (query, key, value))
         return ops.swapaxes(ops.dot_product_attention(*swapped, mask=mask), 1, 2), None

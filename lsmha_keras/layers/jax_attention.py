@@ -28,6 +28,11 @@ def loop_pays(query, key, dropout_rate):
     return all(isinstance(size, int) for size in (*query.shape, *key.shape))
 
 
+def has_gpu():
+    """Whether JAX computes on a GPU; see `jax_gpu_attention`."""
+    return jax.default_backend() == "gpu"
+
+
 def loop_attention(query, key, value, bias, dropout_rate, seed):
     """Computes attention one group of heads at a time, forward and backward.
 

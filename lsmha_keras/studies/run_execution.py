@@ -20,9 +20,9 @@ _SIGNALS = ("snr", "readout_accuracy")
 
 
 def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
-    """Trains one execution of a trial, or reads what came out if it was trained before.
+    """Trains one execution of a trial, or reads its results if it was trained before.
 
-    Stopped at any moment and called again, it goes on at the last finished epoch.
+    Stopped and called again, it continues from the last finished epoch.
 
     Args:
         study: `Study`.
@@ -31,7 +31,7 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
         sources: dict with the "train" and "validation" data.
         facts: dict of what the row starts with: "trial", "execution" and the hyperparameters.
         callbacks: more Keras callbacks.
-        verbose: as in `keras.Model.fit`.
+        verbose: as in `lsmha_keras.train`.
 
     Returns:
         dict, the row of the execution in the study's table. Its "status" is "completed",
@@ -49,7 +49,7 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
     row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
     try:
         _train(row, study, recipe, directory, sources, callbacks, verbose)
-    except Exception as error:  # Memory, NaN, a value nobody foresaw: the search goes on.
+    except Exception as error:  # Memory, NaN, an unforeseen value: the search continues.
         row |= {"status": "failed", "score": None, "error": _describe(error)}
         _write(directory / "error.txt", traceback.format_exc())
     _write(finished, json.dumps(row, indent=1))

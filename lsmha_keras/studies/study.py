@@ -22,12 +22,12 @@ _BASE = ("num_layers", "num_conv_blocks", "hidden_dim", "num_heads")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Everything that decides a hyperparameter study, but for where data and output lie.
+    """All settings of a hyperparameter study except the folders of data and output.
 
     Attributes:
         name: str, name of the study and of its directory.
         recipe: `Recipe` that every trial changes. It needs a `data.validation_split`: trials are
-            compared on images that none is trained on, and never on the test split.
+            compared on images that are not used for training, never on the test split.
         space: `SearchSpace`.
         tuner: `TunerSection`: `name`, `max_trials`, `executions_per_trial`, `seed`, `objective`,
             `keep`, `arguments`.
@@ -57,7 +57,7 @@ class Study:
             raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
         if self.recipe.data.validation_split is None:
             raise ValueError(
-                "A study compares trials on images that none is trained on: give "
+                "A study compares trials on images that are not used for training: give "
                 'recipe.data.train_split = "train[:90%]" and recipe.data.validation_split = '
                 '"train[90%:]". Received: recipe.data.validation_split=None'
             )
@@ -73,7 +73,7 @@ class Study:
         self._check_weights()
         # Keys and values that no recipe has are refused now rather than in a trial.
         for values in self.space.probes(self.defaults):
-            self.trial_recipe(values)
+            self._check_structure(self.trial_recipe(values).model)
 
     def _check_weights(self):
         from lsmha_keras.presets import resolve_preset
@@ -87,6 +87,16 @@ class Study:
                 "recipe.model.load_weights = false, or name an architecture such as cct_2_3x2. "
                 f"Received: a space with {', '.join(changed)}"
             )
+
+    def _check_structure(self, model):
+        from lsmha_keras.presets import read_config, resolve_preset
+
+        if model.load_weights and not isinstance(resolve_preset(model.preset), dict):
+            from lsmha_keras.models.cct_backbone import CCTBackbone
+            from lsmha_keras.models.preset_arguments import arguments_of, check_structure
+
+            overrides = {k: v for k, v in model.overrides.items() if k in arguments_of(CCTBackbone)}
+            check_structure(model.preset, CCTBackbone, read_config(model.preset), overrides)
 
     @property
     def defaults(self):
@@ -192,7 +202,8 @@ class Study:
             A `Recipe`.
 
         Raises:
-            ValueError: if a dimension of the space is no key of a recipe, or has no such value.
+            ValueError: if a dimension of the space is not a key of a recipe, or does not
+                accept the value.
         """
         table = copy.deepcopy(self.recipe.to_dict())
         table["name"] = name or self.name
@@ -258,5 +269,5 @@ def _set(table, path, value):
     for name in sections:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ValueError(f"`{name}` is no section of a recipe. Received: space.{path}")
+            raise ValueError(f"`{name}` is not a section of a recipe. Received: space.{path}")
     table[key] = value

@@ -31,14 +31,14 @@ _REQUIRED = ("model", "data", "schedule")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained, but for where data and output lie.
+    """All settings of a training run except the folders of data and output.
 
     Attributes:
         name: str, name of the run and of the preset it makes.
         model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`,
             `replace_blocks`, `replace_design`, `overrides`.
         data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
-            `batch_size`.
+            `batch_size`, `placement`.
         augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.
         schedule: `ScheduleSection`: `epochs`, `warmup_epochs`, `warmup_learning_rate`, `decay`,
             `final_learning_rate`, `cooldown_epochs`.
@@ -164,7 +164,8 @@ def load_recipe(recipe):
 
     Args:
         recipe: a `Recipe`, a dict of sections, the path of a TOML file, or the name of a recipe
-            that comes with the package, such as "cct_2_3x2_h16_cifar100".
+            that comes with the package, such as "cct_2_3x2_h16_cifar100" or the alias
+            "lsmha-small".
 
     Returns:
         A `Recipe`.
@@ -180,6 +181,6 @@ def load_recipe(recipe):
         return recipe
     if isinstance(recipe, dict):
         return Recipe.from_dict(recipe)
-    from lsmha_keras.presets import zoo_dir
+    from lsmha_keras.presets import preset_name, zoo_dir
 
-    return Recipe.from_toml(find_toml(recipe, zoo_dir() / "recipes", "recipe"))
+    return Recipe.from_toml(find_toml(preset_name(recipe), zoo_dir() / "recipes", "recipe"))

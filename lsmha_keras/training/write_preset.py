@@ -18,14 +18,14 @@ from lsmha_keras.training.recipe import load_recipe
 _GOLDEN_IMAGES = 8
 
 
-def write_preset(directory, model, recipe, figures, history, train_seconds):
-    """Writes a trained model as a preset with recipe, history, results, golden logits and card.
+def write_preset(directory, model, recipe, report, history, train_seconds):
+    """Writes a trained model as a preset with recipe, history, figures, golden logits and card.
 
     Args:
         directory: path of the preset; what is there is replaced when everything is written.
         model: trained `CCTImageClassifier`.
         recipe: `Recipe` it was trained by.
-        figures: dict of `lsmha_keras.evaluate` on the test split.
+        report: `ClassReport` on the test split.
         history: list of a dict per epoch.
         train_seconds: float.
 
@@ -35,15 +35,15 @@ def write_preset(directory, model, recipe, figures, history, train_seconds):
     Example:
 
     ```python
-    results = write_preset("preset", result.model, recipe, figures, history, 61.5)
+    results = write_preset("preset", result.model, recipe, report, history, 61.5)
     ```
     """
-    from lsmha_keras.presets import write_checksums
+    from lsmha_keras.presets import CARD, write_checksums
 
     directory = pathlib.Path(directory)
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    results = _results(model, recipe, figures, history, train_seconds)
+    results = _results(model, recipe, report.figures, history, train_seconds)
     model.save_to_preset(str(temporary))
     (temporary / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     write_history(temporary / "history.csv", history)
@@ -54,7 +54,9 @@ def write_preset(directory, model, recipe, figures, history, train_seconds):
     np.savez_compressed(
         temporary / "golden.npz", images=images, labels=logits.argmax(axis=1), logits=logits
     )
-    (temporary / "card.md").write_text(model_card(recipe, model, results), encoding="utf-8")
+    report.write(temporary)
+    card = model_card(recipe, model, results, report.per_class)
+    (temporary / CARD).write_text(card, encoding="utf-8")
     write_checksums(temporary)
     if directory.exists():
         shutil.rmtree(directory)
@@ -63,7 +65,7 @@ def write_preset(directory, model, recipe, figures, history, train_seconds):
 
 
 def golden_images(image_shape):
-    """Makes images whose logits identify a model: made up, so that a preset ships no one's data.
+    """Makes artificial images whose logits identify a model; a preset contains nobody's data.
 
     Args:
         image_shape: `(height, width, channels)`.
