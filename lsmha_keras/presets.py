@@ -5,13 +5,18 @@ architecture, then what differs, then the data it was trained on, `cct_7_3x1_h25
 Without the data it is an architecture without weights and needs no directory.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
+
+from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.files import fill_directory, is_hidden, write_atomically
 
 CHECKSUMS = "checksums.sha256"
 # What a committee's directory has instead of a model's `config.json`.
@@ -229,14 +234,54 @@ def parse_architecture(name):
     return config
 
 
+@contextlib.contextmanager
+def save_preset(preset_dir, variables):
+    """Yields a directory to save a preset to, which becomes `preset_dir` when it is complete.
+
+    Files of another name that `preset_dir` holds stay. The checksums cover all of them.
+
+    Args:
+        preset_dir: path.
+        variables: list of `keras.Variable` that are saved: they tell the room that is needed.
+
+    Yields:
+        `pathlib.Path`.
+
+    Raises:
+        OSError: if another process saves a preset there, or the disk has too little room;
+            `preset_dir` is as it was.
+
+    Example:
+
+    ```python
+    backbone = lsmha_keras.CCTBackbone.from_preset("cct_2_3x2")
+    with lsmha_keras.presets.save_preset("my_preset", backbone.variables) as directory:
+        backbone.save_weights(directory / "model.weights.h5")
+    ```
+    """
+    path = pathlib.Path(preset_dir)
+    # HDF5 adds a few KiB for each variable and its groups. A crash of HDF5 costs more than refusing
+    # a disk that has just enough room.
+    sizes = [math.prod(v.shape) * (8 if str(v.dtype).endswith("64") else 4) for v in variables]
+    needed = sum(size + 4096 for size in sizes) + 2**18
+    beside = path if path.is_dir() else path.absolute().parent
+    with DirectoryLock(beside, f".{path.absolute().name}.lsmha.lock"):
+        with fill_directory(path, needed) as directory:
+            yield directory
+            write_checksums(directory)
+        write_checksums(path)
+
+
 def write_checksums(directory):
     """Writes `checksums.sha256` over all files of a directory, readable by `sha256sum --check`."""
     directory = pathlib.Path(directory)
     files = sorted(
-        path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != CHECKSUMS and not is_hidden(path.name)
     )
     lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
-    (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    write_atomically(directory / CHECKSUMS, "".join(lines))
 
 
 def verify_checksums(directory):

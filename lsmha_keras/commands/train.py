@@ -20,9 +20,12 @@ preset/, which the other commands take, recipe.toml, history.csv, checkpoints/ a
 """
 
 
+_RESUMES = "after the last finished epoch"
+
+
 def add_parser(commands, parents):
     """Adds `lsmha train`."""
-    parser = add_command(commands, "train", globals(), _EPILOG, parents)
+    parser = add_command(commands, "train", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument("recipe", metavar="RECIPE", help="TOML file, or a name in zoo/recipes")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/RECIPE)")
     parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")

@@ -5,6 +5,7 @@ import json
 import keras
 
 from lsmha_keras.evidence.verify_preset import find_trained
+from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import write_checksums
 from lsmha_keras.training.environment import describe_hardware
 from lsmha_keras.training.model_card import model_card
@@ -47,6 +48,6 @@ def record_latency(verification):
         "latency_hardware": describe_hardware(),
     }
     model = CCTImageClassifier.from_preset(str(directory))
-    (directory / "card.md").write_text(model_card(recipe, model, results), encoding="utf-8")
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(directory / "card.md", model_card(recipe, model, results))
+    write_atomically(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     write_checksums(directory)

@@ -299,9 +299,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         return super().from_preset(str(source), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Saves config and weights to a preset directory, with their checksums."""
-        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
-        presets.write_checksums(preset_dir)
+        """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""
+        with presets.save_preset(preset_dir, self.variables) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     def get_config(self):
         """Returns the arguments of the constructor."""

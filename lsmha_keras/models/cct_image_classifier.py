@@ -260,9 +260,21 @@ class CCTImageClassifier(RawImageClassifier):
         return cls(backbone, num_classes, **head)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Saves configs and weights to a preset directory, with their checksums."""
-        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
-        presets.write_checksums(preset_dir)
+        """Saves configs and weights to a preset directory, with their checksums.
+
+        All is written beside and moved into place when it is complete.
+
+        Args:
+            preset_dir: directory; made if missing. Other files in it stay.
+            max_shard_size: float or `None`, GB of weights in a file, as in KerasHub. Defaults to
+                `10`.
+
+        Raises:
+            OSError: if another process saves a preset there, or the disk has too little room; the
+                directory is as it was before.
+        """
+        with presets.save_preset(preset_dir, self.variables) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     @classmethod
     def from_config(cls, config):

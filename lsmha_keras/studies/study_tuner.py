@@ -9,6 +9,7 @@ import time
 import keras
 import keras_tuner
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.hparams_log import write_hparams
 from lsmha_keras.studies.run_execution import run_execution
@@ -169,8 +170,9 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         if (source / LAST).exists():
             target = directory / "checkpoints"
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / LAST, target / LAST)
-            (directory / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+            state = (source / LAST).read_bytes()
+            write_atomically(target / LAST, state)
+            write_atomically(directory / "recipe.toml", recipe.to_toml())
 
     def pre_create_trial(self):
         """Waits a little, so that a worker without work does not ask its chief without a pause."""

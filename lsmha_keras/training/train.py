@@ -2,16 +2,16 @@
 
 import json
 
-from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
+from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.training.epoch_checkpoint import read_history, write_history
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
 from lsmha_keras.training.full_precision import full_precision
-from lsmha_keras.training.output_dir import claim_output_dir
+from lsmha_keras.training.output_dir import claim_output_dir, output_path
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.recipe_runtime import recipe_runtime
 from lsmha_keras.training.training_result import TrainingResult
-from lsmha_keras.training.training_state import load_state
 from lsmha_keras.training.write_preset import write_preset
 
 
@@ -23,8 +23,8 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
     weights, order of the images, augmentation and dropout go on where they were. A run that was
     finished is not repeated.
 
-    `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/` (`last.npz`, and with a
-    validation split `best.weights.h5`), `tensorboard/` where TensorBoard is installed, and in the
+    `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/last.npz`,
+    `tensorboard/` where TensorBoard is installed, and in the
     end `preset/`, which `CCTImageClassifier.from_preset` takes. Trained in whatever precision, the
     result is measured and saved as a float32 model.
 
@@ -41,9 +41,11 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
         A `TrainingResult`.
 
     Raises:
-        ValueError: if the recipe or the data are not valid, or `output_dir` belongs to another one.
+        ValueError: if the recipe or the data are not valid, or `output_dir` belongs to another
+            recipe or holds files that no run has written.
         NonFiniteLossError: if training diverges; what was saved before stays.
-        OSError: if `output_dir` cannot be written to.
+        OSError: if `output_dir` cannot be written to, another process trains there, or the disk is
+            full: what was saved before stays, and the same call goes on from it.
 
     Example:
 
@@ -56,11 +58,16 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
     _check_devices(recipe)
     sources = open_recipe_data(recipe, data_dir)
     make_policy(recipe, sources["train"])  # refused before the directory is touched
-    output_dir = claim_output_dir(output_dir, recipe, resume)
-    if (output_dir / "preset" / "results.json").exists():
-        if verbose:
-            print(f"{output_dir} holds the finished run; nothing is left to train.")
-        return _finished(recipe, output_dir)
+    with DirectoryLock(output_path(output_dir, recipe)):
+        output_dir = claim_output_dir(output_dir, recipe, resume)
+        if (output_dir / "preset" / "results.json").exists():
+            if verbose:
+                print(f"{output_dir} holds the finished run; nothing is left to train.")
+            return _finished(recipe, output_dir)
+        return _train(recipe, sources, output_dir, callbacks, verbose)
+
+
+def _train(recipe, sources, output_dir, callbacks, verbose):
     with recipe_runtime(recipe.runtime):
         trained, checkpoint = fit_recipe(recipe, sources, output_dir, callbacks, verbose)
         model = full_precision(trained)
@@ -88,11 +95,13 @@ def _check_devices(recipe):
 def _finished(recipe, output_dir):
     from lsmha_keras.models import CCTImageClassifier
 
-    progress, _ = load_state(EpochCheckpoint(output_dir).last)
     preset_dir = output_dir / "preset"
+    history = read_history(preset_dir / "history.csv")
+    # The run may have been killed before the table was complete.
+    write_history(output_dir / "history.csv", history)
     results = json.loads((preset_dir / "results.json").read_text(encoding="utf-8"))
     model = CCTImageClassifier.from_preset(str(preset_dir))
-    return _result(model, recipe, progress["history"], results, output_dir)
+    return _result(model, recipe, history, results, output_dir)
 
 
 def _result(model, recipe, history, results, output_dir):
