@@ -5,22 +5,27 @@ architecture, then what differs, then the data it was trained on, `cct_7_3x1_h25
 Without the data it is an architecture without weights and needs no directory.
 """
 
-import contextlib
 import dataclasses
 import difflib
+import fnmatch
 import hashlib
 import json
-import math
 import os
 import pathlib
 import re
 
-from lsmha_keras.directory_lock import DirectoryLock
-from lsmha_keras.files import fill_directory, is_hidden, write_atomically
+from lsmha_keras.files import is_hidden, write_atomically
 
 CHECKSUMS = "checksums.sha256"
+# What the name of a preset on a hub begins with.
+HUBS = ("hf://", "kaggle://")
 # What a committee's directory has instead of a model's `config.json`.
 COMMITTEE = "committee.json"
+# The card is not in the checksums: the text may be edited, on a hub for example, and decides
+# nothing about the model.
+CARD = "README.md"
+# Short names of the presets to begin with; every place that takes a name takes these too.
+ALIASES = {"lsmha-small": "cct_2_3x2_h16_c1_cifar100_60_epochs"}
 
 # Depth -> width, heads and perceptron width of the reference (Hassani et al., 2021).
 _REFERENCE = {
@@ -35,14 +40,15 @@ _LISTED += ["cct_7_7x2", "cct_14_7x2"]
 _LISTED += [f"cct_2_3x2_h{heads}" for heads in ("16", "32", "25x5")]
 _LISTED += [f"cct_7_3x1_h{heads}" for heads in ("16", "32", "64", "25x10")]
 _NAME = re.compile(
-    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<sine>_sine)?"
+    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<design>_sep|_ib)?(?P<sine>_sine)?"
     r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_c(?P<conv_blocks>\d+))?"
 )
+_TOKENIZERS = {"_sep": "separable", "_ib": "inverted_bottleneck"}
 
 
 @dataclasses.dataclass(frozen=True)
 class PresetInfo:
-    """What is known of a preset.
+    """Name and figures of a preset.
 
     Attributes:
         name: str, what `from_preset` takes.
@@ -51,6 +57,7 @@ class PresetInfo:
         accuracy: float or `None`, top-1 accuracy on the test split, in percent.
         latency_ms: float or `None`, median latency of one image, in milliseconds.
         path: `pathlib.Path` or `None`, its directory.
+        alias: str or `None`, a short name that `from_preset` takes too.
     """
 
     name: str
@@ -59,36 +66,71 @@ class PresetInfo:
     accuracy: float | None = None
     latency_ms: float | None = None
     path: pathlib.Path | None = None
+    alias: str | None = None
 
     def __str__(self):
         if self.path is None:
             return f"{self.name} (architecture)"
-        facts = [f"{self.parameters:,} parameters"] if self.parameters else []
+        facts = [f"alias {self.alias}"] if self.alias else []
+        facts += [f"{self.parameters:,} parameters"] if self.parameters else []
         facts += [f"{self.accuracy:.2f} % on {self.dataset}"] if self.accuracy else []
         facts += [f"{self.latency_ms:.2f} ms"] if self.latency_ms else []
         return f"{self.name} ({', '.join(facts)})"
 
 
-def list_presets(architectures=True):
+def list_presets(pattern="*", architectures=True):
     """Lists the presets that come with the package.
 
     Args:
+        pattern: str, shell pattern that a name or an alias must match, such as `"*h16*"`.
+            Defaults to `"*"`, all of them.
         architectures: bool, whether to list architectures without weights too. Many more names
-            are understood: `cct_7_3x1_h48x6_c2` has 48 heads of width 6 and 2 convolutional blocks.
+            are accepted: `cct_7_3x1_h48x6_c2` has 48 heads of width 6 and 2 convolutional blocks.
             Defaults to `True`.
 
     Returns:
-        A list of `PresetInfo`, trained presets first.
+        A list of `PresetInfo`: trained presets first, the most accurate of a dataset first.
+
+    Raises:
+        ValueError: if `pattern` is not a string.
 
     Example:
 
     ```python
-    for preset in lsmha_keras.list_presets():
+    for preset in lsmha_keras.list_presets("*h16*"):
         print(preset)
     ```
     """
-    shipped = [_describe(path) for path in _shipped_presets()]
-    return shipped + [PresetInfo(name) for name in _LISTED if architectures]
+    if not isinstance(pattern, str):
+        raise ValueError(
+            "`pattern` must be a string such as '*h16*'; leave architectures out with "
+            f"`architectures=False`. Received: pattern={pattern!r}"
+        )
+    found = [_describe(path) for path in _shipped_presets()]
+    found.sort(key=lambda info: (info.dataset or "", -(info.accuracy or 0.0), info.name))
+    found += [PresetInfo(name) for name in _LISTED if architectures]
+    return [
+        info
+        for info in found
+        if any(fnmatch.fnmatchcase(name, pattern) for name in (info.name, info.alias or info.name))
+    ]
+
+
+def preset_name(preset):
+    """Returns the full name behind an alias, and any other name or path as it is.
+
+    Args:
+        preset: str or path.
+
+    Returns:
+        str.
+
+    Example:
+        >>> preset_name("cct_2_3x2_h16")
+        'cct_2_3x2_h16'
+    """
+    name = os.fspath(preset)
+    return ALIASES.get(name, name)
 
 
 def zoo_dir():
@@ -133,8 +175,9 @@ def resolve_preset(preset):
     """Finds a preset.
 
     Args:
-        preset: str or path: a shipped name, an architecture's name, a directory, `hf://...` or
-            `kaggle://...`. With `HF_HUB_OFFLINE` set, only what was downloaded before is used.
+        preset: str or path: a directory, a shipped name or its alias, an architecture's name,
+            `hf://...` or `kaggle://...`. A directory that holds a preset goes before a name. With
+            `HF_HUB_OFFLINE` set, only what was downloaded before is used.
 
     Returns:
         A `pathlib.Path`, the preset's directory, or for an architecture a dict with the arguments
@@ -144,21 +187,21 @@ def resolve_preset(preset):
         ValueError: if there is no such preset; names the nearest.
     """
     name = os.fspath(preset)
-    if name.startswith(("hf://", "kaggle://")):
+    if name.startswith(HUBS):
         return _download(name)
+    if _is_preset(pathlib.Path(name)):
+        # Before the names: `save_to_preset("cct_2_3x2_h16")` is what `from_preset` of that loads.
+        return pathlib.Path(name)
     for path in _shipped_presets():
-        if path.name == name:
+        if path.name == preset_name(name):
             return path
     if config := parse_architecture(name):
         return config
     if pathlib.Path(name).is_dir():
-        if not _is_preset(pathlib.Path(name)):
-            raise ValueError(
-                f"The directory has no `config.json` and no `{COMMITTEE}`. "
-                f"Received: preset={name!r}"
-            )
-        return pathlib.Path(name)
-    known = [path.name for path in _shipped_presets()] + _LISTED
+        raise ValueError(
+            f"The directory has no `config.json` and no `{COMMITTEE}`. Received: preset={name!r}"
+        )
+    known = [*ALIASES, *(path.name for path in _shipped_presets()), *_LISTED]
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
     raise ValueError(
         "A preset is a directory, 'hf://...', 'kaggle://...' or one of the names that "
@@ -190,7 +233,7 @@ def read_committee(directory):
         mode, names = found["mode"], found["members"]
         # Members lie beside the file; a name that leads elsewhere is not followed.
         if strange := [name for name in names if not re.fullmatch(r"member_\d+", name)]:
-            raise ValueError(f"{strange[0]!r} is no name of a member")
+            raise ValueError(f"{strange[0]!r} is not the name of a member")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "A committee's file must be JSON with `mode` and `members`, which are called "
@@ -202,9 +245,10 @@ def read_committee(directory):
 def parse_architecture(name):
     """Reads an architecture's name such as `cct_7_3x1_h25x10_c3`.
 
-    The parts: `7` blocks, `3x1` kernel size and number of tokenizer convolutions, optional `_sine`
-    position embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the
-    width), optional `_c3` the first 3 blocks convolutional.
+    The parts: `7` blocks, `3x1` kernel size and number of tokenizer stages, optional `_sep` or
+    `_ib` stages of separable convolutions or inverted bottlenecks, optional `_sine` position
+    embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the width),
+    optional `_c3` the first 3 blocks convolutional.
 
     Args:
         name: str.
@@ -223,6 +267,8 @@ def parse_architecture(name):
         "tokenizer_kernel_size": int(match["kernel"]),
         "tokenizer_layers": int(match["convs"]),
     }
+    if match["design"]:
+        config["tokenizer_design"] = _TOKENIZERS[match["design"]]
     if match["sine"]:
         config["position_embedding"] = "sine"
     if match["heads"]:
@@ -234,51 +280,18 @@ def parse_architecture(name):
     return config
 
 
-@contextlib.contextmanager
-def save_preset(preset_dir, variables):
-    """Yields a directory to save a preset to, which becomes `preset_dir` when it is complete.
-
-    Files of another name that `preset_dir` holds stay. The checksums cover all of them.
+def write_checksums(directory):
+    """Writes `checksums.sha256`, which `sha256sum --check` reads.
 
     Args:
-        preset_dir: path.
-        variables: list of `keras.Variable` that are saved: they tell the room that is needed.
-
-    Yields:
-        `pathlib.Path`.
-
-    Raises:
-        OSError: if another process saves a preset there, or the disk has too little room;
-            `preset_dir` is as it was.
-
-    Example:
-
-    ```python
-    backbone = lsmha_keras.CCTBackbone.from_preset("cct_2_3x2")
-    with lsmha_keras.presets.save_preset("my_preset", backbone.variables) as directory:
-        backbone.save_weights(directory / "model.weights.h5")
-    ```
+        directory: path; all its files count, but cards (`README.md`), which may be edited.
     """
-    path = pathlib.Path(preset_dir)
-    # HDF5 adds a few KiB for each variable and its groups. A crash of HDF5 costs more than refusing
-    # a disk that has just enough room.
-    sizes = [math.prod(v.shape) * (8 if str(v.dtype).endswith("64") else 4) for v in variables]
-    needed = sum(size + 4096 for size in sizes) + 2**18
-    beside = path if path.is_dir() else path.absolute().parent
-    with DirectoryLock(beside, f".{path.absolute().name}.lsmha.lock"):
-        with fill_directory(path, needed) as directory:
-            yield directory
-            write_checksums(directory)
-        write_checksums(path)
-
-
-def write_checksums(directory):
-    """Writes `checksums.sha256` over all files of a directory, readable by `sha256sum --check`."""
     directory = pathlib.Path(directory)
+    left_out = (CHECKSUMS, CARD)
     files = sorted(
         path
         for path in directory.rglob("*")
-        if path.is_file() and path.name != CHECKSUMS and not is_hidden(path.name)
+        if path.is_file() and path.name not in left_out and not is_hidden(path.name)
     )
     lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
     write_atomically(directory / CHECKSUMS, "".join(lines))
@@ -354,9 +367,11 @@ def _describe(path):
         name=path.name,
         parameters=results.get("parameters"),
         dataset=results.get("dataset"),
-        accuracy=None if accuracy is None else 100 * accuracy,
+        # Rounded, as 100 * 0.5699 is 56.989999999999995: to one image of a million.
+        accuracy=None if accuracy is None else round(100 * accuracy, 4),
         latency_ms=results.get("latency_ms"),
         path=path,
+        alias=next((alias for alias, name in ALIASES.items() if name == path.name), None),
     )
 
 

@@ -132,19 +132,20 @@ def test_presets_table(monkeypatch, tmp_path, capsys):
     folder = tmp_path / "presets" / "cct_2_3x2_h16_cifar100"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    figures = {"parameters": 295333, "dataset": "cifar100", "accuracy": 0.4321, "latency_ms": 2.5}
+    figures = {"parameters": 295333, "dataset": "cifar100", "accuracy": 0.5699, "latency_ms": 2.5}
     (folder / "results.json").write_text(json.dumps(figures))
     monkeypatch.setattr(presets, "zoo_dir", lambda: tmp_path)
 
     assert cli.main(["presets", "--trained"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split("  ")[0] == "name"
-    assert row.split() == ["cct_2_3x2_h16_cifar100", "295,333", "cifar100", "43.21", "2.50"]
+    assert row.split() == ["cct_2_3x2_h16_cifar100", "295,333", "cifar100", "56.99", "2.50"]
 
     assert cli.main(["presets", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in listed] == [p.name for p in presets.list_presets()]
     assert listed[0]["parameters"] == 295333
+    assert listed[0]["accuracy"] == 56.99  # 100 * 0.5699 is 56.989999999999995
 
 
 # train, evaluate, predict
@@ -376,6 +377,32 @@ def test_unwritable_output_is_found_before_any_work(arguments, tmp_path, monkeyp
     monkeypatch.setattr(f"{module}.import_framework", raiser(AssertionError))
     assert cli.main(arguments) == 2
     assert "Cannot write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "nonesuch"],
+        ["train", "cct_2_3x2_h16_c1_digits", "--set", "model.preset=nonesuch"],
+        ["tune", "nonesuch"],
+        ["evaluate", "nonesuch", "--dataset", "digits"],
+        ["predict", "nonesuch", "x.png"],
+        ["shp", "nonesuch", "--dataset", "digits", "--out", "out"],
+        ["committee", "cct_2_3x2", "nonesuch", "--dataset", "digits"],
+        ["zoo", "verify", "nonesuch"],
+        ["bench", "model", "nonesuch"],
+    ],
+)
+def test_unknown_names_are_refused_before_a_framework_is_imported(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.png").touch()
+    module = f"lsmha_keras.commands.{arguments[0]}"
+    monkeypatch.setattr(f"{module}.import_framework", raiser(AssertionError))
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "Received: " in error and "'nonesuch'" in error and error.count("\n") == 1
 
 
 def raiser(error):

@@ -9,7 +9,10 @@ import pytest
 import lsmha_keras as lsmha
 from lsmha_keras import presets
 from lsmha_keras.data.data_at_hand import data_at_hand
+from lsmha_keras.evidence.csv_rows import read_rows
 from lsmha_keras.layers.position_embedding import resize_position_embedding
+from lsmha_keras.training.model_card import model_card
+from lsmha_keras.training.recipe import Recipe, load_recipe
 from tests.checks import random_images
 from tests.models.test_cct_image_classifier import small_classifier
 
@@ -74,10 +77,121 @@ def test_shipped_presets_give_their_golden_logits(info):
     np.testing.assert_array_equal(logits.argmax(axis=1), golden["labels"])
     assert sum(path.stat().st_size for path in info.path.glob("*.weights.h5")) < 8 * 2**20
     listed = {line[66:] for line in (info.path / presets.CHECKSUMS).read_text().splitlines()}
-    assert listed == {path.name for path in info.path.iterdir()} - {presets.CHECKSUMS}
+    unlisted = {presets.CHECKSUMS, presets.CARD}
+    assert listed == {path.name for path in info.path.iterdir()} - unlisted
     assert info.parameters == model.count_params()
-    card = (info.path / "card.md").read_text(encoding="utf-8")
+    check_card(info, model)
+
+
+def check_card(info, model):
+    """The card is the one that `lsmha zoo cards` writes from the files beside it."""
+    card = (info.path / presets.CARD).read_text(encoding="utf-8")
     assert f"| {info.accuracy:.2f}% |" in card and f"| {info.parameters:,} |" in card
+    results = json.loads((info.path / "results.json").read_text())
+    recipe = Recipe.from_toml(info.path / "recipe.toml")
+    per_class = read_rows(info.path / "per_class.csv", ["accuracy"])
+    shp = read_rows(presets.zoo_dir() / f"results/shp_{info.name}/blocks.csv", ["snr"])
+    assert card == model_card(recipe, model, results, per_class, shp), "run `lsmha zoo cards --all`"
+    # The accuracy of all is the mean over the classes, weighted by their images.
+    images = sum(int(row["images"]) for row in per_class)
+    right = sum(int(row["images"]) * float(row["accuracy"]) for row in per_class)
+    assert images == results["num_images"]
+    assert right / images == pytest.approx(results["accuracy"], abs=2e-4)
+    bins = read_rows(info.path / "calibration.csv", ["images", "confidence", "accuracy"])
+    gaps = [
+        int(row["images"]) * abs(float(row["accuracy"]) - float(row["confidence"]))
+        for row in bins
+        if row["images"] != "0"
+    ]
+    assert sum(gaps) / images == pytest.approx(results["ece"], abs=1e-5)
+
+
+def test_cards_have_metadata_that_the_hub_reads():
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    for info in lsmha.list_presets(architectures=False):
+        data = huggingface_hub.ModelCard.load(info.path / presets.CARD).data
+        assert (data.license, data.library_name) == ("apache-2.0", "keras-hub")
+        assert data.datasets == ["uoft-cs/cifar100"] and data.metrics == ["accuracy"]
+        assert data.pipeline_tag == "image-classification" and data.model_name == info.name
+        values = {result.metric_type: result.metric_value for result in data.eval_results}
+        assert 100 * values["accuracy"] == pytest.approx(info.accuracy)
+        assert values["top_5_accuracy"] > values["accuracy"]
+
+
+def test_a_preset_with_an_old_card_loads(saved, tmp_path):
+    _, directory, images, expected = saved
+    copy(directory, tmp_path)
+    (tmp_path / "card.md").write_text("a card of version 0.1")
+    text = hashlib.sha256(b"a card of version 0.1").hexdigest()
+    with (tmp_path / presets.CHECKSUMS).open("a") as file:
+        file.write(f"{text}  card.md\n")
+    loaded = lsmha.CCTImageClassifier.from_preset(tmp_path)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
+
+
+def test_a_card_may_be_edited(saved, tmp_path):
+    copy(saved[1], tmp_path)
+    (tmp_path / presets.CARD).write_text("first")
+    presets.write_checksums(tmp_path)
+    (tmp_path / presets.CARD).write_text("edited on a hub")
+    presets.verify_checksums(tmp_path)
+    assert presets.CARD not in (tmp_path / presets.CHECKSUMS).read_text()
+
+
+@pytest.mark.parametrize("alias", presets.ALIASES)
+def test_aliases_stand_for_presets(alias):
+    directory = presets.resolve_preset(alias)
+    assert directory.name == presets.ALIASES[alias] == presets.preset_name(alias)
+    (info,) = lsmha.list_presets(alias)
+    assert info.path == directory and f"alias {alias}" in str(info)
+    assert load_recipe(alias).name == directory.name
+    # What a newcomer loads is the best one of its size.
+    same = [i for i in lsmha.list_presets(architectures=False) if i.dataset == info.dataset]
+    assert info.accuracy == max(i.accuracy for i in same if i.parameters < 1e6)
+
+
+def test_names_are_filtered():
+    names = [info.name for info in lsmha.list_presets("*h16*")]
+    assert "cct_2_3x2_h16_cifar100" in names and "cct_7_3x1_h16" in names
+    assert all("h16" in name for name in names)
+    assert lsmha.list_presets("nothing*") == []
+    trained = [info.accuracy for info in lsmha.list_presets("*", architectures=False)]
+    assert trained == sorted(trained, reverse=True)
+    with pytest.raises(ValueError, match="Received: pattern=False"):
+        lsmha.list_presets(False)
+
+
+def test_keras_hub_knows_the_names():
+    import keras_hub
+
+    listed = {info.name: info for info in lsmha.list_presets(architectures=False)}
+    assert set(lsmha.CCTImageClassifier.presets) == {*listed, *presets.ALIASES}
+    assert set(lsmha.CCTBackbone.presets) <= set(keras_hub.models.ImageClassifier.presets)
+    entry = lsmha.CCTImageClassifier.presets["cct_2_3x2_h16_cifar100"]
+    assert entry["metadata"]["params"] == 295_333
+    golden = np.load(listed["cct_2_3x2_h16_cifar100"].path / "golden.npz")
+    loaded = keras_hub.models.ImageClassifier.from_preset("cct_2_3x2_h16_cifar100")
+    assert type(loaded) is lsmha.CCTImageClassifier
+    logits = loaded.predict(golden["images"], verbose=0)
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
+)
+def test_shipped_files_are_float32_throughout(info):
+    """One trained in half precision is measured and shipped in float32, its preprocessing too."""
+
+    def policies(value):
+        if isinstance(value, dict):
+            own = [value["config"]["name"]] if value.get("class_name") == "DTypePolicy" else []
+            return own + [name for inner in value.values() for name in policies(inner)]
+        return [name for inner in value for name in policies(inner)] if type(value) is list else []
+
+    files = ["config.json", "task.json", "preprocessor.json", "image_converter.json"]
+    for name in files:
+        found = policies(json.loads((info.path / name).read_text(encoding="utf-8")))
+        assert found and set(found) == {"float32"}, name
 
 
 @pytest.mark.slow
@@ -117,6 +231,18 @@ def test_load_weights_false_gives_other_weights(saved):
     _, directory, images, expected = saved
     loaded = lsmha.CCTImageClassifier.from_preset(directory, load_weights=False)
     assert np.abs(loaded.predict(images, verbose=0) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["cct_2_3x2_h16", "cct_2_3x2_h16_cifar100"])
+def test_a_directory_goes_before_a_name(saved, tmp_path, monkeypatch, name):
+    _, directory, images, expected = saved
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()  # Without a preset in it, the name still counts.
+    assert presets.read_config(name)["num_heads"] == 16
+    copy(directory, tmp_path / name)
+    loaded = lsmha.CCTImageClassifier.from_preset(name)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
+    assert lsmha.CCTBackbone.from_preset(name).num_heads == 4
 
 
 def test_checksums_are_sha256sum_format(saved):

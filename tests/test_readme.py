@@ -1,140 +1,205 @@
-"""Every code block of README.md runs, in order, in an empty folder, on the current backend.
+"""Every code block of README.md and docs/*.md runs, in an empty folder, on the current backend.
 
-Python blocks of one section share their variables. A shell block runs if `<!-- run -->` stands
-before it (`<!-- run: torch -->`: if torch is installed), a block after `<!-- file: NAME -->` is
-written to that file. Blocks without a language are commands that install things. Numbers of epochs
-are set to 1 (2 in a shell), studies stop after two trials; all else runs as it is printed.
+The blocks of a page run in order and share their variables. Python blocks run unless
+`<!-- backend: NAME -->` before them names another backend, or `<!-- ..., needs: PACKAGE -->` one
+that is missing. A shell block runs if `<!-- run -->` stands before it (`<!-- run: torch -->`: if
+torch is installed). A block after `<!-- file: NAME -->` is written to that file. Blocks without a
+language are commands that install things or take long. To be quick, epochs become 1 (2 in a
+shell), studies stop after two trials, and training images of the digits become the first 192.
 """
 
 import contextlib
-import csv
+import importlib.util
 import os
 import pathlib
 import re
+import runpy
+import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 
+from lsmha_keras import cli
+
 ROOT = pathlib.Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 _BLOCK = re.compile(
-    r"^## (?P<section>[^\n]+)$"
-    r"|(?:^<!-- (?P<mark>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    r"(?:^<!-- (?P<mark>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-
-
 _SHORTER = [
     (re.compile(r"\bepochs( ?= ?)\d+"), r"epochs\g<1>1"),
     (re.compile(r"--epochs \d+"), "--epochs 2"),
     (re.compile(r"\bwarmup_epochs = \d+"), "warmup_epochs = 0"),
-    (re.compile(r"\blsmha tune .*$", re.MULTILINE), r"\g<0> --max-trials 2"),
+    (re.compile(r"\bmax_trials( ?= ?)\d+"), r"max_trials\g<1>2"),
+    (re.compile(r"\bexecutions_per_trial = \d+"), "executions_per_trial = 1"),
+    (re.compile(r'"digits", split="train"'), '"digits", split="train[:192]"'),
+    (re.compile(r'"digits", "train"'), '"digits", "train[:192]"'),
+    (re.compile(r'"train\[:80%\]"'), '"train[:192]"'),
+    (re.compile(r'"train\[80%:\]"'), '"train[192:256]"'),
+    (re.compile(r"data\.train_split=train\b"), "data.train_split=train[:192]"),
+    (
+        re.compile(r'^name = "digits"$', re.MULTILINE),
+        'name = "digits"\ntrain_split = "train[:192]"',
+    ),
 ]
 
 
 def read_blocks(text):
-    """Lists the blocks as (section, mark, language, code)."""
-    blocks, section = [], ""
-    for match in _BLOCK.finditer(text):
-        if match["section"]:
-            section = match["section"]
-        else:
-            blocks.append((section, match["mark"], match["language"], match["code"]))
-    return blocks
+    """Lists the blocks as (mark, language, code)."""
+    return [(match["mark"], match["language"], match["code"]) for match in _BLOCK.finditer(text)]
 
 
-def blocks_of_section(section):
-    text = README.read_text()
-    for pattern, replacement in _SHORTER:
-        text = pattern.sub(replacement, text)
-    return [block[1:] for block in read_blocks(text) if block[0] == section]
-
-
-def sections():
-    """Names of the sections with something to run; those that start processes are slow."""
-    languages = {}
-    for section, _, language, _ in read_blocks(README.read_text()):
-        languages.setdefault(section, set()).add(language)
-    return [
-        pytest.param(section, marks=[pytest.mark.slow] if "sh" in found else [])
-        for section, found in languages.items()
-        if found & {"python", "sh"}
-    ]
-
-
-def test_blocks_are_found():
-    text = README.read_text()
-    assert len(read_blocks(text)) == text.count("\n```") // 2
-    # A shell block that is not marked would never be run.
-    unmarked = [block for block in read_blocks(text) if block[2] == "sh" and not block[1]]
-    assert not unmarked
-    languages = {block[2] for block in read_blocks(text)}
-    assert languages == {"", "python", "sh", "toml"}
-
-
-@pytest.mark.parametrize("section", sections())
-def test_readme_section_runs(section, scratch):
+def runs(mark):
+    """Whether a block is for this backend, and what it needs is installed."""
     import keras
 
-    keras.utils.set_random_seed(0)
-    variables = {"__name__": "__main__"}
-    for mark, language, code in blocks_of_section(section):
-        if mark and mark.startswith("file: "):
-            (scratch / mark.removeprefix("file: ")).write_text(code)
-        elif language == "python":
-            exec(compile(code, f"README.md, {section}", "exec"), variables)
-        elif language == "sh":
-            if needed := re.fullmatch(r"run: (\w+)", mark):
-                pytest.importorskip(needed[1])
-            run_shell(code, scratch)
-    CHECKS.get(section, lambda variables: None)(variables)
+    mark = mark or ""
+    backend = re.search(r"backend: (\w+)", mark)
+    needed = re.search(r"(?:needs|run): (.+)", mark)
+    packages = needed[1].split() if needed else []
+    here = not backend or backend[1] == keras.backend.backend()
+    return here and all(importlib.util.find_spec(package) for package in packages)
 
 
-def check_digits(variables):
-    """Two epochs taught something: by chance, 10 % would be right, give or take 1.6 %."""
-    assert variables["lsmha"].evaluate(variables["classifier"], "digits")["accuracy"] > 0.2
-
-
-def check_study(variables):
-    """The file is a study, of which a trial is a recipe."""
-    from lsmha_keras.studies.study import load_study
-
-    assert load_study("study.toml").tuner.executions_per_trial == 2
-
-
-CHECKS = {"Train in your own script": check_digits, "Search head counts": check_study}
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_blocks_are_found(page):
+    text = page.read_text(encoding="utf-8")
+    blocks = read_blocks(text)
+    assert len(blocks) == text.count("\n```") // 2
+    # A shell block that is not marked would never be run.
+    assert not [block for block in blocks if block[1] == "sh" and not block[0]]
+    assert {block[1] for block in blocks} <= {"", "python", "sh", "toml"}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_page_runs(page, scratch):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    text = page.read_text(encoding="utf-8")
+    for pattern, replacement in _SHORTER:
+        text = pattern.sub(replacement, text)
+    variables = {"__name__": "__main__"}
+    for mark, language, code in read_blocks(text):
+        if mark and mark.startswith("file: "):
+            (scratch / mark.removeprefix("file: ")).write_text(code, encoding="utf-8")
+        elif language in ("python", "sh") and runs(mark):
+            if language == "sh":
+                run_shell(code, scratch)
+            else:
+                exec(compile(code, page.name, "exec"), variables)
+    CHECKS.get(page.stem, lambda variables: None)(variables)
+
+
+def check_readme(variables):
+    """The drawn sunflower is recognised; the head fitted to the digits beats chance, 10 %."""
+    names, scores = variables["classifier"].class_names, variables["scores"]
+    assert names[scores.argmax()] == "sunflower" and scores.max() > 0.9
+    assert variables["lsmha"].evaluate("presets/digits", "digits")["accuracy"] > 0.2
+
+
+def check_committees(variables):
+    names, scores = variables["committee"].class_names, variables["scores"]
+    assert names[scores[0].argmax()] == "sunflower"
+
+
+def check_export(variables):
+    """Differences of logits that the page states, to rounding of float32."""
+    images, logits = variables["images"], variables["logits"]
+    assert np.abs(variables["same"].predict(images) - logits).max() < 1e-5
+    assert 0.005 < variables["difference"] < 0.1
+    if "served" in variables:
+        assert np.abs(variables["served"] - logits[: len(variables["served"])]).max() < 1e-4
+
+
+def check_presets(variables):
+    assert type(variables["same"]) is variables["lsmha"].CCTImageClassifier
+
+
+def check_search(variables):
+    """The file is a study, of which a trial is a recipe."""
+    from lsmha_keras.studies.study import load_study
+
+    assert load_study("study.toml").tuner.name == "BayesianOptimization"
+
+
+CHECKS = {
+    "README": check_readme,
+    "committees": check_committees,
+    "export": check_export,
+    "presets": check_presets,
+    "search": check_search,
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(page):
+    """Links are relative, unless pyproject.toml names a repository to make README's absolute."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text)]
+    settings = ROOT / "pyproject.toml"
+    if not settings.exists():
+        pytest.skip("needs a checkout")
+    urls = tomllib.loads(settings.read_text(encoding="utf-8"))["project"]["urls"]
+    base = urls.get("Repository", "").rstrip("/")
+    for link in links:
+        if base and link.startswith(base):
+            assert (ROOT / link.removeprefix(base + "/blob/main/")).exists(), link
+        elif not link.startswith("https://"):
+            assert not base or page.name != "README.md", (
+                f"{link} is relative: PyPI cannot follow it"
+            )
+            assert (page.parent / link).exists(), link
+
+
+def test_readme_is_short():
+    lines = PAGES[0].read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert lines[3].startswith("make demo") and lines[4].startswith("make test")
+
+
+@pytest.mark.slow
+@pytest.mark.backend_free
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(script, scratch):
+def test_example_runs(script, scratch, capsys):
     output = scratch / f"output-{script.stem}"
     arguments = {
+        "draw_sunflower": [f"{output}.png"],
         "fine_tune": ["--output", str(output), "--epochs", "1", "--data", "photos"],
         "fit_digits": ["--output", str(output), "--epochs", "1"],
         "write_digit_image": [f"{output}.png"],
         "shp_of_any_keras_model": ["--epochs", "1"],
     }[script.stem]
-    completed = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=scratch,
-        env=environment(scratch),
-        capture_output=True,
-        text=True,
-    )
-    assert completed.returncode == 0, completed.stderr[-3000:]
+    run_script(script, arguments)
     written = output.is_dir() or output.with_suffix(".png").is_file()
-    assert written or "SNR" in completed.stdout
+    assert written or "SNR" in capsys.readouterr().out
+
+
+def test_the_picture_is_the_one_the_script_draws(scratch):
+    from PIL import Image
+
+    run_script(ROOT / "examples" / "draw_sunflower.py", ["drawn.png"])
+    drawn, shipped = (
+        np.asarray(Image.open(path), "int16")
+        for path in ("drawn.png", ROOT / "examples" / "sunflower.png")
+    )
+    assert np.abs(drawn - shipped).max() <= 8  # versions of Pillow round edges differently
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """An empty folder with what the README takes for granted: photos and a checkpoint."""
+    """An empty folder with what the pages assume: photos, a checkpoint, the drawn picture."""
     folder = tmp_path_factory.mktemp("readme")
     write_photos(folder)
+    (folder / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "sunflower.png", folder / "examples")
     (folder / "bin").mkdir()
     for name, arguments in (("lsmha", " -m lsmha_keras.cli"), ("python", "")):
         command = folder / "bin" / name
@@ -161,7 +226,6 @@ def write_photos(folder):
             pixels = np.clip(colour + rng.normal(0, 20, size=(48, 64, 3)), 0, 255)
             image = Image.fromarray(pixels.astype("uint8"))
             image.save(folder / "photos" / name / f"{number}.png")
-    image.save(folder / "photo.png")
 
 
 def write_checkpoint(path):
@@ -198,6 +262,16 @@ def _norm(name, size):
 
 
 def run_shell(code, folder):
+    """Runs a block in this process, which has imported the frameworks, or in bash if it must."""
+    lines = code.replace("\\\n", " ").splitlines()
+    commands = [words for line in lines if (words := shlex.split(line, comments=True))]
+    if all(runs_here(words) for words in commands):
+        for program, *arguments in commands:
+            if program == "lsmha":
+                assert cli.main(arguments) == 0, arguments
+            else:
+                run_script(folder / arguments[0], arguments[1:])
+        return
     completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
         cwd=folder,
@@ -206,6 +280,18 @@ def run_shell(code, folder):
         text=True,
     )
     assert completed.returncode == 0, completed.stderr[-3000:]
+
+
+def runs_here(words):
+    """Whether a command is ours alone: no pipes, no options of Python, no other backend."""
+    ours = words[0] == "lsmha" or (words[0] == "python" and words[1].endswith(".py"))
+    return ours and not {"--backend", "|", ">", ">>", "<", "&&", "||", ";"}.intersection(words)
+
+
+def run_script(path, arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
 
 
 def environment(folder):
@@ -218,116 +304,3 @@ def environment(folder):
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(package),
     }
-
-
-def _rows(name):
-    with (ROOT / "zoo" / "results" / name).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _ratio(backend, phase, heads):
-    """What the README says of a case of the attention benchmark."""
-    case = {"backend": backend, "phase": phase, "heads": heads, "batch": "16", "tokens": "256"}
-    times = {
-        row["layer"]: [float(row[f"{key}_ms"]) for key in ("median", "fastest", "slowest")]
-        for row in _rows("attention.csv")
-        if case.items() <= row.items()
-    }
-    if not times:
-        return "not measured"
-    ours, peer = times["ours"], times["keras.layers.MultiHeadAttention"]
-    return f"{peer[0] / ours[0]:.1f} ({peer[1] / ours[2]:.1f} to {peer[2] / ours[1]:.1f})"
-
-
-def _whole_models(backend, batch):
-    """What the README says of a row of the benchmark of whole models."""
-    case = {"backend": backend, "batch": batch, "phase": "inference"}
-    times = {
-        (row["library"], row["heads"]): float(row["median_ms"])
-        for row in _rows("cct.csv")
-        if case.items() <= row.items()
-    }
-    ours = {heads: times.get(("ours", heads)) for heads in ("4", "16", "64")}
-    cells = [
-        f"{ms:,.1f} ms ({times['vit_pytorch.cct', heads] / ms:.2f})" if ms else "not measured"
-        for heads, ms in ours.items()
-    ]
-    return [*cells, f"{ours['64'] / ours['4']:.2f}"]
-
-
-def _memory(backend, phase):
-    """What the README says of the peak memory of our layer and, by XLA or not, Keras's best."""
-    case = {"backend": backend, "phase": phase, "heads": "128", "batch": "16", "tokens": "256"}
-    peaks = {}
-    for row in _rows("attention_memory.csv"):
-        if case.items() <= row.items() and row["peak_mib"]:
-            peaks.setdefault(row["layer"], []).append(float(row["peak_mib"]))
-    ours, peer = (min(peaks[name]) for name in ("ours", "keras.layers.MultiHeadAttention"))
-    return f"{ours:,.0f} to {peer:,.0f}"
-
-
-@pytest.mark.skipif(
-    not (ROOT / "zoo/results/shp_benchmark.csv").exists(), reason="needs shp_benchmark.csv"
-)
-def test_what_single_head_performance_costs():
-    text = README.read_text()
-    for row in _rows("shp_benchmark.csv"):
-        what, other = row["what"], row["compared_with"]
-        if row["peak_mib"]:
-            assert f"| {what}, {int(row['images']):,} images | | {row['peak_mib']} MiB |" in text
-        elif other:
-            least, most = (f"{float(row[key]):.2f}" for key in ("ratio_min", "ratio_max"))
-            assert f"| {what} | {other} | {float(row['ratio']):.2f} ({least} to {most}) |" in text
-
-
-@pytest.mark.skipif(not (ROOT / "zoo").is_dir(), reason="needs the checkout's zoo/results")
-def test_tables_hold_what_was_measured():
-    from lsmha_keras.presets import list_presets
-
-    text = README.read_text()
-    evaluated = {row["preset"] for row in _rows("evaluations.csv")}
-    for preset in list_presets(architectures=False):
-        assert f"| `{preset.name}` | {preset.parameters:,} | {preset.accuracy:.2f} % |" in text
-        assert preset.name in evaluated
-    for row in _rows("evaluations.csv"):
-        figures = [f"{100 * float(row[key]):.2f} %" for key in ("accuracy", "top5_accuracy")]
-        assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row
-    for backend in ("jax", "torch", "tensorflow"):
-        cells = [_ratio(backend, p, h) for p in ("inference", "training") for h in ("16", "64")]
-        cells += [_memory(backend, phase) for phase in ("inference", "training")]
-        assert f"| {backend} | {' | '.join(cells)} |" in text
-    cases = [(name, "1") for name in ("jax", "torch", "tensorflow")]
-    for backend, batch in [*cases, ("torch", "64"), ("tensorflow", "64")]:
-        cells = _whole_models(backend, batch)
-        assert f"| {backend} | {batch} | {' | '.join(cells)} |" in text
-    members = "cct_2_3x2_cifar100+cct_2_3x2_h16_cifar100+cct_2_3x2_h16_c1_cifar100"
-    case = {"members": members, "mode": "soft"}
-    (soft,) = (row for row in _rows("committees.csv") if case.items() <= row.items())
-    accuracy, best = (100 * float(soft[key]) for key in ("accuracy", "best_member_accuracy"))
-    assert f"{accuracy:.2f} % on CIFAR-100 together, {accuracy - best:.2f} points more" in text
-    for row in _rows("layouts.csv"):  # the hybrid, its parent and what was made from it
-        if row["name"].startswith("cct_2_3x2_h16_"):
-            assert f"{100 * float(row['accuracy']):.2f}" in text
-    for row in _rows("shp_cct_2_3x2_h16_cifar100/blocks.csv"):
-        accuracy = row["readout_accuracy"] and f"{100 * float(row['readout_accuracy']):.2f} %"
-        digits = {"clusters_per_head": 1, "labels_per_cluster": 2, "noise_per_head": 0}
-        digits |= {"heads_per_label": 2, "snr": 1}
-        cells = [f"{float(row[key]):.{places}f}" for key, places in digits.items()]
-        assert f"| {row['block']} | {row['variant']} | {' | '.join([accuracy, *cells])} |" in text
-    scores = ("accuracy_drop", "mask_gradient", "attention_entropy", "attention_distance")
-    rows = _rows("shp_cct_2_3x2_h16_cifar100/rank_correlations.csv")
-    correlations = [float(row[score]) for row in rows for score in scores]
-    between = f"{min(correlations):.2f} and {max(correlations):.2f}"
-    assert f"rank correlations with the labels covered lie between {between}" in text
-    speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
-    for shown, pipeline in {
-        "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",
-        "`RandAugment`, 2 operations": "RandAugment",
-        "crop + flip + MixUp/CutMix": "crop + flip + MixUp/CutMix",
-    }.items():
-        row = speeds[pipeline]
-        median, slowest, fastest = (
-            f"{int(row[key]):,}" for key in ("images_per_second", "slowest_run", "fastest_run")
-        )
-        ratio = f"{float(row['ratio_to_keras_rand_augment']):.1f}".removesuffix(".0")
-        assert f"| {shown} | {median} ({slowest} to {fastest}) | {ratio} |" in text

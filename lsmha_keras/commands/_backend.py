@@ -1,13 +1,11 @@
-"""Chooses the Keras backend before Keras is imported, and imports it without its chatter."""
+"""Chooses the Keras backend before Keras is imported."""
 
-import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import pathlib
 import sys
-import tempfile
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -29,7 +27,6 @@ def choose_backend(asked=None):
     choose_backend("jax")
     ```
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes
     if "keras" in sys.modules:
         running = sys.modules["keras"].backend.backend()
         if asked not in (None, running):
@@ -45,38 +42,12 @@ def choose_backend(asked=None):
 
 
 def import_framework():
-    """Imports Keras and, where it is installed, TensorFlow, without the notes it prints.
-
-    KerasHub imports TensorFlow on every backend. Its libraries write to the standard error before
-    any log level counts, which would bury our own messages; it is shown if the import fails.
+    """Imports Keras, before the modules of this package that need it.
 
     Raises:
         ImportError: if the import fails.
     """
-    with _quiet_stderr():
-        importlib.import_module("keras")
-        if _is_installed("tensorflow"):
-            # Looking for devices is what makes it complain about missing GPUs.
-            importlib.import_module("tensorflow").config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def _quiet_stderr():
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            sys.stderr.flush()
-            notes.seek(0)
-            os.write(saved, notes.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
+    importlib.import_module("keras")
 
 
 def _first_installed():

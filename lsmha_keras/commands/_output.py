@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from lsmha_keras.files import writable_dir
+from lsmha_keras.presets import HUBS, resolve_preset
 
 
 def add_command(commands, name, module, epilog, parents, needs_backend=True, resumes=None):
@@ -34,6 +35,46 @@ def add_command(commands, name, module, epilog, parents, needs_backend=True, res
     )
     parser.set_defaults(run=module["run"], needs_backend=needs_backend, resumes=resumes)
     return parser
+
+
+def add_verbosity(parser, verbose="show progress bars also where the output is no terminal"):
+    """Adds --quiet and --verbose to a command that runs long.
+
+    Args:
+        parser: the command's parser.
+        verbose: help of --verbose, or None to leave that option out.
+    """
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="print the result only")
+    if verbose:
+        group.add_argument("--verbose", action="store_true", help=verbose)
+
+
+def verbosity(args):
+    """Returns what --quiet and --verbose ask for, as the `verbose` of `lsmha_keras.train`."""
+    return 0 if args.quiet else 1 if args.verbose else "auto"
+
+
+def check_presets(*names):
+    """Refuses unknown presets before a framework is imported, which takes seconds.
+
+    Those of a hub are not looked for: that would be their download.
+
+    Args:
+        *names: names or directories.
+
+    Raises:
+        ValueError: if there is no such preset; names the nearest.
+
+    Example:
+
+    ```python
+    check_presets("cct_2_3x2_h16_cifar100")
+    ```
+    """
+    for name in names:
+        if not name.startswith(HUBS):
+            resolve_preset(name)
 
 
 def positive(text):

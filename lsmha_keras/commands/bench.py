@@ -4,13 +4,14 @@ All candidates of a case run in turn in one process, after calls that do not cou
 saved after every case: stopped at any moment, the same command goes on with the next one.
 """
 
+import functools
 import importlib
 import itertools
 import re
 
 from lsmha_keras.commands import _bench_model
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_file
+from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
 from lsmha_keras.presets import parse_architecture
 
 _EPILOG = """\
@@ -114,16 +115,19 @@ def run(args):
 
     benchmark = importlib.import_module(f"lsmha_keras.benchmark.{name}")
     table = ResultsTable(path, benchmark.CASE, benchmark.FIGURES, benchmark.PACKAGES)
+    say = (lambda text: None) if args.quiet else functools.partial(print, flush=True)
     missing = [case for case in cases if args.again or not table.holds(case)]
     if skipped := len(cases) - len(missing):
-        print(f"{skipped} of {len(cases)} cases are in {path} (--again measures them anew)")
+        say(f"{skipped} of {len(cases)} cases are in {path} (--again measures them anew)")
     for number, case in enumerate(missing, 1):
         words = " ".join(f"{key} {value}" for key, value in case.items())
-        print(f"[{number}/{len(missing)}] {words}", flush=True)
+        say(f"[{number}/{len(missing)}] {words}")
         rows = benchmark.measure(**case, **options)
         table.put(case, rows)
         for row in rows:
-            print(_line(row), flush=True)
+            say(_line(row))
+    if args.quiet:
+        print(path)
     return 0
 
 
@@ -162,6 +166,7 @@ def _add_output(parser, output):
     )
     parser.add_argument("--output", metavar="FILE.csv", help=f"(default: {output})")
     parser.add_argument("--again", action="store_true", help="replace what the table holds")
+    add_verbosity(parser, verbose=None)
 
 
 def _plan_attention(args):

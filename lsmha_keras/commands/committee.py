@@ -8,7 +8,16 @@ oracle that always picks a member that is right, if there is one.
 import time
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, empty_dir, positive, table, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    empty_dir,
+    positive,
+    table,
+    verbosity,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -70,6 +79,7 @@ def add_parser(commands, parents):
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="default: 256"
     )
+    add_verbosity(parser)
 
 
 def run(args):
@@ -79,6 +89,7 @@ def run(args):
 
         check_header(writable_file(args.results), COLUMNS)
     out = empty_dir(args.out, args.overwrite) if args.out else None
+    check_presets(*args.names)
 
     import_framework()
     from lsmha_keras.committee.measure_committee import measure_committee
@@ -89,7 +100,7 @@ def run(args):
     coverages = _coverages(args, names)
     committee = SoftCommittee(members, mode=args.mode)
     start = time.perf_counter()
-    report = measure_committee(committee, dataset, args.batch_size)
+    report = measure_committee(committee, dataset, args.batch_size, verbosity(args))
     seconds = time.perf_counter() - start
     print(_figures(names, report))
     print(_pairs(names, report, coverages))

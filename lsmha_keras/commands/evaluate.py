@@ -4,7 +4,7 @@ import json
 import time
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_file
+from lsmha_keras.commands._output import add_command, check_presets, positive, writable_file
 
 _EPILOG = """\
 examples:
@@ -37,6 +37,7 @@ def run(args):
         from lsmha_keras.commands._results import check_header
 
         check_header(writable_file(args.results))
+    check_presets(args.name)
 
     import_framework()
     from lsmha_keras.training.evaluate import evaluate
@@ -52,8 +53,9 @@ def run(args):
     seconds = time.perf_counter() - start
     if args.results:
         from lsmha_keras.commands._results import append_row
+        from lsmha_keras.presets import preset_name
 
-        append_row(args.results, args.name, args.dataset, args.split, figures, seconds)
+        append_row(args.results, preset_name(args.name), args.dataset, args.split, figures, seconds)
     if args.json:
         print(json.dumps({key: _plain(value) for key, value in figures.items()}, indent=2))
     else:

@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive
+from lsmha_keras.commands._output import add_command, check_presets, positive
 
 _EPILOG = """\
 examples:
@@ -36,6 +36,7 @@ def run(args):
         raise FileNotFoundError(
             f"There is no such image or folder. Received: {', '.join(args.images)}"
         )
+    check_presets(args.name)
 
     import_framework()
     from lsmha_keras.models import load_classifier
@@ -105,9 +106,8 @@ def _probabilities(classifier, images):
 
     if not images:
         return []
-    logits = classifier.predict(np.stack(list(images.values())), verbose=0).astype("float64")
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    outputs = classifier.predict(np.stack(list(images.values())), verbose=0)
+    return classifier.probabilities(outputs)
 
 
 def _best(classifier, scores, top):

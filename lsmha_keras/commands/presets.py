@@ -1,7 +1,7 @@
 """List the presets that can be loaded by name.
 
 Accuracy is that on the test split of the preset's data; latency is the median for one image, on the
-machine its card names. Architectures have no weights, so they have neither.
+machine named on its card. Architectures have no weights, so they have neither.
 """
 
 import dataclasses
@@ -13,9 +13,10 @@ _EPILOG = """\
 examples:
   lsmha presets
   lsmha presets --trained
+  lsmha presets "*h16*"
   lsmha presets --json
 
-Many more architectures are understood than are listed: `cct_7_3x1_h48x6_c2` has 7 blocks, a
+Many more architectures are accepted than are listed: `cct_7_3x1_h48x6_c2` has 7 blocks, a
 tokenizer of one 3x3 convolution, 48 heads of width 6, and conv blocks in place of the first 2.
 """
 
@@ -23,6 +24,9 @@ tokenizer of one 3x3 convolution, 48 heads of width 6, and conv blocks in place 
 def add_parser(commands, parents):
     """Adds `lsmha presets`."""
     parser = add_command(commands, "presets", globals(), _EPILOG, parents, needs_backend=False)
+    parser.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="names to list, such as '*h16*'"
+    )
     parser.add_argument("--trained", action="store_true", help="leave out architectures")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
 
@@ -31,7 +35,12 @@ def run(args):
     """Prints the presets."""
     from lsmha_keras.presets import list_presets
 
-    presets = list_presets(architectures=not args.trained)
+    presets = list_presets(args.pattern, architectures=not args.trained)
+    if not presets:
+        raise ValueError(
+            "No preset matches; `lsmha presets` lists them all. "
+            f"Received: {args.pattern}{' --trained' if args.trained else ''}"
+        )
     if args.json:
         print(json.dumps([dataclasses.asdict(preset) for preset in presets], indent=2, default=str))
     else:
@@ -41,6 +50,7 @@ def run(args):
 
 _COLUMNS = {
     "name": ("name", "{}"),
+    "alias": ("alias", "{}"),
     "parameters": ("parameters", "{:,}"),
     "data": ("dataset", "{}"),
     "accuracy (%)": ("accuracy", "{:.2f}"),

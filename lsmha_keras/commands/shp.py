@@ -9,7 +9,15 @@ when the same command is given again.
 import argparse
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, table, writable_dir
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    positive,
+    table,
+    verbosity,
+    writable_dir,
+)
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.files import claim_directory
 
@@ -65,7 +73,10 @@ def add_parser(commands, parents):
         "heads together; both: the report compares them",
     )
     parser.add_argument(
-        "--readout-epochs", type=positive, default=10, metavar="N", help="default: 10"
+        "--readout-epochs",
+        type=positive,
+        metavar="N",
+        help="readouts are fitted so long, also if there are some (default: 10)",
     )
     parser.add_argument(
         "--readout",
@@ -80,11 +91,13 @@ def add_parser(commands, parents):
         "--no-classical", action="store_true", help="leave out masking, gradients and attention"
     )
     parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+    add_verbosity(parser)
 
 
 def run(args):
     """Analyses; prints the main figures and where the report is."""
     out = writable_dir(args.out)
+    check_presets(args.name)
     with DirectoryLock(out):
         claim_directory(out, "analysis", lambda path: (path / "stages" / "settings.json").exists())
         return _analyse(args, out)
@@ -101,7 +114,8 @@ def _analyse(args, out):
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())
     classical = None if args.no_classical else analysis.classical()
-    print("writing the report", flush=True)
+    if not args.quiet:
+        print("writing the report", flush=True)
     title = f"{args.name} on {args.dataset} ({args.split})"
     page = write_report(analysis.results, out, controls, classical, title=title)
     analysis.readouts.save(out / "readouts.npz")
@@ -126,7 +140,7 @@ def _analysis(args, out):
         train_data,
         test_data,
         out / "stages",
-        readout=args.readout or _saved_with(args.name),
+        readout=args.readout or _saved_with(args.name, args.readout_epochs),
         blocks=args.blocks,
         pooling=args.pooling,
         threshold=args.threshold,
@@ -134,15 +148,18 @@ def _analysis(args, out):
         batch_size=args.batch_size,
         settings={name: getattr(args, name) for name in ("dataset", "split", "train_split")},
         fresh=args.fresh,
+        verbose=verbosity(args),
     )
 
 
-def _saved_with(preset):
-    """Returns the preset if readouts are saved with it, else None."""
+def _saved_with(preset, epochs):
+    """Returns the preset if readouts are saved with it that were fitted as asked, else None."""
     from lsmha_keras.presets import resolve_preset
-    from lsmha_keras.shp.block_readouts import FILE_NAME
+    from lsmha_keras.shp.block_readouts import FILE_NAME, BlockReadouts
 
-    return preset if (resolve_preset(preset) / FILE_NAME).is_file() else None
+    if not (resolve_preset(preset) / FILE_NAME).is_file():
+        return None
+    return preset if epochs in (None, BlockReadouts.load(preset).epochs) else None
 
 
 def _share(text):

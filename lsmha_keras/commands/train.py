@@ -7,7 +7,14 @@ import copy
 import tomllib
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_dir
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    positive,
+    verbosity,
+    writable_dir,
+)
 
 _EPILOG = """\
 examples:
@@ -43,6 +50,7 @@ def add_parser(commands, parents):
         action="store_true",
         help="start anew instead of going on from the output's checkpoint",
     )
+    add_verbosity(parser)
 
 
 def run(args):
@@ -53,14 +61,23 @@ def run(args):
     if args.output:
         writable_dir(args.output)
 
-    import_framework()
     from lsmha_keras.training.recipe import load_recipe
-    from lsmha_keras.training.train import train
 
     recipe = load_recipe(args.recipe)
     if changes:
         recipe = load_recipe(_changed(recipe.to_dict(), changes))
-    result = train(recipe, output_dir=args.output, data_dir=args.data_dir, resume=not args.fresh)
+    check_presets(recipe.model.preset)
+
+    import_framework()
+    from lsmha_keras.training.train import train
+
+    result = train(
+        recipe,
+        output_dir=args.output,
+        data_dir=args.data_dir,
+        resume=not args.fresh,
+        verbose=verbosity(args),
+    )
     print(result)
     return 0
 

@@ -4,7 +4,13 @@ Stopped at any moment, it goes on where it was when the same command is given ag
 """
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive, writable_dir, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    positive,
+    writable_dir,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
@@ -47,9 +53,7 @@ def add_parser(commands, parents):
         action="store_true",
         help="start anew instead of going on with what is in the output",
     )
-    parser.add_argument(
-        "--progress", action="store_true", help="show the progress bar of every training, too"
-    )
+    add_verbosity(parser, "show the progress of every training, too")
 
 
 def run(args):
@@ -58,6 +62,11 @@ def run(args):
         writable_dir(args.output)
     for path in filter(None, (args.results, args.export)):
         writable_file(path)
+
+    from lsmha_keras.presets import tuning_dir
+    from lsmha_keras.training.toml_file import find_toml
+
+    find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
     import_framework()
     from lsmha_keras.files import write_atomically
@@ -74,7 +83,7 @@ def run(args):
         directory=args.output,
         data_dir=args.data_dir,
         resume=not args.fresh,
-        verbose=2 if args.progress else 1,
+        verbose=0 if args.quiet else 2 if args.verbose else 1,
     )
     print(result)
     for path in result.write(results=args.results):

@@ -1,17 +1,24 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
-verify measures presets again; collect puts training runs into a table; evidence makes the tables of
-zoo/EVIDENCE.md from the csv files in zoo/results.
+verify measures presets again; cards writes their cards again; collect puts training runs into a
+table; evidence makes the tables of zoo/EVIDENCE.md from the csv files in zoo/results.
 """
 
 import sys
 
 from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, table, writable_file
+from lsmha_keras.commands._output import (
+    add_command,
+    add_verbosity,
+    check_presets,
+    table,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:
   lsmha zoo verify --all --data-dir ~/datasets
+  lsmha zoo cards --all
   lsmha zoo collect runs/* --output zoo/results/layouts.csv
   lsmha zoo evidence --check
 
@@ -23,8 +30,8 @@ Measure presets again and compare with their cards.
 
 Checksums of all files; logits of the golden images, to 1e-4; accuracy on the card's data and split,
 to 0.1 points; then the latency of one image, which depends on the machine and refuses nothing. A
-preset that fails is named with the reason, the others are verified all the same, and the exit
-status is 1. Nothing is downloaded: accuracy is measured where the data is at hand.
+preset that fails is named with the reason, the others are still verified, and the exit status is 1.
+Nothing is downloaded: without the data accuracy is not measured.
 """
 
 _VERIFY_EPILOG = """\
@@ -33,9 +40,23 @@ examples:
   lsmha zoo verify cct_2_3x2_h16_cifar100 --data-dir ~/datasets --backend jax
   lsmha zoo verify runs/digits/preset --record-latency
 
-In the table: the largest difference of a golden logit, then what was measured now and, in brackets,
-what the card says. Training does not measure latency at its end, as the machine may be busy; when
-it is not, --record-latency writes it on the card.
+The table shows the largest difference of a golden logit, then what was measured now and, in
+brackets, what the card says. Training does not measure latency at its end, because the machine may
+be busy. --record-latency writes it on the card when the machine is idle.
+"""
+
+_CARDS = """\
+Write the cards of presets again.
+
+A card is the README.md in the preset's directory. It is made from results.json, recipe.toml and the
+csv files beside it. With --data-dir the accuracy of each class and the calibration are measured
+first, on the data and split of the card.
+"""
+
+_CARDS_EPILOG = """\
+examples:
+  lsmha zoo cards --all
+  lsmha zoo cards runs/mine/preset --data-dir ~/datasets
 """
 
 _COLLECT = """\
@@ -74,6 +95,7 @@ def add_parser(commands, parents):
     parser = add_command(commands, "zoo", globals() | {"run": None}, _EPILOG, parents)
     kinds = parser.add_subparsers(title="what to do", metavar="WHAT", required=True)
     _add_verify(kinds, parents)
+    _add_cards(kinds, parents)
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
 
@@ -81,15 +103,17 @@ def add_parser(commands, parents):
 def verify(args):
     """Verifies presets; prints a line for each, and the reasons of those that fail."""
     names = _names(args)
+    check_presets(*names)
     import_framework()
     from lsmha_keras.evidence.record_latency import record_latency
     from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
 
-    for name in names:  # A mistyped name is found before any work.
+    for name in names:  # An architecture is found before any work.
         find_trained(name)
     found = []
     for name in names:
-        print(f"verifying {name}", flush=True)
+        if not args.quiet:
+            print(f"verifying {name}", flush=True)
         found.append(verify_preset(name, args.data_dir, accuracy=not args.skip_accuracy))
         for note in found[-1].notes:
             print(f"  {note}", flush=True)
@@ -100,6 +124,23 @@ def verify(args):
     header = ["preset", "golden logits", "accuracy (%)", "latency (ms)", "verdict"]
     print(table([_verdict(verification) for verification in found], header))
     return 0 if all(verification.ok for verification in found) else 1
+
+
+def cards(args):
+    """Writes cards; prints the path of each."""
+    names = _names(args)
+    import_framework()
+    from lsmha_keras.evidence.verify_preset import find_trained
+    from lsmha_keras.evidence.write_card import measure_card, write_card
+    from lsmha_keras.presets import CARD
+
+    for directory in [find_trained(name) for name in names]:
+        if args.data_dir:
+            measure_card(directory, args.data_dir)
+        else:
+            write_card(directory)
+        print(directory / CARD, flush=True)
+    return 0
 
 
 def collect(args):
@@ -151,13 +192,24 @@ def _add_verify(kinds, parents):
     parser = add_command(kinds, "verify", module, _VERIFY_EPILOG, parents)
     parser.add_argument("names", nargs="*", metavar="NAME", help="preset names or directories")
     parser.add_argument("--all", action="store_true", help="every preset that is shipped")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
-    parser.add_argument("--skip-accuracy", action="store_true", help="leave the accuracy out")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
+    parser.add_argument("--skip-accuracy", action="store_true", help="do not measure accuracy")
     parser.add_argument(
         "--record-latency",
         action="store_true",
-        help="write the latency of what holds on its card, with this machine's name",
+        help="write the latency on the card of each preset that passes, with this machine's name",
     )
+
+
+def _add_cards(kinds, parents):
+    module = {"__doc__": _CARDS, "run": cards}
+    parser = add_command(kinds, "cards", module, _CARDS_EPILOG, parents)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="preset names or directories")
+    parser.add_argument("--all", action="store_true", help="every preset that is shipped")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="measure each class on the datasets in this folder"
+    )
+    add_verbosity(parser, verbose=None)
 
 
 def _add_collect(kinds, parents):

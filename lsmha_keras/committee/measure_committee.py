@@ -9,7 +9,7 @@ from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
 
 
-def measure_committee(committee, dataset, batch_size=256, verbose=1):
+def measure_committee(committee, dataset, batch_size=256, verbose="auto"):
     """Measures the members, the committee in every mode, and how differently the members answer.
 
     Every image goes through every member once, whatever the committee's own mode.
@@ -19,7 +19,7 @@ def measure_committee(committee, dataset, batch_size=256, verbose=1):
         dataset: labelled images as `lsmha_keras.evaluate` takes them, but not a name; a name is
             opened by `lsmha_keras.open_dataset`.
         batch_size: int, images that go through the members at a time.
-        verbose: 1 shows progress, 0 nothing.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Returns:
         A `CommitteeReport`.

@@ -98,6 +98,8 @@ def _layout(config):
     """Names the architecture as `from_preset` takes it, if the heads of all blocks are alike."""
     name = f"cct_{config['num_layers']}_{config['tokenizer_kernel_size']}x"
     name += str(config["tokenizer_layers"])
+    designs = {"separable": "_sep", "inverted_bottleneck": "_ib"}
+    name += designs.get(config.get("tokenizer_design", "plain"), "")
     name += {"sine": "_sine", "none": "_none"}.get(config["position_embedding"], "")
     heads, width = config["num_heads"], config["head_dim"]
     if width is not None or heads != (parse_architecture(name) or {}).get("num_heads"):

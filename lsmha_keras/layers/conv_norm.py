@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.layers.batch_normalization import BatchNormalization
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 
 
@@ -94,13 +95,7 @@ class ConvNorm(keras.layers.Layer):
     def _make_branch(self, prefix, conv):
         norm = None
         if not self.fused:
-            norm = keras.layers.BatchNormalization(
-                axis=-1,
-                momentum=0.9,
-                epsilon=1e-5,
-                dtype=self.dtype_policy,
-                name=f"{prefix}batch_norm",
-            )
+            norm = BatchNormalization(dtype=self.dtype_policy, name=f"{prefix}batch_norm")
         return conv, norm
 
     def call(self, x, training=None):

@@ -3,21 +3,37 @@
 import keras
 from keras import ops
 
+from lsmha_keras.layers.conv_norm import ConvNorm
+
+DESIGNS = ("plain", "separable", "inverted_bottleneck")
+
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class ConvTokenizer(keras.layers.Layer):
     """Convolutional tokenizer of the compact convolutional transformer.
 
-    `num_layers` times: convolution without bias, then ReLU, then 3x3 max pooling with stride 2. The
-    last convolution has `hidden_dim` filters, the others `num_filters`. The convolution has stride
-    `max(1, kernel_size // 2 - 1)` and padding `max(1, kernel_size // 2)`.
+    `num_layers` stages, each followed by ReLU and 3x3 max pooling with stride 2. The last stage has
+    `hidden_dim` filters, the others `num_filters`. A stage is, by `design`:
+
+    - `"plain"`, the reference: one convolution without bias, of stride
+      `max(1, kernel_size // 2 - 1)` and padding `max(1, kernel_size // 2)`;
+    - `"separable"`: a depthwise and a 1 x 1 convolution;
+    - `"inverted_bottleneck"`: a 1 x 1 convolution to twice the channels, ReLU, a depthwise
+      convolution, ReLU, and a 1 x 1 convolution to the stage's filters.
+
+    The last two save multiply-adds where there are two stages and more: the first stage, which sees
+    the image's few channels, is one convolution in every design. Each of their convolutions is
+    followed by batch normalisation, which `fused=True` folds into it for inference.
 
     Args:
         hidden_dim: int, width of a token.
         num_layers: int, number of convolutions. Defaults to `1`.
         kernel_size: int, side of the convolution kernels. Defaults to `3`.
         num_filters: int, filters of all convolutions but the last. Defaults to `64`.
-        kernel_initializer: initializer of the convolutions. Defaults to `"he_normal"`.
+        design: str, see above. Defaults to `"plain"`.
+        fused: bool, whether batch normalisation is folded in; see `fused_weights`. Defaults to
+            `False`.
+        kernel_initializer: initializer of the plain convolutions. Defaults to `"he_normal"`.
         **kwargs: base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -29,8 +45,8 @@ class ConvTokenizer(keras.layers.Layer):
         images and 3x3 kernels, one layer gives 256 tokens and two give 64.
 
     Raises:
-        ValueError: if an argument is out of range, the input is not of rank 4, or the image is too
-            small to give a single token.
+        ValueError: if an argument is out of range, the kernel size has a stride that `design` does
+            not support, the input is not of rank 4, or the image is too small for one token.
 
     Example:
 
@@ -42,6 +58,7 @@ class ConvTokenizer(keras.layers.Layer):
 
     References:
         - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704), section 3.3
+        - [Sandler et al., 2018](https://arxiv.org/abs/1801.04381), inverted bottleneck
     """
 
     def __init__(
@@ -50,6 +67,8 @@ class ConvTokenizer(keras.layers.Layer):
         num_layers=1,
         kernel_size=3,
         num_filters=64,
+        design="plain",
+        fused=False,
         kernel_initializer="he_normal",
         **kwargs,
     ):
@@ -62,40 +81,73 @@ class ConvTokenizer(keras.layers.Layer):
         ):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+        if design not in DESIGNS:
+            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
         self.hidden_dim = hidden_dim
         self.num_layers = num_layers
         self.kernel_size = kernel_size
         self.num_filters = num_filters
+        self.design = design
+        self.fused = fused
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-        stride, padding = max(1, kernel_size // 2 - 1), max(1, kernel_size // 2)
+        self._stride, self._padding = max(1, kernel_size // 2 - 1), max(1, kernel_size // 2)
         # "same" pads like the reference only at stride 1; at other strides it pads unevenly.
-        self._pad_explicitly = stride > 1 or kernel_size != 2 * padding + 1
+        self._pad_explicitly = self._stride > 1 or kernel_size != 2 * self._padding + 1
+        if design != "plain" and self._pad_explicitly:
+            raise ValueError(
+                f"The {design!r} tokenizer has kernels of size 3 or 5, which have stride 1. "
+                f"Received: kernel_size={kernel_size}"
+            )
         shared = {"data_format": "channels_last", "dtype": self.dtype_policy}
-        self.conv_padding = keras.layers.ZeroPadding2D(padding, name="conv_padding", **shared)
-        self.convs = [
-            keras.layers.Conv2D(
-                hidden_dim if i == num_layers - 1 else num_filters,
-                kernel_size,
-                strides=stride,
+        self.conv_padding = keras.layers.ZeroPadding2D(self._padding, name="conv_padding", **shared)
+        # Every convolution in order, and whether its stage ends with it.
+        self.convs, self._ends_stage = [], []
+        channels = None  # of the images, which are known in `build`
+        for i in range(num_layers):
+            filters = hidden_dim if i == num_layers - 1 else num_filters
+            stage = self._make_stage(i, channels, filters)
+            self.convs += stage
+            self._ends_stage += [conv is stage[-1] for conv in stage]
+            channels = filters
+        self.pool_padding = keras.layers.ZeroPadding2D(1, name="pool_padding", **shared)
+        self.pool = keras.layers.MaxPooling2D(3, 2, name="pool", **shared)
+
+    def _make_stage(self, index, channels, filters):
+        """Makes the convolutions of a stage, from `channels` (the image's: `None`) to `filters`."""
+        name = f"conv_{index}"
+        if self.design == "plain":
+            plain = keras.layers.Conv2D(
+                filters,
+                self.kernel_size,
+                strides=self._stride,
                 padding="valid" if self._pad_explicitly else "same",
                 use_bias=False,
+                data_format="channels_last",
                 kernel_initializer=self.kernel_initializer.__class__.from_config(
                     self.kernel_initializer.get_config()
                 ),
-                name=f"conv_{i}",
-                **shared,
+                dtype=self.dtype_policy,
+                name=name,
             )
-            for i in range(num_layers)
+            return [plain]
+        if channels is None:
+            sizes = [(filters, self.kernel_size)]
+        elif self.design == "separable":
+            sizes = [(None, self.kernel_size), (filters, 1)]
+        else:
+            sizes = [(2 * channels, 1), (None, self.kernel_size), (filters, 1)]
+        return [
+            ConvNorm(width, size, fused=self.fused, dtype=self.dtype_policy, name=f"{name}_{part}")
+            for part, (width, size) in enumerate(sizes)
         ]
-        self.pool_padding = keras.layers.ZeroPadding2D(1, name="pool_padding", **shared)
-        self.pool = keras.layers.MaxPooling2D(3, 2, name="pool", **shared)
 
     def build(self, input_shape):
         self.grid_shape(input_shape)
         for conv in self.convs:
             conv.build(input_shape)
-            input_shape = (*input_shape[:-1], conv.filters)
+            if conv.filters is not None:  # a depthwise convolution keeps the channels
+                input_shape = (*input_shape[:-1], conv.filters)
         for layer in (self.conv_padding, self.pool_padding, self.pool):
             layer.build(input_shape)
 
@@ -106,13 +158,12 @@ class ConvTokenizer(keras.layers.Layer):
                 "`ConvTokenizer` expects images of shape (batch, height, width, channels). "
                 f"Received: input_shape={input_shape}"
             )
-        stride, padding = max(1, self.kernel_size // 2 - 1), max(1, self.kernel_size // 2)
         sides = []
         for side in input_shape[1:3]:
             for _ in range(self.num_layers):
                 if side is None:
                     break
-                side = (side + 2 * padding - self.kernel_size) // stride + 1
+                side = (side + 2 * self._padding - self.kernel_size) // self._stride + 1
                 side = (side - 1) // 2 + 1
             sides.append(side)
         if any(side is not None and side < 1 for side in sides):
@@ -122,15 +173,30 @@ class ConvTokenizer(keras.layers.Layer):
             )
         return tuple(sides)
 
-    def call(self, images):
+    def call(self, images, training=None):
         x = images
-        for conv in self.convs:
-            if self._pad_explicitly:
-                x = self.conv_padding(x)
-            # Pooling first is exact, as ReLU and maximum are both monotone and zeros pad harmlessly
-            # under a ReLU, and leaves the ReLU a quarter of the values.
-            x = ops.relu(self.pool(self.pool_padding(conv(x))))
+        for conv, ends_stage in zip(self.convs, self._ends_stage, strict=True):
+            if self.design == "plain":
+                x = conv(self.conv_padding(x) if self._pad_explicitly else x)
+            else:
+                x = conv(x, training=training)
+            if ends_stage:
+                # Pooling before the ReLU is exact, as both are monotone and zeros pad harmlessly
+                # under a ReLU, and leaves the ReLU a quarter of the values.
+                x = self.pool(self.pool_padding(x))
+            if ends_stage or self.design != "separable":
+                x = ops.relu(x)
         return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+
+    def fused_weights(self):
+        """Returns the weights that make this layer with `fused=True` give the same at inference.
+
+        Returns:
+            A list of arrays, for `set_weights`.
+        """
+        if self.design == "plain":
+            return self.get_weights()
+        return [weight for conv in self.convs for weight in conv.fused_weights()]
 
     def compute_output_shape(self, input_shape):
         height, width = self.grid_shape(input_shape)
@@ -144,5 +210,7 @@ class ConvTokenizer(keras.layers.Layer):
             "num_layers": self.num_layers,
             "kernel_size": self.kernel_size,
             "num_filters": self.num_filters,
+            "design": self.design,
+            "fused": self.fused,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

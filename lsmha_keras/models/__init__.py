@@ -6,6 +6,7 @@ from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassif
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from lsmha_keras.models.load_classifier import load_classifier
 from lsmha_keras.models.soft_committee import SoftCommittee
+from lsmha_keras.presets import is_committee, list_presets
 
 __all__ = [
     "CCTBackbone",
@@ -15,3 +16,24 @@ __all__ = [
     "SoftCommittee",
     "load_classifier",
 ]
+
+
+def _name_presets_in_keras_hub():
+    """Makes `presets` list ours, and `keras_hub.models.ImageClassifier.from_preset` know them."""
+    try:
+        # KerasHub has no public function for this; its own models call this private one.
+        from keras_hub.src.utils.preset_utils import register_presets
+    except ImportError:
+        return  # Our own `from_preset` and `list_presets` do not depend on it.
+    known = {}
+    for info in list_presets(architectures=False):
+        if not is_committee(info.path):
+            metadata = {"description": str(info), "params": info.parameters, "path": "cct"}
+            # Whatever is no URL is opened as a directory.
+            known[info.name] = {"metadata": metadata, "kaggle_handle": str(info.path)}
+            if info.alias:
+                known[info.alias] = known[info.name]
+    register_presets(known, CCTBackbone)
+
+
+_name_presets_in_keras_hub()

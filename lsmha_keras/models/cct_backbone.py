@@ -1,7 +1,5 @@
 """The compact convolutional transformer without its head."""
 
-import json
-
 import keras
 import keras_hub
 
@@ -11,11 +9,18 @@ from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.save_preset import save_preset
+from lsmha_keras.models.torch_parameters import (
+    register_torch_parameters,
+    torch_parameters_up_to_date,
+)
 
 # What a transformer block returns beside its output, in this order.
 _HEAD_KINDS = ("head_outputs", "attention_scores")
 
 
+@torch_parameters_up_to_date
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CCTBackbone(keras_hub.models.Backbone):
     """Compact convolutional transformer with large-scale multi-head attention.
@@ -34,10 +39,11 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_layers: int, convolutions of the tokenizer. Defaults to `1`.
         tokenizer_kernel_size: int, side of their kernels. Defaults to `3`.
         tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
+        tokenizer_design: str, what they are made of; see `ConvTokenizer`. Defaults to `"plain"`.
         num_conv_blocks: int, how many of the first blocks are convolutional. Defaults to `0`.
         conv_block_design: str, what they are made of; see `ConvBlock`. Defaults to `"separable"`.
-        fused_conv_blocks: bool, whether they have their normalisation folded in; see `fuse`.
-            Defaults to `False`.
+        fused_conv_blocks: bool, whether they and the tokenizer have their batch normalisation
+            folded in; see `fuse`. Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
         dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
         attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
@@ -53,8 +59,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         converter does: tokens `(batch, tokens, hidden_dim)` in the compute dtype.
 
     Raises:
-        ValueError: if an argument is out of range, a list has not one entry per transformer block,
-            or a head count does not divide `hidden_dim` while its `head_dim` is `None`.
+        ValueError: if an argument is unknown or out of range, a list has not one entry per
+            transformer block, or a head count does not divide `hidden_dim` while its `head_dim` is
+            `None`.
 
     Example:
 
@@ -82,6 +89,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         tokenizer_layers=1,
         tokenizer_kernel_size=3,
         tokenizer_filters=64,
+        tokenizer_design="plain",
         num_conv_blocks=0,
         conv_block_design="separable",
         fused_conv_blocks=False,
@@ -94,6 +102,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         dtype=None,
         **kwargs,
     ):
+        check_arguments(kwargs, CCTBackbone)
         if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
             raise ValueError(
                 "`image_shape` must be (height, width, channels), all positive. "
@@ -115,6 +124,8 @@ class CCTBackbone(keras_hub.models.Backbone):
             num_layers=tokenizer_layers,
             kernel_size=tokenizer_kernel_size,
             num_filters=tokenizer_filters,
+            design=tokenizer_design,
+            fused=fused_conv_blocks,
             dtype=dtype,
             name="tokenizer",
         )
@@ -160,6 +171,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         # === Functional Model ===
         images = keras.Input(image_shape, name="images")
         super().__init__(inputs=images, outputs=self.trace(images)["output"], dtype=dtype, **kwargs)
+        register_torch_parameters(self)
 
         # === Config ===
         self.image_shape = tuple(image_shape)
@@ -171,6 +183,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.tokenizer_layers = tokenizer_layers
         self.tokenizer_kernel_size = tokenizer_kernel_size
         self.tokenizer_filters = tokenizer_filters
+        self.tokenizer_design = tokenizer_design
         self.num_conv_blocks = num_conv_blocks
         self.conv_block_design = conv_block_design
         self.fused_conv_blocks = fused_conv_blocks
@@ -260,7 +273,7 @@ class CCTBackbone(keras_hub.models.Backbone):
                 )
 
     def fuse(self):
-        """Builds this backbone for inference, with folded convolutional blocks.
+        """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
 
         Batch normalisations and parallel branches become part of their convolutions; outputs at
         inference stay the same, but for rounding.
@@ -270,8 +283,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         """
         fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
-            is_conv = isinstance(layer, ConvBlock)
-            weights = layer.fused_weights() if is_conv else layer.get_weights()
+            folds = isinstance(layer, (ConvBlock, ConvTokenizer))
+            weights = layer.fused_weights() if folds else layer.get_weights()
             fused.get_layer(layer.name).set_weights(weights)
         return fused
 
@@ -290,17 +303,20 @@ class CCTBackbone(keras_hub.models.Backbone):
         source = presets.resolve_preset(preset)
         if isinstance(source, dict):
             return cls(**{**source, **kwargs})
+        check_arguments(kwargs, cls)
         presets.verify_checksums(source)
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        saved_dtype = config["config"].get("dtype")
+        saved = presets.read_config(source)
+        if load_weights:
+            check_structure(preset, cls, saved, kwargs)
+        saved_dtype = saved.get("dtype")
         if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
-            # Quantised: KerasHub restores that for tasks, but not for backbones.
+            # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
         return super().from_preset(str(source), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""
-        with presets.save_preset(preset_dir, self.variables) as directory:
+        with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     def get_config(self):
@@ -316,6 +332,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             "tokenizer_layers": self.tokenizer_layers,
             "tokenizer_kernel_size": self.tokenizer_kernel_size,
             "tokenizer_filters": self.tokenizer_filters,
+            "tokenizer_design": self.tokenizer_design,
             "num_conv_blocks": self.num_conv_blocks,
             "conv_block_design": self.conv_block_design,
             "fused_conv_blocks": self.fused_conv_blocks,

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 import keras_hub
+import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.layers.sequence_pooling import SequencePooling
@@ -11,7 +12,15 @@ from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.preset_arguments import (
+    arguments_of,
+    check_arguments,
+    check_structure,
+    split_arguments,
+)
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.save_preset import save_preset
+from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -38,7 +47,8 @@ class CCTImageClassifier(RawImageClassifier):
         `(batch, num_classes)`.
 
     Raises:
-        ValueError: if `num_classes` is not positive, or `class_names` has another length.
+        ValueError: if `num_classes` is not positive, `class_names` has another length, or an
+            argument is unknown.
 
     Example:
 
@@ -68,6 +78,15 @@ class CCTImageClassifier(RawImageClassifier):
         class_names=None,
         **kwargs,
     ):
+        hint = (
+            "It is one of the backbone: give it to `CCTBackbone`, or to `from_preset` of this class"
+        )
+        check_arguments(
+            kwargs,
+            CCTImageClassifier,
+            base=("name", "trainable", "compile"),
+            hints=dict.fromkeys(arguments_of(CCTBackbone), hint),
+        )
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(
                 f"`num_classes` must be a positive int. Received: num_classes={num_classes}"
@@ -99,6 +118,7 @@ class CCTImageClassifier(RawImageClassifier):
         super(keras_hub.models.ImageClassifier, self).__init__(
             inputs=images, outputs=outputs, **kwargs
         )
+        register_torch_parameters(self)
 
         # === Config ===
         self.num_classes = num_classes
@@ -202,27 +222,33 @@ class CCTImageClassifier(RawImageClassifier):
 
         Args:
             preset: a shipped name (see `lsmha_keras.list_presets`), a directory written by
-                `save_to_preset`, `"hf://user/repository"` or
+                `save_to_preset`, which goes before a name, `"hf://user/repository"` or
                 `"kaggle://user/model/keras/variant"`. An architecture's name, which has no weights,
                 such as `"cct_7_3x1_h32"`, gives random weights and demands `num_classes`.
-            num_classes: int or `None`. A number gives a new head with random weights; `None` keeps
-                the preset's head. Defaults to `None`.
+            num_classes: int or `None`. A number gives a new head with random weights and without
+                the preset's class names; `None` keeps the preset's head. Defaults to `None`.
             image_shape: `(height, width, channels)` or `None` for the preset's; the position
                 embedding is resized to it. Defaults to `None`.
             load_weights: bool, whether to load the weights. Defaults to `True`.
-            **kwargs: arguments of `CCTImageClassifier` such as `class_names`, and `dtype`; for an
-                architecture also any argument of `CCTBackbone`.
+            **kwargs: arguments of `CCTImageClassifier` such as `class_names`, and of
+                `CCTBackbone`, such as `dtype` or `attention_dropout`; they go before the preset's.
+                Those that say what the weights are, such as `num_heads`, can differ from a trained
+                preset's with `load_weights=False` only.
 
         Returns:
             A `CCTImageClassifier`.
 
         Raises:
             ValueError: if the name is unknown (the nearest are named), a file differs from its
-                checksum (it is named), or `num_classes` is missing for an architecture.
+                checksum (it is named), an argument is unknown or does not fit the weights, or
+                `num_classes` is missing for an architecture.
         """
         source = presets.resolve_preset(preset)
+        head, inner = split_arguments(kwargs, cls, CCTBackbone)
+        if image_shape is not None:
+            inner["image_shape"] = tuple(image_shape)
         if isinstance(source, dict):
-            return cls._from_architecture(preset, source, num_classes, image_shape, kwargs)
+            return cls._from_architecture(preset, {**source, **inner}, num_classes, head)
         if presets.is_committee(source):
             raise ValueError(
                 "The directory holds a committee: load it with "
@@ -230,34 +256,43 @@ class CCTImageClassifier(RawImageClassifier):
                 f"which takes either. Received: preset={str(preset)!r}"
             )
         presets.verify_checksums(source)
+        if load_weights:
+            check_structure(preset, CCTBackbone, presets.read_config(source), inner)
         if num_classes is not None:
-            kwargs["num_classes"] = num_classes
-        if image_shape is not None:
-            kwargs["image_shape"] = tuple(image_shape)
-        classifier = super().from_preset(str(source), load_weights=load_weights, **kwargs)
-        converter = getattr(classifier.preprocessor, "image_converter", None)
-        if converter is not None and image_shape is not None:
-            converter.image_size = tuple(image_shape[:2])
+            head = {"class_names": None, **head, "num_classes": num_classes}
+        # With a `task.json`, KerasHub's loader loads all weights itself, in the end.
+        whole = (source / "task.json").is_file()
+        backbone = CCTBackbone.from_preset(source, load_weights and not whole, **inner)
+        classifier = super().from_preset(
+            str(source), load_weights=load_weights, backbone=backbone, **head
+        )
+        if "preprocessor" not in head:
+            classifier._fit_converter(image_shape)
         return classifier
 
     @classmethod
-    def _from_architecture(cls, name, config, num_classes, image_shape, kwargs):
+    def _from_architecture(cls, name, config, num_classes, head):
         if num_classes is None:
             raise ValueError(
                 f"{name!r} is an architecture without trained weights: give `num_classes`. "
                 f"Received: num_classes={num_classes}"
             )
-        own = ("preprocessor", "activation", "dropout", "head_dtype", "class_names", "name")
-        head = {key: kwargs.pop(key) for key in own if key in kwargs}
-        config = {**config, **kwargs}
-        if image_shape is not None:
-            config["image_shape"] = tuple(image_shape)
         backbone = CCTBackbone(**config)
         if "preprocessor" not in head:
             head["preprocessor"] = CCTImageClassifierPreprocessor(
                 CCTImageConverter.for_images(backbone.image_shape)
             )
         return cls(backbone, num_classes, **head)
+
+    def _fit_converter(self, image_shape):
+        """Makes a preset's image converter give images of another shape."""
+        converter = getattr(self.preprocessor, "image_converter", None)
+        if converter is None or image_shape is None:
+            return
+        if len(np.shape(converter.scale)) and len(converter.scale) != image_shape[2]:
+            self.preprocessor.image_converter = CCTImageConverter.for_images(image_shape)
+        else:
+            converter.image_size = tuple(image_shape[:2])
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves configs and weights to a preset directory, with their checksums.
@@ -273,7 +308,7 @@ class CCTImageClassifier(RawImageClassifier):
             OSError: if another process saves a preset there, or the disk has too little room; the
                 directory is as it was before.
         """
-        with presets.save_preset(preset_dir, self.variables) as directory:
+        with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     @classmethod

@@ -13,7 +13,8 @@ class CCTImageClassifierPreprocessor(keras_hub.models.ImageClassifierPreprocesso
 
     Args:
         image_converter: a `CCTImageConverter` or `None` for no preprocessing.
-        **kwargs: base layer arguments, such as `name`.
+        **kwargs: base layer arguments, such as `name`. `dtype` is float32 by default, whatever
+            Keras's policy.
 
     Call arguments:
         x: one image or a batch of them, values 0 to 255.
@@ -34,3 +35,11 @@ class CCTImageClassifierPreprocessor(keras_hub.models.ImageClassifierPreprocesso
 
     backbone_cls = CCTBackbone
     image_converter_cls = CCTImageConverter
+
+    def __init__(self, image_converter=None, **kwargs):
+        super().__init__(image_converter, **{"dtype": "float32", **kwargs})
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds from a config, in float32: what was saved may have the precision of a training."""
+        return super().from_config({**config, "dtype": "float32"})

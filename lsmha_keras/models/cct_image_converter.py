@@ -19,7 +19,8 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         image_size: `(height, width)` or `None` for no resizing.
         scale: floats, one per channel, or one for all; see `keras_hub.layers.ImageConverter`.
         offset: likewise; the output is `image * scale + offset`.
-        **kwargs: see `keras_hub.layers.ImageConverter`.
+        **kwargs: see `keras_hub.layers.ImageConverter`. `dtype` is float32 by default, whatever
+            Keras's policy: of 256 values bfloat16 tells half apart once they are normalised.
 
     Call arguments:
         inputs: one image `(height, width, channels)` or a batch of them, integers or floats from 0
@@ -41,6 +42,14 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
     """
 
     backbone_cls = CCTBackbone
+
+    def __init__(self, image_size=None, scale=None, offset=None, **kwargs):
+        super().__init__(image_size, scale, offset, **{"dtype": "float32", **kwargs})
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds from a config, in float32: what was saved may have the precision of a training."""
+        return super().from_config({**config, "dtype": "float32"})
 
     @classmethod
     def for_images(cls, image_shape, mean=CIFAR100_MEAN, std=CIFAR100_STD, **kwargs):

@@ -6,14 +6,18 @@ import numpy as np
 
 from lsmha_keras.models.cct_image_converter import check_image_values
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
+from lsmha_keras.progress import fit_progress, progress_style
 
 
+@torch_parameters_up_to_date
 class RawImageClassifier(keras_hub.models.ImageClassifier):
     """Base of classifiers that train and predict on images as they are, with values 0 to 255.
 
     Arrays, `keras.utils.PyDataset` and `tf.data.Dataset` go through `preprocess_samples` on their
-    way into `fit`, `evaluate` and `predict`. A subclass builds the model and sets `num_classes`,
-    `activation`, `class_names` and `preprocessor`.
+    way into `fit`, `evaluate` and `predict`; with `verbose="auto"` these show a bar in a terminal
+    and lines without control characters anywhere else. A subclass builds the model and sets
+    `num_classes`, `activation`, `class_names` and `preprocessor`.
     """
 
     def compile(
@@ -26,6 +30,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         slower on CPUs than TensorFlow's own.
         """
         metrics = ["accuracy"] if metrics == "auto" else metrics
+        self._jit_compile_given = jit_compile != "auto"
         if jit_compile == "auto" and keras.config.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -33,6 +38,19 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         super().compile(
             optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs
         )
+
+    def get_compile_config(self):
+        """Returns what `compile_from_config` takes, or `None` if the model is not compiled."""
+        config = super().get_compile_config()
+        if config is not None and not self._jit_compile_given:
+            config["jit_compile"] = "auto"  # for the machine and backend that load it
+        return config
+
+    def compile_from_config(self, config):
+        """Compiles as a saved model was; Keras 3.15 leaves that to classes with a `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)  # for the state that is loaded next
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
         """Checks images and labels that are NumPy arrays, then runs the preprocessor."""
@@ -66,7 +84,12 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         shuffle=True,
         **kwargs,
     ):
-        """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch."""
+        """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch.
+
+        `shuffle=False` leaves the order as it is. A `PyDataset` has its batches shuffled, and so
+        have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
+        """
+        kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
         if not _is_array_or_py_dataset(x):
             kwargs["shuffle"] = False  # Datasets shuffle themselves; Keras would warn.
             return super().fit(
@@ -76,13 +99,17 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         if validation_data is not None:
             validation_data = self._preprocessed_validation(validation_data, batch_size)
+        # Images are shuffled here, whole batches by Keras.
+        by_batch = isinstance(x, keras.utils.PyDataset) or shuffle == "batch"
         batches = PreprocessedBatches(
-            self.preprocess_samples, x, y, sample_weight, batch_size, shuffle
+            self.preprocess_samples, x, y, sample_weight, batch_size, bool(shuffle) and not by_batch
         )
+        kwargs["shuffle"] = bool(shuffle) and by_batch
         return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
+        kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
         if cached or not _is_array_or_py_dataset(x):
             return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
@@ -91,10 +118,36 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def predict(self, x, batch_size=None, **kwargs):
         """Predicts; as `keras.Model.predict`, on raw images."""
+        kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         if not _is_array_or_py_dataset(x):
             return super().predict(x, batch_size=batch_size, **kwargs)
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
         return keras.Model.predict(self, batches, **kwargs)
+
+    def probabilities(self, outputs):
+        """Turns what `predict` returned into probabilities, whatever the model's activation.
+
+        Args:
+            outputs: `(images, classes)` array.
+
+        Returns:
+            `(images, classes)` float64 array; each row adds up to 1, but for a sigmoid, whose
+            outputs are probabilities of their own.
+
+        Raises:
+            ValueError: if the activation is neither linear, softmax nor sigmoid.
+        """
+        outputs = np.asarray(outputs, "float64")
+        activation = keras.activations.get(self.activation).__name__
+        if activation in ("softmax", "sigmoid"):
+            return outputs
+        if activation != "linear":
+            raise ValueError(
+                "Only logits, a softmax and a sigmoid can be read as probabilities. "
+                f"Received: activation={activation}"
+            )
+        exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
     def _preprocessed_validation(self, data, batch_size):
         if isinstance(data, keras.utils.PyDataset):

@@ -14,7 +14,11 @@ from lsmha_keras import presets
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.save_preset import save_preset
+from lsmha_keras.models.torch_parameters import register_torch_parameters
+from lsmha_keras.progress import progress_style
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -63,6 +67,7 @@ class SoftCommittee(RawImageClassifier):
     """
 
     def __init__(self, members, mode="soft", **kwargs):
+        check_arguments(kwargs, SoftCommittee, base=("name", "trainable", "compile"))
         members = _load_members(members)
         _check_members(members)
 
@@ -86,6 +91,7 @@ class SoftCommittee(RawImageClassifier):
         super(keras_hub.models.ImageClassifier, self).__init__(
             inputs=images, outputs=vote(logits), **kwargs
         )
+        register_torch_parameters(self)
 
         # === Config ===
         self.num_classes = members[0].num_classes
@@ -103,6 +109,16 @@ class SoftCommittee(RawImageClassifier):
         shapes = [member.image_shape for member in self.members]
         return (*max(shape[:2] for shape in shapes), shapes[0][2])
 
+    def probabilities(self, outputs):
+        """As `CCTImageClassifier.probabilities`; votes become shares of the votes.
+
+        The mean probability, which `predict` adds to the votes, counts as the vote of one more
+        member, so that the order of the labels stays.
+        """
+        if self.mode != "vote":
+            return super().probabilities(outputs)
+        return np.asarray(outputs, "float64") / (len(self.members) + 1)
+
     def predict_members(self, x, batch_size=None, verbose="auto"):
         """Predicts with every member, each image being preprocessed once for all.
 
@@ -115,7 +131,7 @@ class SoftCommittee(RawImageClassifier):
             `(images, members, classes)` array of logits.
         """
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
-        return self._members_model.predict(batches, verbose=verbose)
+        return self._members_model.predict(batches, verbose=progress_style(verbose))
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves the members, each as a preset of its own, with the mode and checksums of it all.
@@ -132,7 +148,7 @@ class SoftCommittee(RawImageClassifier):
         _refuse_classifier(path)
         former = presets.read_committee(path)["members"] if presets.is_committee(path) else []
         names = [f"member_{i}" for i in range(len(self.members))]
-        with presets.save_preset(path, self.variables) as directory:
+        with save_preset(path, self.variables) as directory:
             for name, member in zip(names, self.members, strict=True):
                 member.save_to_preset(str(directory / name), max_shard_size=max_shard_size)
             text = json.dumps({"mode": self.mode, "members": names}, indent=2)

@@ -3,6 +3,8 @@
 import functools
 import hashlib
 
+import numpy as np
+
 from lsmha_keras.shp.block_readouts import BlockReadouts
 from lsmha_keras.shp.classical import head_scores
 from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
@@ -14,8 +16,8 @@ from lsmha_keras.shp.stages import Stages
 class Analysis:
     """Single-head performance of a classifier with its controls, kept on disk as it grows.
 
-    Each stage says that it starts, shows its progress, and is not repeated when another `Analysis`
-    of the same model and data is given the same folder.
+    Each stage prints that it starts and shows its progress. It is not repeated when another
+    `Analysis` of the same model and data is given the same folder.
 
     Args:
         model: a `CCTImageClassifier`.
@@ -26,13 +28,16 @@ class Analysis:
         blocks: list of indices of blocks, or `None` for all that have heads.
         pooling: `"recomputed"`, `"frozen"` or `"both"`.
         threshold: float.
-        readout_epochs: int.
+        readout_epochs: int, or `None` for those of `readout`, and 10 if it is not known how many
+            those were. The readouts of the untrained control are fitted as long.
         batch_size: int.
         settings: dict of JSON values that describe the data; a folder with others is refused.
         fresh: bool, whether to remove what is in the folder.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Raises:
-        ValueError: if the folder belongs to another analysis, or the readouts lack a block.
+        ValueError: if the folder belongs to another analysis, or the readouts lack a block or were
+            fitted for other than `readout_epochs`.
 
     Example:
 
@@ -52,11 +57,13 @@ class Analysis:
         blocks=None,
         pooling="recomputed",
         threshold=0.3,
-        readout_epochs=10,
+        readout_epochs=None,
         batch_size=256,
         settings=None,
         fresh=False,
+        verbose="auto",
     ):
+        self.verbose = verbose
         self.model = model
         self.train_data = train_data
         self.test_data = test_data
@@ -65,15 +72,19 @@ class Analysis:
         self.compared = ("recomputed", "frozen") if pooling == "both" else (pooling,)
         self.pooling = self.compared[0]
         self.threshold = threshold
-        self.readout_epochs = readout_epochs
+        self._given = None if readout is None else BlockReadouts.load(readout)
+        self.readout_epochs = _epochs(self._given, readout_epochs)
         self.batch_size = batch_size
         weights = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
         settings = {
             **(settings or {}),
             "blocks": blocks,
-            "readout": None if readout is None else str(readout),
-            "readout_epochs": readout_epochs,
+            # By content: what lies at a path may have changed.
+            "readouts": None if readout is None else self._given.digest(),
+            "readout_epochs": self.readout_epochs,
             "weights": weights.hexdigest(),
+            "train_images": _digest(train_data),
+            "test_images": _digest(test_data),
         }
         self.stages = Stages(folder, settings, fresh)
         self.readouts = self.stages.readouts("trained", self._load_or_fit)
@@ -104,26 +115,32 @@ class Analysis:
         """Returns `{block: {score: (heads,) array}}`."""
 
         def measure():
-            _say(f"masking, gradients and attention of all heads: {len(self.test_data):,} images")
-            return head_scores(self.model, self.test_data, self.readouts.blocks)
+            self._say(
+                f"masking, gradients and attention of all heads: {len(self.test_data):,} images"
+            )
+            return head_scores(
+                self.model, self.test_data, self.readouts.blocks, verbose=self.verbose
+            )
 
         return self.stages.scores("classical", measure)
 
     def _load_or_fit(self):
-        if self.readout is None:
+        if self._given is None:
             return self._fit(self.model, self.blocks)
-        _say(f"loading the readouts of {self.readout}")
-        readouts = BlockReadouts.load(self.readout)
-        return _select(readouts, self.blocks) if self.blocks else readouts
+        self._say(f"taking the readouts of {self.readout}")
+        return _select(self._given, self.blocks) if self.blocks else self._given
 
     def _fit(self, model, blocks):
-        _say(f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs")
+        self._say(
+            f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs"
+        )
         return fit_readout(
             model,
             self.train_data,
             blocks=blocks,
             validation_data=self.test_data,
             epochs=self.readout_epochs,
+            verbose=self.verbose,
         )
 
     def _measured(self, name, pooling, make):
@@ -131,9 +148,16 @@ class Analysis:
 
         def measure():
             model, readouts = make()
-            _say(f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images")
+            self._say(
+                f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images"
+            )
             return single_head_performance(
-                model, readouts, self.test_data, pooling=pooling, batch_size=self.batch_size
+                model,
+                readouts,
+                self.test_data,
+                pooling=pooling,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
             )
 
         return self._kept(f"{name}_{pooling}", measure)
@@ -145,13 +169,14 @@ class Analysis:
 
     def _permuted(self):
         def measure():
-            _say(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
+            self._say(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
             return permuted_labels(
                 self.model,
                 self.readouts,
                 self.test_data,
                 pooling=self.pooling,
                 batch_size=self.batch_size,
+                verbose=self.verbose,
             )
 
         return self._kept(f"permuted_{self.pooling}", measure)
@@ -168,6 +193,10 @@ class Analysis:
         results = self.stages.results(name, measure)
         return {block: result.at(self.threshold) for block, result in results.items()}
 
+    def _say(self, text):
+        if self.verbose:
+            print(text, flush=True)
+
 
 def _select(readouts, blocks):
     if missing := sorted(set(blocks) - set(readouts.blocks)):
@@ -176,8 +205,24 @@ def _select(readouts, blocks):
         )
     weights = {block: readouts.weights[block] for block in blocks}
     accuracy = {b: a for b, a in readouts.accuracy.items() if b in weights}
-    return BlockReadouts(weights, accuracy, readouts.label_names)
+    return BlockReadouts(weights, accuracy, readouts.label_names, readouts.epochs)
 
 
-def _say(text):
-    print(text, flush=True)
+def _epochs(given, asked):
+    """Returns for how many epochs readouts are fitted, the control's like the given ones."""
+    fitted = None if given is None else given.epochs
+    if asked is not None and fitted not in (None, asked):
+        raise ValueError(
+            f"The readouts that were given were fitted for {fitted} epochs, and the control's must "
+            "be fitted as long: leave `readout_epochs` out, or let both be fitted. Received: "
+            f"readout_epochs={asked}"
+        )
+    return asked or fitted or 10
+
+
+def _digest(dataset):
+    """Returns the SHA-256 of a dataset's labels and images."""
+    found = hashlib.sha256(dataset.labels.tobytes())
+    for start in range(0, len(dataset), 1024):
+        found.update(dataset.load(np.arange(start, min(start + 1024, len(dataset)))).tobytes())
+    return found.hexdigest()

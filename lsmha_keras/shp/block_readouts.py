@@ -1,5 +1,6 @@
 """The readouts of the blocks of a model, as arrays."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +25,7 @@ class BlockReadouts:
             `(inner, labels)`, where inner is heads times head_dim.
         accuracy: `{block: float}`, accuracies in 0 .. 1, or `None`.
         label_names: list of str or `None`.
+        epochs: int, how long they were fitted, or `None` if that is not known.
 
     Raises:
         ValueError: if there are no blocks or the shapes do not fit.
@@ -38,7 +40,7 @@ class BlockReadouts:
     ```
     """
 
-    def __init__(self, weights, accuracy=None, label_names=None):
+    def __init__(self, weights, accuracy=None, label_names=None, epochs=None):
         self.weights = {
             int(block): tuple(np.asarray(array, "float32") for array in arrays)
             for block, arrays in sorted(weights.items(), key=lambda item: int(item[0]))
@@ -50,11 +52,21 @@ class BlockReadouts:
             self._check_shapes(block, [array.shape for array in arrays])
         self.accuracy = {int(block): float(value) for block, value in (accuracy or {}).items()}
         self.label_names = None if label_names is None else [str(name) for name in label_names]
+        self.epochs = epochs
 
     @property
     def blocks(self):
         """List of the indices of the blocks, ascending."""
         return list(self.weights)
+
+    def digest(self):
+        """Returns a str that is the same for the same weights and no others (SHA-256)."""
+        found = hashlib.sha256()
+        for block, arrays in self.weights.items():
+            found.update(repr([block, *(array.shape for array in arrays)]).encode())
+            for array in arrays:
+                found.update(array.tobytes())
+        return found.hexdigest()
 
     def save(self, path):
         """Writes the readouts to an `.npz`, or into a preset's directory.
@@ -71,7 +83,7 @@ class BlockReadouts:
             for block, arrays in self.weights.items()
             for name, array in zip(_ARRAYS, arrays, strict=True)
         }
-        about = {"accuracy": self.accuracy, "label_names": self.label_names}
+        about = {name: getattr(self, name) for name in ("accuracy", "label_names", "epochs")}
         arrays["about"] = json.dumps(about)
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if directory and (directory / "config.json").exists():
@@ -105,7 +117,7 @@ class BlockReadouts:
             raise ValueError(
                 f"The file was not written by `BlockReadouts.save`. Received: {path}"
             ) from error
-        return cls(weights, about["accuracy"], about["label_names"])
+        return cls(weights, about["accuracy"], about["label_names"], about.get("epochs"))
 
     def _check_shapes(self, block, shapes):
         inner = shapes[0][0]

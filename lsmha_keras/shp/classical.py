@@ -1,9 +1,9 @@
 """Scores of heads from the literature, to set beside single-head performance."""
 
-import keras
 import numpy as np
 
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.progress import Progress
 from lsmha_keras.shp.block_head_scores import BlockHeadScores
 from lsmha_keras.shp.head_outputs import check_blocks
 from lsmha_keras.shp.image_batches import ImageBatches
@@ -12,7 +12,7 @@ from lsmha_keras.training.class_labels import class_labels
 SCORES = ("accuracy_drop", "mask_gradient", "attention_entropy", "attention_distance")
 
 
-def head_scores(model, dataset, blocks=None, batch_size=64, verbose=1, **batch_options):
+def head_scores(model, dataset, blocks=None, batch_size=64, verbose="auto", **batch_options):
     """Measures the classical scores of every head, in one pass over the data.
 
     * `"accuracy_drop"`: the accuracy minus that with the head masked, in -1 .. 1;
@@ -30,7 +30,7 @@ def head_scores(model, dataset, blocks=None, batch_size=64, verbose=1, **batch_o
         dataset: labelled images of any kind; see `ImageBatches`.
         blocks: list of indices of transformer blocks, or `None` for all of them.
         batch_size: int, images of a batch where the dataset does not decide that itself.
-        verbose: 1 shows progress, 0 nothing.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
         **batch_options: `split`, `data_dir`, `max_images` and `seed` of `ImageBatches`.
 
     Returns:
@@ -60,7 +60,7 @@ def head_scores(model, dataset, blocks=None, batch_size=64, verbose=1, **batch_o
     sums = dict.fromkeys(blocks, 0.0)
     num_images = size = 0
     batches = ImageBatches(dataset, batch_size, model, **batch_options)
-    progress = keras.utils.Progbar(len(batches) or None, verbose=verbose)
+    progress = Progress(len(batches), verbose)
     for images, labels in batches.epoch():
         labels = class_labels(labels, model.num_classes, num_images)
         size = max(size, len(images))
@@ -72,7 +72,8 @@ def head_scores(model, dataset, blocks=None, batch_size=64, verbose=1, **batch_o
                 [scores[name][: len(images)].sum(axis=0, dtype="float64") for name in SCORES]
             )
         num_images += len(images)
-        progress.add(1)
+        progress.add()
+    progress.finish()
     return {
         block: dict(zip(SCORES, total / num_images, strict=True)) for block, total in sums.items()
     }

@@ -14,7 +14,7 @@ def single_head_performance(
     max_images=None,
     split="test",
     data_dir=None,
-    verbose=1,
+    verbose="auto",
 ):
     """Measures how each head alone responds to each label, for all heads and blocks in one pass.
 
@@ -36,7 +36,7 @@ def single_head_performance(
         max_images: int, or `None` for all; see `ImageBatches`.
         split: part of a dataset given by name. Defaults to `"test"`.
         data_dir: folder that holds a dataset given by name.
-        verbose: 1 shows progress, 0 nothing.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Returns:
         A dict from block to `SHPResult`; with `pooling="both"` a dict from mode to such a dict.

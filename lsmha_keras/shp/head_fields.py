@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.head_readout import HeadReadout
 from lsmha_keras.shp.image_batches import ImageBatches
@@ -69,7 +70,7 @@ class HeadFields(keras.Model):
         dataset,
         threshold=0.3,
         batch_size=256,
-        verbose=1,
+        verbose="auto",
         relabel=None,
         **batch_options,
     ):
@@ -80,7 +81,7 @@ class HeadFields(keras.Model):
             dataset: labelled images of any kind; see `ImageBatches`.
             threshold: float, of the results.
             batch_size: int.
-            verbose: 1 shows progress, 0 nothing.
+            verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
             relabel: function from the integer labels of a batch to those to use, or `None`.
             **batch_options: `split`, `data_dir`, `max_images` and `seed` of `ImageBatches`.
 
@@ -94,7 +95,7 @@ class HeadFields(keras.Model):
         _check_names(batches.class_names, readouts.num_labels)
         counts = np.zeros(readouts.num_labels, "int64")
         totals = {}
-        progress = keras.utils.Progbar(len(batches) or None, verbose=verbose)
+        progress = Progress(len(batches), verbose)
         for images, labels in batches.epoch():
             labels = class_labels(labels, readouts.num_labels, counts.sum())
             labels = relabel(labels) if relabel else labels
@@ -104,7 +105,8 @@ class HeadFields(keras.Model):
             for name, value in self.predict_on_batch(inputs).items():
                 totals[name] = totals.get(name, 0.0) + value.astype("float64")
             counts += np.bincount(labels, minlength=len(counts))
-            progress.add(1)
+            progress.add()
+        progress.finish()
         _check_finite(totals)
         names = readouts.label_names or batches.class_names
         return self._results(readouts, totals, counts, threshold, names)

@@ -19,7 +19,7 @@ def fit_readout(
     split="train",
     data_dir=None,
     seed=0,
-    verbose=1,
+    verbose="auto",
     augment=None,
 ):
     """Fits a readout for each block of a model, which itself stays as it is.
@@ -50,7 +50,7 @@ def fit_readout(
         split: part of a dataset given by name. Defaults to `"train"`.
         data_dir: folder that holds a dataset given by name.
         seed: int, of initial weights and shuffling.
-        verbose: 1 shows progress, 0 nothing.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
         augment: bool, whether images are flipped left to right with even odds and shifted by up to
             4 pixels, or `None`: with SGD, of whose schedule it is a part, but not with AdamW.
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, PadCrop
+from lsmha_keras.progress import Progress
 from lsmha_keras.shp.block_readouts import BlockReadouts
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.head_readout import HeadReadout
@@ -73,6 +74,7 @@ class ReadoutTrainer(keras.Model):
         default = _SCHEDULES[optimizer][0]
         self.peak_learning_rate = default if learning_rate is None else learning_rate
         self.seed = seed
+        self.epochs = 0  # since the first weights; `None` if those came trained for unknown long
         augment = optimizer == "sgd" if augment is None else augment
         layers = [PadCrop(4, seed=seed), HorizontalFlip(seed=seed)] if augment else []
         self.augmentation = AugmentationPolicy(layers, seed)
@@ -105,7 +107,7 @@ class ReadoutTrainer(keras.Model):
         validation_data=None,
         batch_size=None,
         initial=None,
-        verbose=1,
+        verbose="auto",
         **batch_options,
     ):
         """Trains the readouts, from where they are.
@@ -117,7 +119,7 @@ class ReadoutTrainer(keras.Model):
                 of the last epoch's training.
             batch_size: int, or `None` for 128 with AdamW, 100 with SGD.
             initial: `BlockReadouts` to begin with, or `None`.
-            verbose: 1 shows progress, 0 nothing.
+            verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
             **batch_options: `split`, `data_dir` and `max_images` of `ImageBatches`.
 
         Returns:
@@ -133,18 +135,20 @@ class ReadoutTrainer(keras.Model):
         options = {"split": "train", "seed": self.seed, **batch_options}
         batches = ImageBatches(dataset, batch_size, model, **options)
         self._prepare(batches, initial)
+        before = self.epochs if initial is None else initial.epochs
+        self.epochs = None if before is None else before + epochs
         for epoch in range(epochs):
             factor = _SCHEDULES[self.optimizer_name][1](epoch, epochs)
             self.optimizer.learning_rate = self.peak_learning_rate * factor
-            title = f"Readouts, epoch {epoch + 1}/{epochs}" if verbose else None
-            figures = self._run(self.train_on_batch, batches, epoch, title)
+            progress = Progress(len(batches), verbose, f"Readouts, epoch {epoch + 1}/{epochs}")
+            figures = self._run(self.train_on_batch, batches, epoch, progress)
         if validation_data is not None:
             data_dir = batch_options.get("data_dir")
             validation = ImageBatches(validation_data, batch_size, model, "test", data_dir)
-            figures = self._run(self.test_on_batch, validation, None, None)
+            figures = self._run(self.test_on_batch, validation, None, Progress(0, verbose=0))
         accuracy = {name: figures[f"block_{name}_accuracy"] for name in self.readouts}
         weights = {name: readout.get_weights() for name, readout in self.readouts.items()}
-        return BlockReadouts(weights, accuracy, batches.class_names)
+        return BlockReadouts(weights, accuracy, batches.class_names, self.epochs)
 
     def _prepare(self, batches, initial):
         """Makes what is still missing, sets the first weights, and restarts the optimizer."""
@@ -186,11 +190,8 @@ class ReadoutTrainer(keras.Model):
         for name, readout in self.readouts.items():
             readout.set_weights(initial.weights[int(name)])
 
-    def _run(self, step, batches, shuffle, title):
+    def _run(self, step, batches, shuffle, progress):
         """Runs `step` on every batch and returns the means of its figures over images."""
-        progress = keras.utils.Progbar(len(batches) or None, verbose=int(title is not None))
-        if title:
-            print(title)
         totals, seen = {}, 0
         augmented = list(enumerate(self.augmentation.layers)) if shuffle is not None else []
         for number, (images, labels) in enumerate(batches.epoch(shuffle)):
@@ -200,9 +201,11 @@ class ReadoutTrainer(keras.Model):
             seen += len(images)
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(images)
-            progress.add(1, [("loss", figures["loss"])])
+            progress.add(loss=figures["loss"])
+        means = {name: total / seen for name, total in totals.items()}
+        progress.finish(loss=means["loss"])
         self._check_finite(totals)
-        return {name: total / seen for name, total in totals.items()}
+        return means
 
     def _check_finite(self, totals):
         blocks = [int(n) for n in self.readouts if not np.isfinite(totals[f"block_{n}_loss"])]

@@ -31,7 +31,7 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
         sources: dict with the "train" and "validation" data.
         facts: dict of what the row starts with: "trial", "execution" and the hyperparameters.
         callbacks: more Keras callbacks.
-        verbose: as in `keras.Model.fit`.
+        verbose: as in `lsmha_keras.train`.
 
     Returns:
         dict, the row of the execution in the study's table. Its "status" is "completed",

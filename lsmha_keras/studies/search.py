@@ -47,7 +47,8 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
         resume: bool, whether to go on from what is in `directory`; False removes it.
         oracle: `keras_tuner.Oracle` of your own, made for `study.space`; None for the study's.
         callbacks: more Keras callbacks for every training.
-        verbose: 0 prints nothing, 1 a line for each trial and execution, 2 Keras's bars, too.
+        verbose: 0 prints nothing, 1 a line for each trial and execution, 2 the progress of
+            every training, too, as `verbose="auto"` of `lsmha_keras.train`.
 
     Returns:
         A `SearchResult`; on a chief or a worker, too.

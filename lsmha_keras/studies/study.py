@@ -73,7 +73,7 @@ class Study:
         self._check_weights()
         # Keys and values that no recipe has are refused now rather than in a trial.
         for values in self.space.probes(self.defaults):
-            self.trial_recipe(values)
+            self._check_structure(self.trial_recipe(values).model)
 
     def _check_weights(self):
         from lsmha_keras.presets import resolve_preset
@@ -87,6 +87,16 @@ class Study:
                 "recipe.model.load_weights = false, or name an architecture such as cct_2_3x2. "
                 f"Received: a space with {', '.join(changed)}"
             )
+
+    def _check_structure(self, model):
+        from lsmha_keras.presets import read_config, resolve_preset
+
+        if model.load_weights and not isinstance(resolve_preset(model.preset), dict):
+            from lsmha_keras.models.cct_backbone import CCTBackbone
+            from lsmha_keras.models.preset_arguments import arguments_of, check_structure
+
+            overrides = {k: v for k, v in model.overrides.items() if k in arguments_of(CCTBackbone)}
+            check_structure(model.preset, CCTBackbone, read_config(model.preset), overrides)
 
     @property
     def defaults(self):

@@ -78,7 +78,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         directory: `pathlib.Path` of the study, which machines that share it see alike.
         oracle: `keras_tuner.Oracle`, or None for the study's.
         callbacks: more Keras callbacks, as for `keras.Model.fit`.
-        verbose: as in `keras.Model.fit`, of the trainings.
+        verbose: as in `lsmha_keras.train`, of the trainings.
         say: function that is told, as a text, what happens.
 
     Example:

@@ -24,7 +24,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         sources: dict with "train" and, to be watched after every epoch, "validation".
         output_dir: path that `claim_output_dir` returned.
         callbacks: more Keras callbacks.
-        verbose: as in `keras.Model.fit`.
+        verbose: as in `CCTImageClassifier.fit`; 0 prints nothing.
 
     Returns:
         The trained `CCTImageClassifier` and its `EpochCheckpoint`, whose `history` and

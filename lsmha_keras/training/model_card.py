@@ -1,44 +1,14 @@
 """Writes the card of a trained preset."""
 
-from lsmha_keras.presets import parse_architecture
-
-# Text and link of what to cite, for the datasets known by name.
-_DATA = {
-    "cifar10": (
-        "CIFAR-10: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-        "https://www.cs.toronto.edu/~kriz/cifar.html",
-    ),
-    "cifar100": (
-        "CIFAR-100: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-        "https://www.cs.toronto.edu/~kriz/cifar.html",
-    ),
-    "digits": (
-        "Optical Recognition of Handwritten Digits: Alpaydin and Kaynak, UCI Machine Learning "
-        "Repository, 1998 (the copy in scikit-learn)",
-        "https://doi.org/10.24432/C50P49",
-    ),
-    "fashion_mnist": (
-        "Fashion-MNIST: Xiao, Rasul and Vollgraf, 2017",
-        "https://arxiv.org/abs/1708.07747",
-    ),
-    "mnist": (
-        "MNIST: LeCun, Cortes and Burges, 1998",
-        "http://yann.lecun.com/exdb/mnist/",
-    ),
-}
+from lsmha_keras.presets import list_presets, parse_architecture
+from lsmha_keras.training.card_metadata import KNOWN_DATA, card_metadata
 
 _TEXT = """\
----
-library_name: keras
-license: apache-2.0
-pipeline_tag: image-classification
-tags: [lsmha-keras, keras, image-classification, vision-transformer]
----
-
+{metadata}
 # {name}
 
-A compact convolutional transformer that tells {num_classes} classes apart in images of
-{image_shape}, {start}
+A compact convolutional transformer that classifies images of {image_shape} into
+{num_classes} classes, {start}
 ({structure}).
 
 | | |
@@ -46,56 +16,93 @@ A compact convolutional transformer that tells {num_classes} classes apart in im
 | accuracy ({split}, {num_images:,} images) | {accuracy:.2%} |
 | top-5 accuracy | {top5_accuracy:.2%} |
 | cross-entropy | {loss:.4f} |
-| parameters | {parameters:,} |
+{calibration}| parameters | {parameters:,} |
 | latency of one image | {latency} |
-| training | {epochs} epochs in {precision}, {minutes:.1f} min, whatever else the machine did |
+| training | {epochs} epochs in {precision}, {minutes:.1f} min |
 | hardware | {hardware} |
 | backend | {backend} |
 | date | {date} |
-| licence | Apache-2.0 |
 
-One run with seed {seed}; other seeds give somewhat other figures.
+These are the figures of one run with seed {seed}. Other seeds give slightly different ones. The
+training time includes whatever slowed the machine down.
 
+## Use
+
+```python
+import lsmha_keras
+
+# A name, a directory or "hf://user/repository".
+classifier = lsmha_keras.CCTImageClassifier.from_preset({name!r})
+# Images of any size, (batch, height, width, {channels}), with values from 0 to 255.
+logits = classifier.predict(images)
+```
+
+`keras_hub.models.ImageClassifier.from_preset` loads it too, once `lsmha_keras` is imported. It
+runs on TensorFlow, JAX and PyTorch.
+
+## Intended use and limits
+
+For research, teaching and comparison, and as a start for fine-tuning on small images. It knows
+{num_classes} classes and gives one of them to every image, whatever the image shows. Larger images
+are reduced to {height}x{width} pixels. It was not tested on other data, on corrupted images or for
+bias. Do not use it to identify people or to decide about them.
+{classes}{siblings}{shp}
 ## Data
+
 {data}. Trained on `{train_split}`{validation}, evaluated once on `{split}`.
 {augmentation}
 
 ## Schedule
+
 {schedule}
 
-## Use
-```python
-import lsmha_keras
-
-classifier = lsmha_keras.CCTImageClassifier.from_preset({name!r})  # or this directory
-logits = classifier.predict(images)  # (batch, {height}, {width}, {channels}), values in 0 .. 255
-```
-
 ## Reproduce
+
 ```
 {command}
 ```
-Versions: {versions}. `recipe.toml` holds every setting, `history.csv` every epoch, `golden.npz`
-made-up images with the logits they must give.
 
-## References
-* Gross, Halevi, Koresh, Tzach, Kanter: Low-latency vision transformers via large-scale multi-head
-  attention, Physica A 675 (2025), https://arxiv.org/abs/2506.23832
-* Hassani et al.: Escaping the Big Data Paradigm with Compact Transformers, 2021,
-  https://arxiv.org/abs/2104.05704
+Versions: {versions}. `recipe.toml` holds every setting, `history.csv` every epoch, `golden.npz`
+artificial images with the logits they must give.
+
+## Licence
+
+The weights are under Apache-2.0. {data_licence}
+
+## Citation
+
+```bibtex
+@article{{gross2025lowlatency,
+  title   = {{Low-latency vision transformers via large-scale multi-head attention}},
+  author  = {{Gross, Ronit D. and Halevi, Tal and Koresh, Ella and Tzach, Yarden and Kanter, Ido}},
+  journal = {{Physica A}},
+  volume  = {{675}},
+  year    = {{2025}},
+  note    = {{arXiv:2506.23832}}
+}}
+@article{{hassani2021escaping,
+  title   = {{Escaping the Big Data Paradigm with Compact Transformers}},
+  author  = {{Hassani, Ali and Walton, Steven and Shah, Nikhil and Abuduweili, Abulikemu
+             and Li, Jiachen and Shi, Humphrey}},
+  journal = {{arXiv:2104.05704}},
+  year    = {{2021}}
+}}
+```
 """
 
 
-def model_card(recipe, model, results):
-    """Writes the card of a trained preset: what it is, and how it came about.
+def model_card(recipe, model, results, per_class=(), shp=()):
+    """Writes the card of a trained preset: what it is, what it is good for, how it was made.
 
     Args:
         recipe: `Recipe` it was trained by.
         model: the trained `CCTImageClassifier`.
         results: dict, as in `results.json`.
+        per_class: list of dicts, as in `ClassReport.per_class`, or an empty one.
+        shp: list of dicts, as in the `blocks.csv` of `lsmha shp`, or an empty one.
 
     Returns:
-        str, Markdown.
+        str, Markdown, with the metadata that Hugging Face reads.
 
     Example:
 
@@ -107,6 +114,7 @@ def model_card(recipe, model, results):
     data = recipe.data
     return _TEXT.format(
         **{key: value for key, value in results.items() if key != "versions"},
+        metadata=card_metadata(results),
         structure=_structure(model.backbone),
         num_classes=model.num_classes,
         image_shape=f"{height}x{width}x{channels}",
@@ -116,12 +124,17 @@ def model_card(recipe, model, results):
         start=_start(recipe.model),
         latency=_latency(results),
         minutes=results["train_seconds"] / 60,
+        calibration=_calibration(results),
+        classes=_classes(per_class),
+        siblings=_siblings(results),
+        shp=_shp(shp),
         data=_cite(data.name),
         train_split=data.train_split,
         validation=f", watched on `{data.validation_split}`" if data.validation_split else "",
         augmentation=_augmentation(recipe.augmentation),
         schedule=_schedule(recipe),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        data_licence=_data_licence(data.name),
     )
 
 
@@ -136,7 +149,7 @@ def _start(section):
     # An architecture's name has no weights to start from.
     if not section.load_weights or parse_architecture(section.preset):
         return f"trained from random weights of `{section.preset}`"
-    return f"trained on from the weights of `{section.preset}`"
+    return f"trained from the weights of `{section.preset}`"
 
 
 def _structure(backbone):
@@ -149,9 +162,88 @@ def _structure(backbone):
     return f"blocks: {blocks}; {heads}; width of the tokens: {backbone.hidden_dim}"
 
 
+def _calibration(results):
+    if "ece" not in results:
+        return ""
+    return f"| expected calibration error | {100 * results['ece']:.1f} points |\n" + (
+        f"| mean confidence | {results['confidence']:.2%} |\n"
+    )
+
+
+def _classes(per_class):
+    rows = [row for row in per_class if row["images"] not in (0, "0")]
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: float(row["accuracy"]))
+    worst, best = (
+        ", ".join(f"{row['name']} ({float(row['accuracy']):.0%})" for row in some)
+        for some in (rows[:3], rows[:-4:-1])
+    )
+    return (
+        f"\nBest classes: {best}. Worst classes: {worst}. `per_class.csv` has the accuracy of "
+        "each, `calibration.csv` the accuracy at each confidence.\n"
+    )
+
+
+def _siblings(results):
+    """Compares with the shipped presets of the same data."""
+    shipped = [
+        info
+        for info in list_presets(architectures=False)
+        if info.dataset == results["dataset"] and info.accuracy and info.name != results["name"]
+    ]
+    if not shipped:
+        return ""
+    lines = ["", "## Which preset to choose", "", _advice(shipped, results), ""]
+    lines += ["| preset | accuracy (%) | parameters | latency (ms) |", "|---|---|---|---|"]
+    own = (results["name"], 100 * results["accuracy"], results["parameters"])
+    rows = [(*own, results.get("latency_ms"))]
+    rows += [(info.name, info.accuracy, info.parameters, info.latency_ms) for info in shipped]
+    for name, accuracy, parameters, latency in sorted(rows, key=lambda row: -row[1]):
+        shown = f"**{name}**" if name == results["name"] else name
+        time = "" if latency is None else f"{latency:.2f}"
+        lines.append(f"| {shown} | {accuracy:.2f} | {parameters:,} | {time} |")
+    return "\n".join(lines) + "\n"
+
+
+def _advice(shipped, results):
+    best = max(shipped, key=lambda info: info.accuracy)
+    if best.accuracy < 100 * results["accuracy"]:
+        return (
+            "This is the most accurate of the presets for this data that come with lsmha-keras. "
+            f"The next one is {best.name}."
+        )
+    return (
+        f"{best.name} is the most accurate for this data: {best.accuracy:.2f} %. Choose this one "
+        "to compare layouts of heads or schedules. A difference of half a point is within what the "
+        "seed changes."
+    )
+
+
+def _shp(rows):
+    if not rows:
+        return ""
+    lines = ["", "## What the heads recognise", ""]
+    lines += ["Single-head performance, measured on the test images:", ""]
+    names = ("readout accuracy (%)", "labels per head", "heads per label", "noise per head", "SNR")
+    lines += [f"| block | | {' | '.join(names)} |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        accuracy = f"{100 * float(row['readout_accuracy']):.2f}" if row["readout_accuracy"] else ""
+        labels = float(row["clusters_per_head"]) * float(row["labels_per_cluster"])
+        cells = [accuracy, f"{labels:.1f}", f"{float(row['heads_per_label']):.2f}"]
+        cells += [f"{float(row['noise_per_head']):.0f}", f"{float(row['snr']):.1f}"]
+        lines.append(f"| {row['block']} | {row['variant']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _cite(name):
-    text, link = _DATA.get(name, (None, None))
-    return f"{text}, {link}" if text else f"`{name}`"
+    known = KNOWN_DATA.get(name)
+    return f"{known.citation}, {known.link}" if known else f"`{name}`"
+
+
+def _data_licence(name):
+    known = KNOWN_DATA.get(name)
+    return known.licence if known else "The licence of the data is its owner's."
 
 
 def _augmentation(table):
@@ -168,7 +260,8 @@ def _schedule(recipe):
         "1-D weights)"
     )
     if schedule.warmup_epochs:
-        text += f", {schedule.warmup_epochs:g} epochs of warm-up"
+        epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
+        text += f", {schedule.warmup_epochs:g} {epochs} of warm-up"
     if schedule.decay == "cosine":
         text += f", cosine to {schedule.final_learning_rate:g}"
     if schedule.cooldown_epochs:

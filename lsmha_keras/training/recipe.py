@@ -164,7 +164,8 @@ def load_recipe(recipe):
 
     Args:
         recipe: a `Recipe`, a dict of sections, the path of a TOML file, or the name of a recipe
-            that comes with the package, such as "cct_2_3x2_h16_cifar100".
+            that comes with the package, such as "cct_2_3x2_h16_cifar100" or the alias
+            "lsmha-small".
 
     Returns:
         A `Recipe`.
@@ -180,6 +181,6 @@ def load_recipe(recipe):
         return recipe
     if isinstance(recipe, dict):
         return Recipe.from_dict(recipe)
-    from lsmha_keras.presets import zoo_dir
+    from lsmha_keras.presets import preset_name, zoo_dir
 
-    return Recipe.from_toml(find_toml(recipe, zoo_dir() / "recipes", "recipe"))
+    return Recipe.from_toml(find_toml(preset_name(recipe), zoo_dir() / "recipes", "recipe"))

@@ -3,8 +3,8 @@
 import json
 
 from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.training.class_report import class_report
 from lsmha_keras.training.epoch_checkpoint import read_history, write_history
-from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
 from lsmha_keras.training.full_precision import full_precision
 from lsmha_keras.training.output_dir import claim_output_dir, output_path
@@ -35,7 +35,8 @@ def train(recipe, output_dir=None, data_dir=None, resume=True, callbacks=(), ver
         resume: bool, whether to go on from what is in `output_dir`; False removes it.
         callbacks: more Keras callbacks. They see the validation's figures in the logs. A callback's
             own state is not saved.
-        verbose: as in `keras.Model.fit`; 0 prints nothing.
+        verbose: 0 prints nothing, 1 a bar per epoch, 2 a line per epoch; "auto" a bar in a
+            terminal, else lines.
 
     Returns:
         A `TrainingResult`.
@@ -71,12 +72,12 @@ def _train(recipe, sources, output_dir, callbacks, verbose):
     with recipe_runtime(recipe.runtime):
         trained, checkpoint = fit_recipe(recipe, sources, output_dir, callbacks, verbose)
         model = full_precision(trained)
-        figures = evaluate(model, sources["test"], batch_size=evaluation_batch(recipe))
+        report = class_report(model, sources["test"], evaluation_batch(recipe))
         results = write_preset(
             output_dir / "preset",
             model,
             recipe,
-            figures,
+            report,
             checkpoint.history,
             checkpoint.train_seconds,
         )

@@ -17,14 +17,14 @@ from lsmha_keras.training.recipe import load_recipe
 _GOLDEN_IMAGES = 8
 
 
-def write_preset(directory, model, recipe, figures, history, train_seconds):
-    """Writes a trained model as a preset with recipe, history, results, golden logits and card.
+def write_preset(directory, model, recipe, report, history, train_seconds):
+    """Writes a trained model as a preset with recipe, history, figures, golden logits and card.
 
     Args:
         directory: path of the preset; what is there is replaced when everything is written.
         model: trained `CCTImageClassifier`.
         recipe: `Recipe` it was trained by.
-        figures: dict of `lsmha_keras.evaluate` on the test split.
+        report: `ClassReport` on the test split.
         history: list of a dict per epoch.
         train_seconds: float.
 
@@ -34,13 +34,13 @@ def write_preset(directory, model, recipe, figures, history, train_seconds):
     Example:
 
     ```python
-    results = write_preset("preset", result.model, recipe, figures, history, 61.5)
+    results = write_preset("preset", result.model, recipe, report, history, 61.5)
     ```
     """
-    from lsmha_keras.presets import write_checksums
+    from lsmha_keras.presets import CARD, write_checksums
 
     directory = pathlib.Path(directory)
-    results = _results(model, recipe, figures, history, train_seconds)
+    results = _results(model, recipe, report.figures, history, train_seconds)
     images = golden_images(model.backbone.image_shape)
     logits = predict_logits(model, images, _GOLDEN_IMAGES * recipe.runtime.devices)
     golden = {"images": images, "labels": logits.argmax(axis=1), "logits": logits}
@@ -51,7 +51,9 @@ def write_preset(directory, model, recipe, figures, history, train_seconds):
         text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
         write_atomically(folder / "results.json", text)
         write_atomically(folder / "golden.npz", lambda file: np.savez_compressed(file, **golden))
-        write_atomically(folder / "card.md", model_card(recipe, model, results))
+        report.write(folder)
+        card = model_card(recipe, model, results, report.per_class)
+        write_atomically(folder / CARD, card)
         write_checksums(folder)
     return results
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +124,64 @@ def test_readouts_are_taken_from_a_file(done, arguments, tmp_path, capsys, no_fi
     with np.load(out / "shp.npz") as ours, np.load(done / "shp.npz") as theirs:
         assert [name for name in ours if "block" in name] == ["trained/block_1"]
         np.testing.assert_allclose(ours["trained/block_1"], theirs["trained/block_1"], atol=1e-5)
+
+
+def test_other_readouts_at_the_same_path_are_another_analysis(
+    done, arguments, tmp_path, capsys, no_figures
+):
+    readouts, path = BlockReadouts.load(done / "readouts.npz"), tmp_path / "readouts.npz"
+    readouts.save(path)
+    given = [*arguments, "--readout", str(path), "--no-controls", "--no-classical"]
+    assert cli.main([*given, "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "moved").mkdir()
+    path.rename(tmp_path / "moved" / "readouts.npz")
+    given[given.index(str(path))] = str(tmp_path / "moved" / "readouts.npz")
+    assert cli.main([*given, "--out", str(tmp_path / "out")]) == 0  # the same, elsewhere
+    weights = {block: [2 * array for array in row] for block, row in readouts.weights.items()}
+    BlockReadouts(weights, epochs=2).save(tmp_path / "moved" / "readouts.npz")
+    capsys.readouterr()
+    assert cli.main([*given, "--out", str(tmp_path / "out")]) == 2
+    assert "another analysis: readouts is" in capsys.readouterr().err
+
+
+def test_other_images_of_the_same_name_are_another_analysis(done, preset, tmp_path):
+    digits = [lsmha_keras.open_dataset("digits", split) for split in ("train[:200]", "test[:100]")]
+    about = {"dataset": "digits", "split": "test[:100]", "train_split": "train[:200]"}
+    (tmp_path / "settings.json").write_text((done / "stages" / "settings.json").read_text())
+    (tmp_path / "trained_readouts").mkdir()
+    BlockReadouts.load(done / "readouts.npz").save(tmp_path / "trained_readouts" / "readouts.npz")
+    model = lsmha_keras.CCTImageClassifier.from_preset(preset)
+    options = {"folder": tmp_path, "settings": about, "readout_epochs": 2}
+    analysis.Analysis(model, *digits, **options)
+    with pytest.raises(ValueError, match="another analysis: test_images is"):
+        analysis.Analysis(model, digits[0], digits[1].select(np.arange(100)[::-1]), **options)
+
+
+def test_the_control_is_fitted_as_long_as_the_readouts(
+    done, arguments, preset, tmp_path, monkeypatch, capsys
+):
+    def refuse(*args, epochs, **kwargs):
+        asked.append(epochs)
+        raise KeyboardInterrupt
+
+    asked = []
+    monkeypatch.setattr(analysis, "fit_readout", refuse)
+    plain = [x for x in arguments if x not in ("--readout-epochs", "2")]
+    given = ["--readout", str(done / "readouts.npz")]
+    assert cli.main([*plain, *given, "--out", str(tmp_path / "a")]) == 130
+    assert asked == [2]
+    assert cli.main([*plain, *given, "--readout-epochs", "3", "--out", str(tmp_path / "b")]) == 2
+    assert "fitted for 2 epochs" in capsys.readouterr().err
+    # Those saved with a preset are taken if they were fitted as long as asked.
+    copy = shutil.copytree(preset, tmp_path / "preset")
+    BlockReadouts.load(done / "readouts.npz").save(copy)
+    plain[plain.index(preset)] = str(copy)
+    for epochs, expected in (([], [2]), (["--readout-epochs", "3"], [3])):
+        asked.clear()
+        out = tmp_path / f"out{len(epochs)}"
+        assert cli.main([*plain, *epochs, "--out", str(out)]) == 130
+        assert asked == expected
+        assert (out / "stages" / "trained_readouts").exists() == (not epochs)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,16 @@ def test_what_cannot_be_downloaded_says_what_to_provide(tmp_path, monkeypatch):
 
     monkeypatch.setattr("socket.getaddrinfo", fail)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    with pytest.raises(ValueError, match="folder cifar-100-python or the archive.*no network"):
+    what = (
+        r"--data-dir \(`data_dir` in Python\) or LSMHA_DATA_DIR: the folder cifar-100-python or "
+        r"the archive cifar-100-python.tar.gz\."
+    )
+    with pytest.raises(ValueError, match=f"{what} Received: OSError: no network"):
+        lsmha.open_dataset("cifar100", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"--data-dir .* or LSMHA_DATA_DIR\. Received"):
+        lsmha.open_dataset("mnist", data_dir=tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImportError, match=what):
         lsmha.open_dataset("cifar100", data_dir=tmp_path)
 
 

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.class_report import class_report
 from lsmha_keras.training.open_source import open_source
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.write_preset import write_preset
@@ -21,7 +21,7 @@ def model_and_run(tmp_path_factory):
     run.mkdir()
     (run / "recipe.toml").write_text(recipe.to_toml())
     history = [{"epoch": 1, "loss": 1.0}]
-    write_preset(run / "preset", model, recipe, evaluate(model, test_set), history, 1.5)
+    write_preset(run / "preset", model, recipe, class_report(model, test_set), history, 1.5)
     return model, run
 
 

@@ -16,14 +16,14 @@ from lsmha_keras.presets import list_presets, verify_checksums
 def test_what_was_measured_stands_on_the_card(preset, monkeypatch):
     monkeypatch.setattr(module, "_latency_ms", lambda model: 1.25678)
     before = json.loads((preset / "results.json").read_text())
-    assert "| latency of one image | not measured |" in (preset / "card.md").read_text()
+    assert "| latency of one image | not measured |" in (preset / "README.md").read_text()
     assert cli.main(["zoo", "verify", str(preset), "--skip-accuracy", "--record-latency"]) == 0
     results = json.loads((preset / "results.json").read_text())
     backend, hardware = results.pop("latency_backend"), results.pop("latency_hardware")
     assert backend == keras.config.backend() and hardware == results["hardware"]
     assert results.pop("latency_ms") == 1.257
     assert results == before
-    card = (preset / "card.md").read_text()
+    card = (preset / "README.md").read_text()
     assert f"| latency of one image | 1.26 ms (median; {backend} on {hardware}) |" in card
     verify_checksums(preset)
     found = verify_preset(preset, accuracy=False)
@@ -47,10 +47,10 @@ def test_nothing_is_recorded_of_what_does_not_hold(changes, message, preset, mon
 
 
 def test_a_refused_preset_is_left_as_it_is(preset, capsys):
-    (preset / "card.md").write_text("changed")
+    (preset / "history.csv").write_text("changed")
     assert cli.main(["zoo", "verify", str(preset), "--record-latency"]) == 1
-    assert (preset / "card.md").read_text() == "changed"
-    assert "card.md was changed" in capsys.readouterr().err
+    assert (preset / "history.csv").read_text() == "changed"
+    assert "history.csv was changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("info", list_presets(architectures=False), ids=lambda info: info.name)

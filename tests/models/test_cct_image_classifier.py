@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
+from lsmha_keras import cli
 from tests.checks import check_all_weights_train, check_config, random_images
 
 # (name, parameters, classes), the table of the reference implementation.
@@ -227,6 +229,43 @@ def test_default_metric_fits_the_labels():
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
     one_hot = np.eye(5, dtype="float32")[labels]
     assert model.evaluate(images, one_hot, verbose=0)[1] == pytest.approx(expected)
+
+
+def test_probabilities_are_taken_once(tmp_path, capsys):
+    images = random_images(3, 16, 16, 3)
+    model = small_classifier(class_names=list("abcde"))
+    model.output_dense.kernel.assign(50 * model.output_dense.kernel)
+    softmax = lsmha.CCTImageClassifier(
+        model.backbone, 5, model.preprocessor, activation="softmax", class_names=list("abcde")
+    )
+    softmax.output_dense.set_weights(model.output_dense.get_weights())
+    softmax.pooler.set_weights(model.pooler.get_weights())
+    logits = model.predict(images, verbose=0).astype("float64")
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for classifier in (model, softmax):
+        outputs = classifier.predict(images, verbose=0)
+        np.testing.assert_allclose(classifier.probabilities(outputs), expected, atol=1e-6)
+    vote = lsmha.SoftCommittee([model, softmax], mode="vote")
+    shares = vote.probabilities(vote.predict(images, verbose=0))
+    answers = np.eye(5)[expected.argmax(-1)]
+    np.testing.assert_allclose(shares, (2 * answers + expected) / 3, atol=1e-5)
+    soft = lsmha.SoftCommittee([model, softmax])
+    np.testing.assert_allclose(
+        soft.probabilities(soft.predict(images, verbose=0)), expected, atol=1e-5
+    )
+    # The command line shows the same.
+    Image = pytest.importorskip("PIL.Image")
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    for name, classifier, row in (("softmax", softmax, expected[0]), ("vote", vote, shares[0])):
+        classifier.save_to_preset(tmp_path / name)
+        capsys.readouterr()
+        cli.main(["predict", str(tmp_path / name), str(tmp_path / "a.png"), "--json"])
+        (result,) = json.loads(capsys.readouterr().out)
+        found = {entry["name"]: entry["score"] for entry in result["classes"]}
+        assert found == pytest.approx(dict(zip("abcde", row, strict=True)), abs=1e-5)
+    model.activation = "tanh"
+    with pytest.raises(ValueError, match="Received: activation=tanh"):
+        model.probabilities(logits)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
+from lsmha_keras import presets
 from lsmha_keras.models.cct_image_converter import CIFAR100_MEAN, CIFAR100_STD
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from tests.checks import random_images, to_numpy
@@ -21,6 +22,30 @@ def test_other_channels_use_the_averages():
     converter = lsmha.CCTImageConverter.for_images((8, 8, 1))
     expected = (images / 255 - np.mean(CIFAR100_MEAN)) / np.mean(CIFAR100_STD)
     np.testing.assert_allclose(to_numpy(converter(images)), expected, atol=1e-5)
+
+
+def test_preprocessing_is_float32_whatever_the_model_computes_in(tmp_path):
+    images = random_images(2, 8, 8, 3)
+    expected = to_numpy(lsmha.CCTImageConverter.for_images((8, 8, 3))(images))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = lsmha.CCTImageClassifier.from_preset(
+            "cct_2_3x2", num_classes=2, image_shape=(8, 8, 3), hidden_dim=8, mlp_dim=8
+        )
+        assert model.backbone.dtype_policy.name == "mixed_bfloat16"
+        np.testing.assert_array_equal(to_numpy(model.preprocessor(images)), expected)
+        model.save_to_preset(tmp_path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for path in (tmp_path / "preprocessor.json", tmp_path / "image_converter.json"):
+        assert "bfloat16" not in path.read_text()
+        # As presets were written before.
+        path.write_text(path.read_text().replace('"name": "float32"', '"name": "mixed_bfloat16"'))
+    (tmp_path / presets.CHECKSUMS).unlink()
+    preprocessor = lsmha.CCTImageClassifierPreprocessor.from_preset(str(tmp_path))
+    np.testing.assert_array_equal(to_numpy(preprocessor(images)), expected)
+    converter = lsmha.CCTImageConverter.from_preset(str(tmp_path))
+    np.testing.assert_array_equal(to_numpy(converter(images)), expected)
 
 
 def test_resizes_like_keras():

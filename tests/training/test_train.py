@@ -36,7 +36,9 @@ def test_output_directory(result):
         "history.csv",
         "results.json",
         "golden.npz",
-        "card.md",
+        "README.md",
+        "per_class.csv",
+        "calibration.csv",
         "checksums.sha256",
     } <= {path.name for path in result.preset_dir.iterdir()}
 
@@ -46,7 +48,7 @@ def test_checksums_cover_everything(result):
         reversed(line.split("  "))
         for line in (result.preset_dir / "checksums.sha256").read_text().splitlines()
     )
-    files = {p.name for p in result.preset_dir.iterdir()} - {"checksums.sha256"}
+    files = {p.name for p in result.preset_dir.iterdir()} - {"checksums.sha256", "README.md"}
     assert set(listed) == files
     for name in files:
         content = (result.preset_dir / name).read_bytes()
@@ -72,7 +74,7 @@ def test_the_preset_gives_the_recorded_figures(result, data):
 
 
 def test_card(result):
-    card = (result.preset_dir / "card.md").read_text()
+    card = (result.preset_dir / "README.md").read_text()
     for text in (
         f"{result.results['accuracy']:.2%}",
         f"{result.results['parameters']:,}",
@@ -129,7 +131,7 @@ def test_precision_mixing_and_another_optimizer(data, tmp_path):
         np.load(trained.preset_dir / "golden.npz")["logits"],
         atol=1e-5,
     )
-    assert "2 epochs in mixed_bfloat16" in (trained.preset_dir / "card.md").read_text()
+    assert "2 epochs in mixed_bfloat16" in (trained.preset_dir / "README.md").read_text()
     assert {str(v.dtype) for v in trained.model.trainable_variables} == {"float32"}
     assert np.load(trained.preset_dir / "golden.npz")["logits"].dtype == np.float32
     # Mixed targets have an entropy of their own, which the loss cannot get below.
@@ -143,7 +145,7 @@ def test_fine_tuning(result, data, tmp_path):
     tuned = train(recipe, tmp_path / "tuned", verbose=0)
     # A tiny step away from the trained model.
     assert tuned.results["loss"] == pytest.approx(result.results["loss"], abs=0.05)
-    assert "trained on from the weights of" in (tuned.preset_dir / "card.md").read_text()
+    assert "trained from the weights of" in (tuned.preset_dir / "README.md").read_text()
 
 
 def test_a_new_head_on_trained_weights(result, data):

@@ -76,7 +76,7 @@ def what_to_provide(name):
         A str for an error message.
     """
     layout = _LAYOUTS[name]
-    return f"; the folder {layout.folder} or the archive {layout.archive} will do"
+    return f": the folder {layout.folder} or the archive {layout.archive}"
 
 
 def open_cifar(name, base, path, image_size=None):

@@ -44,7 +44,7 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
         data_dir: folder of prepared datasets; None means TFDS's own default.
         image_size: see `ImageDataset`.
         built_in: other names to suggest when this one is unknown.
-        hint: str, what else could be put into `data_dir`, for the message when it is missing.
+        hint: str, what `data_dir` may hold instead, for the message when it is missing.
 
     Returns:
         An `ImageDataset`.
@@ -54,7 +54,7 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
         ValueError: if the dataset is unknown, cannot be prepared, lacks the part, or does not hold
             images with one label each.
     """
-    tfds = _import_tfds(name, built_in)
+    tfds = _import_tfds(name, built_in, hint)
     builder = _find_builder(tfds, name, data_dir, built_in)
     _check_features(tfds, builder, name)
     _prepare(builder, name, data_dir, hint)
@@ -83,14 +83,15 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     return ArrayDataset(images, labels, class_names, name=name)
 
 
-def _import_tfds(name, built_in):
+def _import_tfds(name, built_in, hint):
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
             f"{name!r} is none of the built-in datasets ({', '.join(built_in)}) found on this "
-            f"machine{nearest(name, built_in)} Others come from TensorFlow Datasets, which is not "
-            "installed. Install it with: pip install tensorflow-datasets importlib_resources"
+            f"machine{nearest(name, built_in)} {_where(hint)} Others come from TensorFlow "
+            "Datasets, which is not installed. Install it with: "
+            "pip install tensorflow-datasets importlib_resources"
         ) from error
     return tfds
 
@@ -128,9 +129,16 @@ def _prepare(builder, name, data_dir, hint):
         reason = (str(error).splitlines() or [""])[0]
         place = f"{str(data_dir)!r}" if data_dir else "TensorFlow Datasets' folder"
         raise ValueError(
-            f"{name!r} is not in {place} (see `data_dir` and LSMHA_DATA_DIR{hint}) and cannot be "
-            f"downloaded and prepared now. Received: {type(error).__name__}: {reason}"
+            f"{name!r} is not in {place} and cannot be downloaded and prepared now. {_where(hint)} "
+            f"Received: {type(error).__name__}: {reason}"
         ) from error
+
+
+def _where(hint):
+    return (
+        "Pass the directory that holds it with --data-dir (`data_dir` in Python) or LSMHA_DATA_DIR"
+        f"{hint}."
+    )
 
 
 def _resolve_host(builder):

@@ -1,0 +1,97 @@
+"""Keeps TensorFlow's notes, which tell a user of this package nothing, off the standard error.
+
+TensorFlow writes notes about oneDNN and missing GPUs from static initialisers, before
+`TF_CPP_MIN_LOG_LEVEL` or any other setting is read. KerasHub imports TensorFlow on every backend,
+so these notes would stand before every result. As no setting reaches them, the standard error is
+held back while TensorFlow is imported. Only the notes below are dropped; all other lines are
+written when the import ends. With TF_CPP_MIN_LOG_LEVEL=0 nothing is dropped.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# A level, the time and the thread, as absl logs them: `I0000 00:00:1795856298.9  69 port.cc:153]`
+_NOTES = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    rb"|I\d{4} [\d:.]+ +\d+ \w+\.cc:\d+\] "
+    rb"|E\d{4} [\d:.]+ +\d+ cuda_platform\.cc:\d+\] failed call to cuInit: "
+)
+_RETRACING = re.compile(
+    r"\d+ out of the last \d+ calls to <function TensorFlowTrainer\..* triggered tf\.function "
+    r"retracing"
+)
+
+
+@contextlib.contextmanager
+def drop_startup_notes():
+    """Holds the standard error back, then writes what is not one of TensorFlow's notes.
+
+    Sets TF_CPP_MIN_LOG_LEVEL to 2, no notes and no warnings, unless the environment has it. If the
+    import fails, nothing is dropped.
+
+    Example:
+
+    ```python
+    with drop_startup_notes():
+        import tensorflow
+    ```
+    """
+    os.environ.setdefault(_LEVEL, "2")
+    if _wants_notes():
+        yield
+        return
+    _flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # The process was started without a standard error.
+        yield
+        return
+    failed = True
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            failed = False
+        finally:
+            _flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            with open(2, "wb", closefd=False) as stderr:
+                stderr.writelines(line for line in held if failed or not _NOTES.match(line))
+
+
+def drop_retracing_warnings():
+    """Drops the warnings that Keras's step functions are traced too often.
+
+    TensorFlow counts the tracings of one piece of source code, and Keras makes the step functions
+    of all models from the same: five models that predict once each raise the warning, although none
+    of them was traced twice. One model is not traced for every shape either, as Keras asks for
+    `reduce_retracing`. Warnings about other functions stay.
+
+    Example:
+
+    ```python
+    drop_retracing_warnings()
+    ```
+    """
+    if not _wants_notes():
+        logging.getLogger("tensorflow").addFilter(_is_no_retracing)
+
+
+def _is_no_retracing(record):
+    return not _RETRACING.match(record.getMessage())
+
+
+def _wants_notes():
+    return os.environ.get(_LEVEL) == "0"
+
+
+def _flush():
+    if sys.stderr is not None:
+        sys.stderr.flush()

@@ -1,0 +1,106 @@
+"""Writes the card of a preset again from the files beside it."""
+
+import json
+import pathlib
+
+from lsmha_keras.data.data_at_hand import data_at_hand
+from lsmha_keras.evidence.csv_rows import read_rows
+from lsmha_keras.files import write_atomically
+from lsmha_keras.presets import CARD, write_checksums, zoo_dir
+from lsmha_keras.training.class_report import class_report
+from lsmha_keras.training.model_card import model_card
+from lsmha_keras.training.open_source import open_source
+from lsmha_keras.training.recipe import Recipe
+
+_OLD_CARD = "card.md"  # until version 0.1.0
+
+
+def write_card(directory, **figures):
+    """Writes `README.md` of a preset, its `results.json` and its checksums.
+
+    Args:
+        directory: path of a preset that `lsmha train` wrote.
+        **figures: what to add to `results.json` or to replace there.
+
+    Raises:
+        ValueError: if a file of it was changed, or it has no recipe or results.
+        OSError: if it cannot be written to.
+
+    Example:
+
+    ```python
+    write_card("runs/mine/preset", latency_ms=2.1)
+    ```
+    """
+    from lsmha_keras.models import CCTImageClassifier
+
+    directory = pathlib.Path(directory)
+    model = CCTImageClassifier.from_preset(str(directory))
+    _write(directory, model, figures)
+
+
+def measure_card(directory, data_dir=None):
+    """Writes the card as `write_card`, with figures of each class measured on the card's data.
+
+    Args:
+        directory: path of a preset that `lsmha train` wrote.
+        data_dir: folder that holds the data. Default: the environment variable LSMHA_DATA_DIR.
+
+    Returns:
+        The `ClassReport`.
+
+    Raises:
+        FileNotFoundError: if the data is not found; nothing is downloaded.
+        ValueError: as `write_card`, and if the data gives another accuracy than the card says.
+
+    Example:
+
+    ```python
+    measure_card("runs/mine/preset", "datasets")
+    ```
+    """
+    from lsmha_keras.models import CCTImageClassifier
+
+    directory = pathlib.Path(directory)
+    card = _results(directory)
+    name = card["dataset"]
+    if not data_at_hand(name, data_dir):
+        raise FileNotFoundError(
+            f"The data must be in --data-dir or LSMHA_DATA_DIR. Received: dataset={name}"
+        )
+    model = CCTImageClassifier.from_preset(str(directory))
+    source = open_source(name, card["split"], data_dir, None, lambda: model.image_shape[:2])
+    report = class_report(model, source)
+    accuracy = report.figures["accuracy"]
+    if round(100 * abs(accuracy - card["accuracy"]), 9) > 0.1:
+        raise ValueError(
+            f"The card says {card['accuracy']:.2%}; `lsmha zoo verify` tells more. "
+            f"Received: {accuracy:.2%} on {name}"
+        )
+    report.write(directory)
+    _write(directory, model, {key: report.figures[key] for key in ("ece", "confidence")})
+    return report
+
+
+def _write(directory, model, figures):
+    results = {**_results(directory), **figures}
+    recipe = Recipe.from_toml(directory / "recipe.toml")
+    per_class = read_rows(directory / "per_class.csv", ["name", "images", "accuracy"])
+    shp = []
+    if directory.resolve().parent == (zoo_dir() / "presets").resolve():  # and no other of this name
+        shp = read_rows(zoo_dir() / f"results/shp_{directory.name}/blocks.csv", ["snr"])
+    text = model_card(recipe, model, results, per_class, shp)
+    write_atomically(directory / CARD, text)
+    (directory / _OLD_CARD).unlink(missing_ok=True)
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(directory / "results.json", text)
+    write_checksums(directory)
+
+
+def _results(directory):
+    for name in ("recipe.toml", "results.json"):
+        if not (directory / name).is_file():
+            raise ValueError(
+                f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
+            )
+    return json.loads((directory / "results.json").read_text(encoding="utf-8"))

@@ -1,0 +1,84 @@
+"""Batch normalisation by each framework's fused kernel."""
+
+import keras
+from keras import ops
+
+
+# Named like Keras's layer: files of weights hold the class's name in the paths of the variables.
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` of images, channels last, computed in one kernel.
+
+    Keras (3.15) writes batch normalisation as a chain of element-wise operations, each of which
+    passes over the whole image; on a CPU that costs more than the convolutions between them. This
+    layer calls the fused kernel of TensorFlow and PyTorch in training. XLA fuses the chain by
+    itself, so on JAX, and at inference, it is Keras's layer.
+
+    Args:
+        momentum: float, of the running statistics. Defaults to `0.9`.
+        epsilon: float. Defaults to `1e-5`.
+        **kwargs: base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        x: float tensor of shape `(batch, height, width, channels)`.
+        training: bool or `None`.
+
+    Returns:
+        A tensor of the shape of `x`, in the compute dtype.
+
+    Example:
+
+    ```python
+    from lsmha_keras.layers.batch_normalization import BatchNormalization
+
+    BatchNormalization()(np.zeros((2, 4, 4, 8), "float32"), training=True)
+    ```
+
+    References:
+        - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167)
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(self, x, training=None):
+        fused = _FUSED.get(keras.config.backend())
+        if fused is None or not (training and self.trainable) or len(x.shape) != 4:
+            return super().call(x, training=training)
+        gamma, beta = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
+        x = ops.cast(x, self.compute_dtype)
+        outputs, mean, variance = fused(x, gamma, beta, self.epsilon)
+        for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            kept = running * self.momentum
+            running.assign(kept + ops.cast(batch, running.dtype) * (1.0 - self.momentum))
+        return outputs
+
+    def get_config(self):
+        config = super().get_config()
+        own = ("name", "trainable", "dtype", "momentum", "epsilon")
+        return {name: config[name] for name in own}
+
+
+def _tensorflow(x, gamma, beta, epsilon):
+    import tensorflow as tf
+
+    # The variance in the running statistics is Keras's, over n; TensorFlow returns it over n - 1.
+    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, gamma, beta, epsilon=epsilon, is_training=True
+    )
+    count = tf.cast(tf.size(x) / tf.shape(x)[-1], variance.dtype)
+    return outputs, mean, variance * (count - 1) / count
+
+
+def _torch(x, gamma, beta, epsilon):
+    import torch
+
+    # A view: PyTorch takes it for an image in the memory format "channels last".
+    images = x.permute(0, 3, 1, 2)
+    outputs, mean, inverse = torch.native_batch_norm(
+        images, gamma, beta, None, None, True, 0.0, epsilon
+    )
+    return outputs.permute(0, 2, 3, 1), mean.detach(), inverse.detach() ** -2 - epsilon
+
+
+_FUSED = {"tensorflow": _tensorflow, "torch": _torch}

@@ -1,0 +1,124 @@
+"""Which arguments `from_preset` takes, and what they change about a preset."""
+
+import inspect
+
+from lsmha_keras.training.nearest import nearest
+
+# Weights fit whatever these are; any other argument of a backbone says what they are.
+_FREE = {
+    "image_shape",  # but for the channels; position embeddings are resized
+    "dropout_rate",
+    "attention_dropout",
+    "stochastic_depth_rate",
+    "layer_norm_epsilon",
+    "dtype",
+    "name",
+    "trainable",
+}
+
+
+def check_arguments(given, cls, base=("name", "trainable"), hints=None):
+    """Refuses arguments that a model would swallow: Keras's functional models ignore unknown ones.
+
+    Args:
+        given: names of the arguments.
+        cls: class of the model.
+        base: names of the arguments that it passes on to its base classes.
+        hints: optional `{name: sentence}` for names that have their place elsewhere.
+
+    Raises:
+        ValueError: if a name is unknown; names the nearest.
+    """
+    known = {*arguments_of(cls), *base}
+    for name in given:
+        if name not in known:
+            hint = (hints or {}).get(name, f"Its arguments are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"`{cls.__name__}` has no argument `{name}`{nearest(name, known)}. {hint}. "
+                f"Received: {name}"
+            )
+
+
+def arguments_of(cls):
+    """Returns the names of a class's own arguments."""
+    return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+
+
+def split_arguments(given, head_cls, backbone_cls):
+    """Parts the arguments of `from_preset` into those of the classifier and of its backbone.
+
+    Args:
+        given: dict of arguments.
+        head_cls: class of the classifier, which also takes `compile`.
+        backbone_cls: class of the backbone.
+
+    Returns:
+        Two dicts. `name` and `trainable` are the classifier's.
+
+    Raises:
+        ValueError: if an argument is neither's; names the nearest.
+    """
+    own = (arguments_of(head_cls) | {"name", "trainable", "compile"}) - {"backbone"}
+    inner = arguments_of(backbone_cls)
+    for key in given:
+        if key not in own | inner:
+            raise ValueError(
+                f"`from_preset` takes {', '.join(sorted(own | inner))}"
+                f"{nearest(key, own | inner)}. Received: {key}"
+            )
+    return (
+        {key: value for key, value in given.items() if key in own},
+        {key: value for key, value in given.items() if key not in own},
+    )
+
+
+def check_structure(preset, backbone_cls, saved, overrides):
+    """Refuses to load weights into a backbone of another structure than they were trained in.
+
+    Most heads of another number or width have weights of the same shapes, which load and mean
+    nothing.
+
+    Args:
+        preset: name of the preset, for the message.
+        backbone_cls: class of the backbone, whose defaults count where the preset says nothing.
+        saved: dict of the preset's backbone arguments.
+        overrides: dict of arguments that replace some of them.
+
+    Raises:
+        ValueError: if an argument that weights depend on changes; names it and the way out.
+    """
+    parameters = inspect.signature(backbone_cls.__init__).parameters
+    saved = {**{name: value.default for name, value in parameters.items()}, **saved}
+    asked = {**saved, **overrides}
+    changed = [
+        key
+        for key in overrides
+        if key not in _FREE and _comparable(asked, key) != _comparable(saved, key)
+    ]
+    if tuple(asked["image_shape"])[2:] != tuple(saved["image_shape"])[2:]:
+        changed.append("image_shape")
+    if changed:
+        raise ValueError(
+            f"The weights of {str(preset)!r} were trained with "
+            f"{', '.join(f'{key}={saved[key]}' for key in changed)} and fit no other "
+            "structure. Leave these arguments out, or give `load_weights=False` (in a recipe: "
+            "`load_weights = false` under [model]) for random weights. Received: "
+            f"{', '.join(f'{key}={asked[key]}' for key in changed)}"
+        )
+
+
+def _comparable(config, key):
+    """Returns an argument in one form: an int stands for a list with one entry per block."""
+    if key not in ("num_heads", "head_dim"):
+        return config[key]
+    blocks = config["num_layers"] - config["num_conv_blocks"]
+    heads, dims = (
+        list(config[name]) if isinstance(config[name], (list, tuple)) else [config[name]] * blocks
+        for name in ("num_heads", "head_dim")
+    )
+    if key == "num_heads":
+        return heads
+    return [
+        config["hidden_dim"] // count if dim is None else dim
+        for count, dim in zip(heads, dims, strict=False)
+    ]

@@ -1,0 +1,153 @@
+"""Models in the hands of users of Keras and PyTorch: loops, saving in between, order, clones."""
+
+import keras
+import numpy as np
+import pytest
+
+import lsmha_keras as lsmha
+from tests.checks import random_images, to_numpy
+from tests.models.test_cct_image_classifier import Images, small_classifier
+
+on_torch = pytest.mark.skipif(keras.config.backend() != "torch", reason="needs the torch backend")
+STILL = {"attention_dropout": 0.0, "stochastic_depth_rate": 0.0}
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+class Seen(keras.callbacks.Callback):
+    """Keeps the images that reach a model, by the number that is their first pixel's value."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.order, preprocess = [], model.preprocess_samples
+
+        def watched(x, y=None, sample_weight=None):
+            self.order += [int(image[0, 0, 0]) for image in np.asarray(x)]
+            return preprocess(x, y, sample_weight)
+
+        object.__setattr__(model, "preprocess_samples", watched)
+
+
+def numbered(count):
+    images = np.zeros((count, 16, 16, 3), "uint8")
+    images[:, 0, 0, 0] = np.arange(count)
+    return images, np.arange(count) % 5
+
+
+@pytest.mark.parametrize("kind", ["array", "PyDataset"])
+def test_shuffle_says_in_which_order_images_come(kind):
+    keras.utils.set_random_seed(0)
+    images, labels = numbered(48)
+    data = (images, labels) if kind == "array" else (Images(images, labels),)
+    batch_size = 8 if kind == "array" else None
+    orders = {}
+    for shuffle in (False, True, "batch"):
+        model = small_classifier()
+        seen = Seen(model)
+        model.fit(*data, batch_size=batch_size, shuffle=shuffle, verbose=0)
+        orders[shuffle] = np.array(seen.order[-48:]).reshape(6, 8)
+    in_order = np.arange(48).reshape(6, 8)
+    assert (orders[False] == in_order).all()
+    for shuffle in (True, "batch"):
+        assert (np.sort(orders[shuffle].ravel()) == np.arange(48)).all()
+        assert (orders[shuffle] != in_order).any()
+    whole = ["batch"] if kind == "array" else [True, "batch"]
+    for shuffle in whole:  # Batches change places, and images stay in their batch.
+        assert {tuple(batch) for batch in orders[shuffle]} == set(map(tuple, in_order))
+    if kind == "array":
+        assert {tuple(batch) for batch in orders[True]} != set(map(tuple, in_order))
+
+
+@on_torch
+@pytest.mark.parametrize("kind", ["backbone", "classifier", "committee"])
+def test_torch_knows_all_weights(kind, tmp_path):
+    import torch
+
+    members = [small_classifier(), small_classifier()]
+    model = members[0]
+    if kind == "backbone":
+        model = model.backbone
+    elif kind == "committee":
+        model = lsmha.SoftCommittee(members)
+    values = {id(variable.value) for variable in model.variables}
+    assert {id(parameter) for parameter in model.parameters()} == values
+    trainable = sum(parameter.requires_grad for parameter in model.parameters())
+    assert trainable == len(model.trainable_variables)
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    before = [to_numpy(weight) for weight in model.weights]
+    for weight in model.weights:
+        weight.assign(weight * 0)
+    model.load_state_dict(torch.load(tmp_path / "state.pt"))
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(weight), old)
+    if kind == "classifier":
+        model.save_to_preset(tmp_path)
+        loaded = lsmha.CCTImageClassifier.from_preset(tmp_path)
+        assert len(list(loaded.parameters())) == len(loaded.variables)
+        loaded.backbone.enable_lora(2)
+        assert {id(p) for p in loaded.parameters()} == {id(v.value) for v in loaded.variables}
+
+
+@on_torch
+def test_a_loop_in_torch_and_fit_take_the_same_steps():
+    """Steps of plain gradient descent, the gradients by `torch.autograd.grad`, which keeps none."""
+    import torch
+
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    fitted = small_classifier(**STILL)
+    looped, alone = (type(fitted).from_config(fitted.get_config()) for _ in range(2))
+    for copy in (looped, alone):
+        copy.set_weights(fitted.get_weights())
+    fitted.compile(keras.optimizers.SGD(0.1), LOSS)
+    fitted.fit(images, labels, batch_size=16, epochs=3, shuffle=False, verbose=0)
+
+    x, y = looped.preprocessor(images), torch.as_tensor(labels)
+    optimizer = torch.optim.SGD([p for p in looped.parameters() if p.requires_grad], 0.1)
+    loss = torch.nn.CrossEntropyLoss()
+    for _ in range(3):
+        looped.zero_grad()
+        loss(looped(x, training=True), y).backward()
+        optimizer.step()
+
+    weights = [variable.value for variable in alone.trainable_variables]
+    for _ in range(3):
+        gradients = torch.autograd.grad(loss(alone(x, training=True), y), weights)
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight -= 0.1 * gradient
+    for other in (fitted, looped):
+        for weight, expected in zip(other.trainable_weights, alone.trainable_weights, strict=True):
+            np.testing.assert_allclose(to_numpy(weight), to_numpy(expected), atol=1e-5)
+
+
+def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path):
+    images, labels = random_images(32, 16, 16, 3), np.arange(32) % 5
+    one = small_classifier(**STILL)
+    two = type(one).from_config(one.get_config())
+    two.set_weights(one.get_weights())
+    for model in (one, two):
+        model.compile(
+            keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(1e-2, 12)),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    options = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    one.fit(images, labels, epochs=2, **options)
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "m.keras")
+    two.fit(images, labels, epochs=1, callbacks=[saving], **options)
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.AdamW)
+    assert int(to_numpy(loaded.optimizer.iterations)) == 4
+    assert loaded.loss.name == LOSS.name and loaded.preprocessor is not None
+    figures = [m.evaluate(images, labels, verbose=0, return_dict=True) for m in (two, loaded)]
+    assert figures[1] == pytest.approx(figures[0], abs=1e-5)
+    loaded.fit(images, labels, epochs=2, initial_epoch=1, **options)
+    for a, b in zip(one.trainable_weights, loaded.trainable_weights, strict=True):
+        np.testing.assert_allclose(to_numpy(a), to_numpy(b), atol=2e-5)
+
+
+def test_compilation_travels_between_backends():
+    """What was "auto" is decided anew where the model is loaded; what was asked for stays."""
+    model = small_classifier()
+    assert model.get_compile_config()["jit_compile"] == "auto"
+    model.compile(jit_compile=False)
+    assert model.get_compile_config()["jit_compile"] is False

@@ -1,0 +1,238 @@
+"""The tables and numbers in README.md and docs/ are those of the committed csv files."""
+
+import csv
+import pathlib
+import re
+import statistics
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+pytestmark = [
+    pytest.mark.backend_free,
+    pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs a checkout's docs and results"),
+]
+
+
+def page(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_what_single_head_performance_costs():
+    text = page("docs/shp.md")
+    for row in _rows("shp_benchmark.csv"):
+        what, other = row["what"], row["compared_with"]
+        if row["peak_mib"]:
+            assert f"| {what}, {int(row['images']):,} images | | {row['peak_mib']} MiB |" in text
+        elif other:
+            least, most = (f"{float(row[key]):.2f}" for key in ("ratio_min", "ratio_max"))
+            assert f"| {what} | {other} | {float(row['ratio']):.2f} ({least} to {most}) |" in text
+
+
+def test_presets():
+    from lsmha_keras.presets import list_presets
+
+    text = page("docs/presets.md")
+    evaluated = {row["preset"] for row in _rows("evaluations.csv")}
+    names = [preset.name for preset in list_presets(architectures=False)]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == names  # the best one first
+    for preset in list_presets(architectures=False):
+        assert f"| `{preset.name}` | {preset.parameters:,} | {preset.accuracy:.2f} % |" in text
+        assert preset.name in evaluated
+    for row in _rows("evaluations.csv"):
+        figures = [f"{100 * float(row[key]):.2f} %" for key in ("accuracy", "top5_accuracy")]
+        assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row
+
+
+def test_readme_opens_with_the_best_preset():
+    from lsmha_keras.presets import ALIASES, list_presets
+
+    best = list_presets(architectures=False)[0]
+    assert ALIASES["lsmha-small"] == best.name
+    opening = " ".join(page("README.md").splitlines()[:13])
+    (row,) = (
+        row
+        for row in _rows("evaluations.csv")
+        if (row["preset"], row["backend"]) == (best.name, "tensorflow")
+    )
+    assert f"`lsmha-small`, reaches {best.accuracy:.2f} % top-1" in opening
+    assert f"{100 * float(row['top5_accuracy']):.2f} % top-5" in opening
+    assert f"with {best.parameters:,} parameters, and takes {best.latency_ms:.1f} ms" in opening
+    wrong = 100 - best.accuracy
+    assert f"`lsmha-small` is wrong on {wrong:.0f} % of" in page("README.md")
+
+
+def test_readme_says_what_was_measured():
+    """Every row of the table "What has been measured"."""
+    from lsmha_keras.presets import list_presets
+
+    cells = dict(
+        (what, (result, spread))
+        for what, result, spread in re.findall(
+            r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| \[", page("README.md"), re.M
+        )
+    )
+    runs = {}
+    for row in _rows("layouts.csv"):
+        key = (row["layout"], row["start"], row["epochs"])
+        runs.setdefault(key, []).append(100 * float(row["accuracy"]))
+    for what, layout, epochs in (
+        ("the same model after 18 epochs", "cct_2_3x2_h16_c1", "18"),
+        ("16 heads without the convolution, 18 epochs", "cct_2_3x2_h16", "18"),
+        ("2 heads, as in the reference model, 18 epochs", "cct_2_3x2", "18"),
+    ):
+        found = runs.pop((layout, "random", epochs))
+        # The csv has four digits: the mean of two runs may end in a 5, which is rounded to even.
+        assert abs(float(cells[what][0].split()[0]) - statistics.mean(found)) < 0.0051, what
+        spread = "one run"
+        if len(found) == 2:
+            spread = f"two seeds, standard deviation {statistics.stdev(found):.2f} points"
+        assert cells[what][1] == spread
+    best = list_presets(architectures=False)[0]
+    what = "`lsmha-small`: 16 heads, first block a convolution, 60 epochs"
+    assert cells[what] == (f"{best.accuracy:.2f} %", "one run")
+    accuracy, gain = _committee()
+    what = "committee of the presets with 2 heads, 16 heads and the hybrid"
+    assert cells[what][0] == f"{accuracy:.2f} %"
+    assert cells[what][1] == f"one committee; {gain:.2f} points above its best member"
+    ratio, spread = _ratio("jax", "inference", "64").rstrip(")").split(" (")
+    what = "attention with 64 heads, inference on JAX"
+    assert cells[what][0].startswith(f"{ratio} times as fast as `keras.layers.MultiHeadAttention`")
+    assert cells[what][1] == f"{spread} over 10 runs"
+    heads = {
+        row["variant"]: f"{float(row['heads_per_label']):.2f}"
+        for row in _rows("shp_cct_2_3x2_h16_cifar100/blocks.csv")
+        if row["block"] == "1"
+    }
+    what = "heads that recognise a label, 16 heads, second block"
+    assert cells[what][0] == (
+        f"{heads['trained']} a label; {heads['Gaussian null']} with random matrices"
+    )
+
+
+def test_attention_and_whole_models():
+    text = page("docs/speed.md")
+    for backend in ("jax", "torch", "tensorflow"):
+        cells = [_ratio(backend, p, h) for p in ("inference", "training") for h in ("16", "64")]
+        cells += [_memory(backend, phase) for phase in ("inference", "training")]
+        assert f"| {backend} | {' | '.join(cells)} |" in text
+    cases = [(name, "1") for name in ("jax", "torch", "tensorflow")]
+    for backend, batch in [*cases, ("torch", "64"), ("tensorflow", "64")]:
+        cells = _whole_models(backend, batch)
+        assert f"| {backend} | {batch} | {' | '.join(cells)} |" in text
+
+
+def test_the_slowest_case_of_attention():
+    times = {}
+    for row in filter(lambda row: row["median_ms"], _rows("attention.csv")):
+        case = tuple(row[key] for key in ("backend", "phase", "heads", "tokens", "batch"))
+        times.setdefault(case, {})[row["layer"]] = float(row["median_ms"])
+    ratios = {
+        case: found["keras.layers.MultiHeadAttention"] / found["ours"]
+        for case, found in times.items()
+        if {"ours", "keras.layers.MultiHeadAttention"} <= set(found)
+    }
+    worst = min(ratios, key=ratios.get)
+    assert worst[:4] == ("jax", "training", "4", "64")
+    for name in ("README.md", "docs/speed.md"):
+        assert f"runs at {ratios[worst]:.2f} times" in page(name)
+
+
+def test_committees():
+    accuracy, gain = _committee()
+    text = page("docs/committees.md")
+    assert f"{accuracy:.2f} % on CIFAR-100 together, {gain:.2f} points more" in text
+
+
+def test_hybrids():
+    text = page("docs/hybrids.md")
+    for row in _rows("layouts.csv"):  # the hybrid, its parent and what was made from it
+        if row["name"].startswith("cct_2_3x2_h16_"):
+            assert f"{100 * float(row['accuracy']):.2f}" in text
+
+
+def test_single_head_performance():
+    text = page("docs/shp.md")
+    for row in _rows("shp_cct_2_3x2_h16_cifar100/blocks.csv"):
+        accuracy = row["readout_accuracy"] and f"{100 * float(row['readout_accuracy']):.2f} %"
+        digits = {"clusters_per_head": 1, "labels_per_cluster": 2, "noise_per_head": 0}
+        digits |= {"heads_per_label": 2, "snr": 1}
+        cells = [f"{float(row[key]):.{places}f}" for key, places in digits.items()]
+        assert f"| {row['block']} | {row['variant']} | {' | '.join([accuracy, *cells])} |" in text
+    scores = ("accuracy_drop", "mask_gradient", "attention_entropy", "attention_distance")
+    rows = _rows("shp_cct_2_3x2_h16_cifar100/rank_correlations.csv")
+    correlations = [float(row[score]) for row in rows for score in scores]
+    between = f"{min(correlations):.2f} and {max(correlations):.2f}"
+    assert f"rank correlations with the labels covered lie between {between}" in text
+
+
+def test_augmentation_speed():
+    text = page("docs/data.md")
+    speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
+    for shown, pipeline in {
+        "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",
+        "`RandAugment`, 2 operations": "RandAugment",
+        "crop + flip + MixUp/CutMix": "crop + flip + MixUp/CutMix",
+    }.items():
+        row = speeds[pipeline]
+        median, slowest, fastest = (
+            f"{int(row[key]):,}" for key in ("images_per_second", "slowest_run", "fastest_run")
+        )
+        ratio = f"{float(row['ratio_to_keras_rand_augment']):.1f}".removesuffix(".0")
+        assert f"| {shown} | {median} ({slowest} to {fastest}) | {ratio} |" in text
+
+
+def _rows(name):
+    with (ROOT / "zoo" / "results" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _ratio(backend, phase, heads):
+    """What docs/speed.md says of a case of the attention benchmark."""
+    case = {"backend": backend, "phase": phase, "heads": heads, "batch": "16", "tokens": "256"}
+    times = {
+        row["layer"]: [float(row[f"{key}_ms"]) for key in ("median", "fastest", "slowest")]
+        for row in _rows("attention.csv")
+        if case.items() <= row.items()
+    }
+    if not times:
+        return "not measured"
+    ours, peer = times["ours"], times["keras.layers.MultiHeadAttention"]
+    return f"{peer[0] / ours[0]:.1f} ({peer[1] / ours[2]:.1f} to {peer[2] / ours[1]:.1f})"
+
+
+def _whole_models(backend, batch):
+    """What docs/speed.md says of a row of the benchmark of whole models."""
+    case = {"backend": backend, "batch": batch, "phase": "inference"}
+    times = {
+        (row["library"], row["heads"]): float(row["median_ms"])
+        for row in _rows("cct.csv")
+        if case.items() <= row.items()
+    }
+    ours = {heads: times.get(("ours", heads)) for heads in ("4", "16", "64")}
+    cells = [
+        f"{ms:,.1f} ms ({times['vit_pytorch.cct', heads] / ms:.2f})" if ms else "not measured"
+        for heads, ms in ours.items()
+    ]
+    return [*cells, f"{ours['64'] / ours['4']:.2f}"]
+
+
+def _memory(backend, phase):
+    """What docs/speed.md says of the peak memory of our layer and, by XLA or not, Keras's best."""
+    case = {"backend": backend, "phase": phase, "heads": "128", "batch": "16", "tokens": "256"}
+    peaks = {}
+    for row in _rows("attention_memory.csv"):
+        if case.items() <= row.items() and row["peak_mib"]:
+            peaks.setdefault(row["layer"], []).append(float(row["peak_mib"]))
+    ours, peer = (min(peaks[name]) for name in ("ours", "keras.layers.MultiHeadAttention"))
+    return f"{ours:,.0f} to {peer:,.0f}"
+
+
+def _committee():
+    """Accuracy of the soft committee of three presets, and its gain, in percent and points."""
+    members = "cct_2_3x2_cifar100+cct_2_3x2_h16_cifar100+cct_2_3x2_h16_c1_cifar100"
+    case = {"members": members, "mode": "soft"}
+    (soft,) = (row for row in _rows("committees.csv") if case.items() <= row.items())
+    accuracy, best = (100 * float(soft[key]) for key in ("accuracy", "best_member_accuracy"))
+    return accuracy, accuracy - best
