@@ -1,7 +1,7 @@
-"""Name the classes of image files.
+"""Classify image files.
 
-Images may have any size; folders are searched through, without hidden files. What is transparent
-shows white. An image that is missing or cannot be read is named, the others are done, and the exit
+Images may have any size; folders are searched, without hidden files. Transparent pixels become
+white. An image that is missing or cannot be read is named, the others are classified, and the exit
 status is 1.
 """
 

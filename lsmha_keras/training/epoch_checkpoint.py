@@ -29,7 +29,10 @@ class EpochCheckpoint(keras.callbacks.Callback):
         history: list of a dict per finished epoch: "epoch" counted from 1, "learning_rate" at
             its end, and the numbers in the logs.
         train_seconds: float, time spent in finished epochs, over all runs.
+        finished: True, as `fit` returns at the end of the run only; see `StepCheckpoint`.
     """
+
+    finished = True
 
     def __init__(self, directory, progress=None):
         super().__init__()
@@ -44,7 +47,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     @property
     def last(self):
-        """Path of the state to go on from."""
+        """Path of the state to continue from."""
         return self.directory / "checkpoints" / LAST
 
     def on_train_begin(self, logs=None):
