@@ -65,6 +65,7 @@ examples:
 The peer needs: pip install torch einops && pip install --no-deps vit-pytorch
 """
 
+_RESUMES = "after the last measured case"
 _PHASES = ("inference", "training")
 _TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
 _MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
@@ -79,7 +80,7 @@ def add_parser(commands, parents):
     kinds = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
 
     module = {"__doc__": _ATTENTION, "run": run}
-    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents)
+    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_attention)
     for name, sizes in _TIME_SIZES.items():
         memory = _words(_MEMORY_SIZES[name])
@@ -92,7 +93,7 @@ def add_parser(commands, parents):
     _add_output(parser, "attention.csv; with --memory attention_memory.csv")
 
     module = {"__doc__": _CCT, "run": run}
-    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents)
+    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_cct)
     parser.add_argument("--model", default="cct_7_3x1", help="architecture (default: cct_7_3x1)")
     for name, sizes in _CCT_SIZES.items():
@@ -100,7 +101,7 @@ def add_parser(commands, parents):
     _add_phase_and_runs(parser)
     _add_output(parser, "cct.csv")
 
-    parser = _bench_model.add_parser(kinds, run, parents)
+    parser = _bench_model.add_parser(kinds, run, parents, _RESUMES)
     _add_output(parser, "benchmark_model.csv")
 
 
