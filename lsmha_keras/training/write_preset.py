@@ -18,7 +18,11 @@ from lsmha_keras.training.recipe import load_recipe
 _GOLDEN_IMAGES = 8
 
 
-def write_preset(directory, model, recipe, report, history, train_seconds):
+# What `results.json` says about the training itself.
+_TRAINING = ("hardware", "devices", "backend", "precision", "seed", "versions", "date", "command")
+
+
+def write_preset(directory, model, recipe, report, history, train_seconds, trained=None):
     """Writes a trained model as a preset with recipe, history, figures, golden logits and card.
 
     Args:
@@ -28,6 +32,8 @@ def write_preset(directory, model, recipe, report, history, train_seconds):
         report: `ClassReport` on the test split.
         history: list of a dict per epoch.
         train_seconds: float.
+        trained: dict, the `results.json` of the preset that this one is made from, whose machine,
+            versions and date are kept. Default: those of this process.
 
     Returns:
         The dict that was written to `results.json`.
@@ -44,6 +50,7 @@ def write_preset(directory, model, recipe, report, history, train_seconds):
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     results = _results(model, recipe, report.figures, history, train_seconds)
+    results |= {key: trained[key] for key in _TRAINING} if trained else {}
     model.save_to_preset(str(temporary))
     (temporary / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     write_history(temporary / "history.csv", history)
