@@ -1,7 +1,7 @@
 """The command line: `lsmha presets | train | evaluate | predict | shp | committee | zoo | ...`.
 
 Each command is a module of `lsmha_keras.commands`. Nothing here imports a framework before the
-command line is understood, so help, the version and mistyped options answer at once.
+command line is parsed, so help, the version and mistyped options answer at once.
 """
 
 import argparse
@@ -22,14 +22,14 @@ first steps:
   lsmha train zoo/recipes/cct_2_3x2_h16_c1_digits.toml --output runs/digits
   lsmha evaluate runs/digits/preset --dataset digits
   lsmha predict runs/digits/preset photo.png
-  lsmha presets                        what can be loaded by name
+  lsmha presets                        list the presets
 
 A NAME is one that `lsmha presets` lists, a preset directory, hf://USER/REPO or
 kaggle://USER/MODEL/KERAS/VARIATION. `lsmha COMMAND --help` shows a command's options and examples.
 
 environment:
   KERAS_BACKEND    tensorflow, jax or torch: what --backend sets
-  LSMHA_DATA_DIR   where datasets lie: what --data-dir sets
+  LSMHA_DATA_DIR   folder with the datasets: what --data-dir sets
   LSMHA_TRACEBACK  1: show a traceback with every error, as --traceback does
 """
 
@@ -46,7 +46,7 @@ def build_parser():
     args = build_parser().parse_args(["presets", "--json"])
     ```
     """
-    # The same options are understood before and after the command's name; SUPPRESS keeps the ones
+    # The same options are accepted before and after the command's name; SUPPRESS keeps the ones
     # given before from being overwritten by the command's defaults.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("everywhere")

@@ -35,6 +35,7 @@ epochs = 3
 # Help, options and errors
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"], *([c.__name__.split(".")[-1], "--help"] for c in COMMANDS)],
@@ -51,6 +52,7 @@ def test_help_imports_no_framework(arguments):
     assert expected.get(arguments[0], "examples:") in done.stdout
 
 
+@pytest.mark.backend_free
 def test_listing_presets_imports_no_framework():
     code = (
         "import sys; from lsmha_keras.cli import main; main(['presets'])\n"
@@ -114,6 +116,7 @@ def test_bugs_are_not_hidden(monkeypatch):
         cli.main(["presets"])
 
 
+@pytest.mark.backend_free
 def test_reader_that_went_away_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "lsmha_keras.cli", "presets"],
@@ -128,6 +131,7 @@ def test_reader_that_went_away_is_no_error():
 # presets
 
 
+@pytest.mark.backend_free
 def test_presets_table(monkeypatch, tmp_path, capsys):
     folder = tmp_path / "presets" / "cct_2_3x2_h16_cifar100"
     folder.mkdir(parents=True)

@@ -56,7 +56,7 @@ def measure(batch_size=128, num_images=12800, runs=5):
     """
     pipelines = _pipelines(batch_size, num_images)
     speeds = {name: [] for name in pipelines}
-    # In turn, so that whatever else the machine does meets all of them.
+    # In turn, so that other load on the machine affects all of them alike.
     for run in range(runs + 1):
         for name, make in pipelines.items():
             batches = iter(make())

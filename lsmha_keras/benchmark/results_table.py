@@ -16,7 +16,7 @@ class ResultsTable:
     Args:
         path: the csv file; made by the first `put`.
         case: names of the columns that tell what was measured.
-        figures: names of the columns that tell what came out.
+        figures: names of the columns with the results.
         packages: names of packages whose versions matter beside those of Keras and its backend.
 
     Raises:

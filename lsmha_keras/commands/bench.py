@@ -1,7 +1,7 @@
 """Measure time and memory beside named peers.
 
 All candidates of a case run in turn in one process, after calls that do not count. The table is
-saved after every case: stopped at any moment, the same command goes on with the next one.
+saved after every case: if it is stopped, the same command continues with the next one.
 """
 
 import functools
@@ -150,7 +150,7 @@ def run(args):
     say = (lambda text: None) if args.quiet else functools.partial(print, flush=True)
     missing = [case for case in cases if args.again or not table.holds(case)]
     if skipped := len(cases) - len(missing):
-        say(f"{skipped} of {len(cases)} cases are in {path} (--again measures them anew)")
+        say(f"{skipped} of {len(cases)} cases are in {path} (--again measures them again)")
     for number, case in enumerate(missing, 1):
         words = " ".join(f"{key} {value}" for key, value in case.items())
         say(f"[{number}/{len(missing)}] {words}")

@@ -1,7 +1,7 @@
-"""Name the classes of image files.
+"""Classify image files.
 
-Images may have any size; folders are searched through. An unreadable image is named, the others are
-done, and the exit status is 1.
+Images may have any size; folders are searched. An unreadable image is named, the others are
+classified, and the exit status is 1.
 """
 
 import json

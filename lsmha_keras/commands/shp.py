@@ -2,7 +2,7 @@
 
 A linear readout is fitted to the head outputs of every block, on training images; then each head's
 answers to each label are measured on test images and set beside controls: random matrices, the
-same model untrained, permuted labels. Stopped at any moment, it goes on at the last finished stage
+same model untrained, permuted labels. Stopped, it continues from the last finished stage
 when the same command is given again.
 """
 
@@ -29,7 +29,7 @@ examples:
 
 The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
 (*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). Given again with
-another --threshold, it is only written anew.
+another --threshold, it is only written again.
 
 In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
 random matrices have clusters, too.
@@ -42,7 +42,7 @@ def add_parser(commands, parents):
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write the report")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--split", default="test", help="images to measure on (default: test)")
     parser.add_argument(
         "--train-split",
@@ -98,7 +98,7 @@ def run(args):
     from lsmha_keras.shp.report import write_report
     from lsmha_keras.shp.tables import block_rows
 
-    import_matplotlib()  # Needed last of all: a missing one is better known at once.
+    import_matplotlib()  # Needed last; if it is missing, say so now.
     analysis = _analysis(args, out)
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())

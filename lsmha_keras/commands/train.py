@@ -1,7 +1,7 @@
 """Train the models of recipes and save them as presets.
 
-Stopped at any moment, it goes on at the last finished epoch when the same command is given again,
-or at the last step where the images lie on the device ([data] placement).
+If it is stopped, the same command continues it from the last finished epoch, or from the last saved
+step where the images lie on the device ([data] placement).
 """
 
 import argparse
@@ -47,7 +47,7 @@ def add_parser(commands, parents):
         "recipes", nargs="+", metavar="RECIPE", help="TOML file, or a name in zoo/recipes"
     )
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/RECIPE)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--epochs", type=positive, metavar="N", help="as --set schedule.epochs=N")
     parser.add_argument(
         "--minutes",
@@ -66,13 +66,13 @@ def add_parser(commands, parents):
         "--fresh",
         "--no-resume",
         action="store_true",
-        help="start anew instead of going on from the output's checkpoint",
+        help="start again instead of continuing from the output's checkpoint",
     )
     add_verbosity(parser)
 
 
 def run(args):
-    """Trains; prints what came out and where it is."""
+    """Trains; prints the results and their paths."""
     changes = [_parse_change(text) for text in args.set]
     if args.epochs:
         changes.append((["schedule", "epochs"], args.epochs))
@@ -151,7 +151,7 @@ def _changed(values, changes):
         table = values
         for key in keys[:-1]:
             if not isinstance(table.setdefault(key, {}), dict):
-                raise ValueError(f"`{key}` is no table. Received: --set {'.'.join(keys)}=...")
+                raise ValueError(f"`{key}` is not a table. Received: --set {'.'.join(keys)}=...")
             table = table[key]
         table[keys[-1]] = value
     return values

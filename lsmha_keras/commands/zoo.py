@@ -172,8 +172,8 @@ def collect(args):
             rows.append(run_row(directory))
         except UnfinishedRunError as error:
             if not args.skip_unfinished:
-                raise ValueError(f"{error} (--skip-unfinished leaves it out)") from error
-            print(f"left out: {error}")
+                raise ValueError(f"{error} (--skip-unfinished skips it)") from error
+            print(f"skipped: {error}")
     merge_runs(path, rows)
     for row in rows:
         print(f"{row['name']}, seed {row['seed']}: {100 * float(row['accuracy']):.2f} %")
@@ -227,6 +227,7 @@ def _add_verify(kinds, parents):
         action="store_true",
         help="write the latency on the card of each preset that passes, with this machine's name",
     )
+    add_verbosity(parser, verbose=None)
 
 
 def _add_cards(kinds, parents):
@@ -237,7 +238,6 @@ def _add_cards(kinds, parents):
     parser.add_argument(
         "--data-dir", metavar="DIR", help="measure each class on the datasets in this folder"
     )
-    add_verbosity(parser, verbose=None)
 
 
 def _add_collect(kinds, parents):
@@ -245,9 +245,7 @@ def _add_collect(kinds, parents):
     parser = add_command(kinds, "collect", module, _COLLECT_EPILOG, parents, needs_backend=False)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a training run")
     parser.add_argument("--output", required=True, metavar="FILE.csv", help="the table")
-    parser.add_argument(
-        "--skip-unfinished", action="store_true", help="leave out runs that are not finished"
-    )
+    parser.add_argument("--skip-unfinished", action="store_true", help="skip unfinished runs")
 
 
 def _add_evidence(kinds, parents):

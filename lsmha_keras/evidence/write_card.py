@@ -28,7 +28,7 @@ def write_card(directory, **figures):
     Example:
 
     ```python
-    write_card("runs/mine/preset", latency_ms=2.1)
+    write_card("runs/mine/preset")
     ```
     """
     from lsmha_keras.models import CCTImageClassifier
@@ -73,7 +73,7 @@ def measure_card(directory, data_dir=None):
     accuracy = report.figures["accuracy"]
     if round(100 * abs(accuracy - card["accuracy"]), 9) > 0.1:
         raise ValueError(
-            f"The card says {card['accuracy']:.2%}; `lsmha zoo verify` tells more. "
+            f"The card says {card['accuracy']:.2%}; `lsmha zoo verify` gives details. "
             f"Received: {accuracy:.2%} on {name}"
         )
     report.write(directory)

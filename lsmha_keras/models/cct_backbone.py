@@ -311,7 +311,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
             # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
-        return super().from_preset(str(source), load_weights=load_weights, **kwargs)
+        # A whole path: KerasHub would take a bare name for that of a shipped preset.
+        directory = str(source.resolve())
+        return super().from_preset(directory, load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves config and weights to a preset directory, with their checksums."""

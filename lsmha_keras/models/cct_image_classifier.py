@@ -262,8 +262,10 @@ class CCTImageClassifier(RawImageClassifier):
         # With a `task.json`, KerasHub's loader loads all weights itself, in the end.
         whole = (source / "task.json").is_file()
         backbone = CCTBackbone.from_preset(source, load_weights and not whole, **inner)
+        # A whole path: KerasHub would take a bare name for that of a shipped preset.
+        directory = str(source.resolve())
         classifier = super().from_preset(
-            str(source), load_weights=load_weights, backbone=backbone, **head
+            directory, load_weights=load_weights, backbone=backbone, **head
         )
         if "preprocessor" not in head:
             classifier._fit_converter(image_shape)

@@ -231,7 +231,7 @@ def _check_members(members):
                 "Every member must give logits or a softmax. "
                 f"Received: activation={member.activation!r} of member {i}"
             )
-    _check_equal("tell as many classes apart", "num_classes", [m.num_classes for m in members])
+    _check_equal("have the same number of classes", "num_classes", [m.num_classes for m in members])
     _check_class_names(members)
     _check_equal("take as many channels", "channels", [m.image_shape[-1] for m in members])
     has_preprocessor = [member.preprocessor is not None for member in members]

@@ -1,4 +1,4 @@
-"""The finished parts of an analysis, on disk, so that a killed one goes on."""
+"""The finished parts of an analysis, on disk, so that a killed one can continue."""
 
 import json
 import os
@@ -99,5 +99,5 @@ def _refuse_other(found, asked, folder):
         )
         raise ValueError(
             f"The folder belongs to another analysis: {listed}. Choose another output folder, or "
-            f"start anew with --fresh. Received: {folder}"
+            f"start again with --fresh. Received: {folder}"
         )

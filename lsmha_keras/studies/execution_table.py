@@ -42,7 +42,7 @@ def collect_executions(directory):
 
     Returns:
         list of dicts, the rows of the finished executions by trial and execution. A file that
-        cannot be read is left out, with a warning that names it.
+        cannot be read is skipped, with a warning that names it.
 
     Example:
 
@@ -56,7 +56,7 @@ def collect_executions(directory):
             row = json.loads(path.read_text(encoding="utf-8"))
             _check_names(row)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} is left out of the table: {error!r}", stacklevel=2)
+            warnings.warn(f"{path} is skipped: {error!r}", stacklevel=2)
         else:
             rows.append(row)
     return sorted(rows, key=lambda row: (row["trial"], row["execution"]))

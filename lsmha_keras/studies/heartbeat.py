@@ -62,7 +62,7 @@ class Heartbeat:
 
 
 def heartbeat_path(directory, tuner_id):
-    """Returns where a worker's heartbeat lies.
+    """Returns the path of a worker's heartbeat.
 
     Args:
         directory: path of the study.

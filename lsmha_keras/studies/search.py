@@ -26,9 +26,9 @@ _WRITTEN = (
 def search(study, directory=None, data_dir=None, resume=True, oracle=None, callbacks=(), verbose=1):
     """Runs a study: trains what a KerasTuner oracle proposes, and tells what is best.
 
-    Killed at any moment and called again with the same arguments, it goes on: finished executions
-    are not repeated, the one that ran goes on at its last finished epoch. A trial that runs out of
-    memory or diverges is written down as failed and the search goes on; one that costs more than
+    Killed and called again with the same arguments, it continues: finished executions are not
+    repeated, the interrupted one continues from its last finished epoch. A trial that runs out of
+    memory or diverges is recorded as failed and the search continues; one that costs more than
     the budget is not trained.
 
     `directory` gets `study.toml`, KerasTuner's own files, `trial_<id>/execution_<n>/` with recipe,
@@ -74,7 +74,7 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
     role = role_in_search()
     if role == "worker" and not resume:
         raise ValueError(
-            "Only the chief may start a study anew, before its workers. Received: resume=False "
+            "Only the chief may restart a study, before its workers. Received: resume=False "
             "(`--fresh`) on a worker"
         )
     sources = open_recipe_data(study.recipe, data_dir, ("train", "validation"))
@@ -130,6 +130,6 @@ def _refuse_other(directory, found, study):
     if differences:
         raise ValueError(
             f"The directory belongs to another study: {list_differences(differences)}. Choose "
-            "another one, or start anew with resume=False (`lsmha tune --fresh`), which removes "
+            "another one, or start again with resume=False (`lsmha tune --fresh`), which removes "
             f"what is there. Received: {directory}"
         )

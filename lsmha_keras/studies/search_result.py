@@ -36,7 +36,7 @@ class SearchResult:
 
     @classmethod
     def from_directory(cls, study, directory):
-        """Reads what lies in a study's directory.
+        """Reads a study's directory.
 
         Args:
             study: `Study`.

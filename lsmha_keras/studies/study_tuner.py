@@ -1,5 +1,6 @@
 """KerasTuner's side of a study."""
 
+import json
 import pathlib
 import shutil
 import statistics
@@ -10,9 +11,11 @@ import keras
 import keras_tuner
 
 from lsmha_keras.studies.execution_table import collect_executions, write_table
+from lsmha_keras.studies.grid_oracle import GridOracle
 from lsmha_keras.studies.hparams_log import write_hparams
 from lsmha_keras.studies.run_execution import run_execution
 from lsmha_keras.training.epoch_checkpoint import LAST
+from lsmha_keras.training.training_state import copy_state
 
 TABLE = "executions.csv"
 # Seconds between two questions of a worker that was told to wait.
@@ -47,7 +50,7 @@ def make_oracle(study):
         "objective": keras_tuner.Objective(section.objective, "max"),
         "seed": section.seed + 1,  # KerasTuner takes 0 for none
         "hyperparameters": hyperparameters,
-        # What fails is in the table; three in a row are no reason to stop.
+        # What fails is in the table; three in a row must not stop the search.
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if section.name == "Hyperband":
@@ -55,6 +58,8 @@ def make_oracle(study):
     else:
         arguments["max_trials"] = section.max_trials
     oracle = getattr(keras_tuner.oracles, f"{section.name}Oracle")
+    if section.name == "GridSearch":
+        oracle = GridOracle
     try:
         return oracle(**{**arguments, **section.arguments})
     except TypeError as error:
@@ -67,7 +72,7 @@ def make_oracle(study):
 class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Runs the trials of a study that a KerasTuner oracle proposes.
 
-    Every trial is a run of a recipe, with a checkpoint after every epoch. What came out lies in
+    Every trial is a run of a recipe, with a checkpoint after every epoch. The results are in
     `<directory>/trial_<id>/execution_<n>/execution.json`; the table is made from those files, so
     that whoever is killed when, it is whole.
 
@@ -169,7 +174,8 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         if (source / LAST).exists():
             target = directory / "checkpoints"
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / LAST, target / LAST)
+            # A parent that lost its patience was promoted for more epochs all the same.
+            copy_state(source / LAST, target / LAST, stopped=False)
             (directory / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
 
     def pre_create_trial(self):
@@ -186,6 +192,18 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         super().on_trial_end(trial)
         prune(pathlib.Path(self.project_dir), self.study.tuner.keep)
 
+    def reload(self):
+        """Goes on from what is in the directory, as the oracle knows it."""
+        record = pathlib.Path(self.project_dir) / "oracle.json"
+        if not self._is_worker() and record.exists():
+            # Killed while it proposed a trial, KerasTuner 1.4.8 has written the trial and not that
+            # it was proposed: it would never run and count all the same.
+            known = json.loads(record.read_text(encoding="utf-8"))["start_order"]
+            for path in record.parent.glob("trial_*/trial.json"):
+                if path.parent.name.removeprefix("trial_") not in known:
+                    path.unlink()
+        super().reload()
+
     # KerasTuner saves nothing of a tuner's own but asks for it.
     def get_state(self):
         """Returns nothing: all state is the oracle's."""
@@ -198,7 +216,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
 def prune(directory, keep):
     """Removes the weights of finished executions of all but the best trials.
 
-    Hyperband goes on from trials of the last round, so the best of each round of each bracket stay.
+    Hyperband continues trials of the last round, so the best of each round of each bracket stay.
 
     Args:
         directory: `pathlib.Path` of a study.

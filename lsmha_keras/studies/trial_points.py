@@ -35,7 +35,7 @@ class TrialPoint:
 def trial_points(rows, cost="latency_ms", value="val_accuracy"):
     """Takes the executions of every completed trial together.
 
-    A trial of Hyperband that goes on from another one is a point of its own. Rows of several
+    A trial of Hyperband that continues another one is a separate point. Rows of several
     studies may stand together: their trials are told apart.
 
     Args:

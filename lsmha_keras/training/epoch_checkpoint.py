@@ -43,7 +43,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     @property
     def last(self):
-        """Path of the state to go on from."""
+        """Path of the state to continue from."""
         return self.directory / "checkpoints" / LAST
 
     def on_train_begin(self, logs=None):

@@ -15,7 +15,7 @@ _EVALUATION_BATCH = 256
 
 
 def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
-    """Trains the model of a recipe, or goes on where an earlier call in the directory stopped.
+    """Trains the model of a recipe, or continues an earlier call that was stopped.
 
     Inside `recipe_runtime`, on the data of `open_recipe_data`.
 

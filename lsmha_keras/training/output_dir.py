@@ -62,7 +62,7 @@ def _refuse_other(path, found, recipe):
     if differences:
         raise ValueError(
             "The output directory belongs to a run of another recipe: "
-            f"{list_differences(differences)}. Choose another one, or start anew with "
+            f"{list_differences(differences)}. Choose another one, or start again with "
             "resume=False (`lsmha train --fresh`), which removes that run. "
             f"Received: {path}"
         )

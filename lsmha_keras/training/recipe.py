@@ -31,7 +31,7 @@ _REQUIRED = ("model", "data", "schedule")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained, but for where data and output lie.
+    """All settings of a training run except the folders of data and output.
 
     Attributes:
         name: str, name of the run and of the preset it makes.

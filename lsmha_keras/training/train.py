@@ -29,10 +29,9 @@ def train(
 ):
     """Trains the model of a recipe and writes it as a preset.
 
-    Killed at any moment and called again with the same arguments, it goes on at the last finished
-    epoch and ends as if it had not been interrupted: weights, optimiser, schedule, averaged
-    weights, order of the images, augmentation and dropout go on where they were. A run that was
-    finished is not repeated.
+    Killed and called again with the same arguments, it continues from the last finished epoch and
+    ends as if it had not been interrupted: weights, optimiser, schedule, averaged weights, order
+    of the images, augmentation and dropout are restored. A finished run is not repeated.
 
     `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/` (`last.npz`, and with a
     validation split `best.weights.h5`), `tensorboard/` where TensorBoard is installed, and in the
@@ -43,7 +42,7 @@ def train(
         recipe: a `Recipe`, the path of its TOML file, the name of a shipped one, or a dict.
         output_dir: path. Defaults to `runs/<name of the recipe>`.
         data_dir: folder that holds the data. Defaults to the environment variable LSMHA_DATA_DIR.
-        resume: bool, whether to go on from what is in `output_dir`; False removes it.
+        resume: bool, whether to continue what is in `output_dir`; False removes it.
         callbacks: more Keras callbacks. They see the validation's figures in the logs. A callback's
             own state is not saved.
         verbose: 0 prints nothing, 1 a bar per epoch, 2 a line per epoch; "auto" a bar in a
@@ -81,7 +80,7 @@ def train(
     output_dir = claim_output_dir(output_dir, recipe, resume)
     if (output_dir / "preset" / "results.json").exists():
         if verbose:
-            print(f"{output_dir} holds the finished run; nothing is left to train.")
+            print(f"{output_dir} holds the finished run; there is nothing left to train.")
         return _finished(recipe, output_dir)
     with recipe_runtime(recipe.runtime):
         if on_device:

@@ -12,7 +12,7 @@ _FORMAT = 1
 
 
 def save_state(path, model, progress):
-    """Saves everything a compiled model needs to go on training.
+    """Saves everything a compiled model needs to continue training.
 
     That is all its variables (weights, running statistics, states of random generators) and the
     optimiser's (moments, step count, averaged weights).
@@ -41,6 +41,31 @@ def save_state(path, model, progress):
             if not np.isfinite(array).all():
                 raise FloatingPointError(f"{variable.path} holds values that are not finite")
         arrays[key] = array
+    _write(path, progress, arrays)
+
+
+def copy_state(source, target, **progress):
+    """Copies what `save_state` wrote for another run to go on from.
+
+    Args:
+        source: path of the file.
+        target: path of the copy.
+        **progress: values that replace some of the progress.
+
+    Raises:
+        ValueError: if `source` is not a training state.
+
+    Example:
+
+    ```python
+    copy_state("last.npz", "elsewhere/last.npz", stopped=False)
+    ```
+    """
+    found, arrays = load_state(source)
+    _write(target, {**found, **progress}, arrays)
+
+
+def _write(path, progress, arrays):
     header = json.dumps({"format": _FORMAT, "progress": progress})
     write_atomically(path, lambda file: np.savez(file, header=np.array(header), **arrays))
 
@@ -64,7 +89,7 @@ def load_state(path):
         header = json.loads(str(arrays.pop("header")))
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is not a complete training state. Remove the file to start anew. "
+            f"{path} is not a complete training state. Remove the file to start again. "
             f"Received: {error}"
         ) from error
     if header.get("format") != _FORMAT:

@@ -72,7 +72,7 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
 
 
 def golden_images(image_shape):
-    """Makes images whose logits identify a model: made up, so that a preset ships no one's data.
+    """Makes artificial images whose logits identify a model; a preset contains nobody's data.
 
     Args:
         image_shape: `(height, width, channels)`.

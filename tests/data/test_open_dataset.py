@@ -14,6 +14,8 @@ import lsmha_keras as lsmha
 from lsmha_keras.data.array_dataset import ArrayDataset
 from lsmha_keras.data.data_at_hand import data_at_hand
 
+pytestmark = pytest.mark.backend_free
+
 LAYOUT = {
     "cifar100": ("cifar-100-python", ["train"], ["test"], "meta", "fine_label"),
     "cifar10": (

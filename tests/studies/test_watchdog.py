@@ -19,6 +19,8 @@ keras_tuner = pytest.importorskip("keras_tuner")
 from lsmha_keras.studies.heartbeat import Heartbeat, heartbeat_path  # noqa: E402
 from lsmha_keras.studies.watchdog import Watchdog  # noqa: E402
 
+pytestmark = pytest.mark.backend_free
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 

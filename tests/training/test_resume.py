@@ -60,7 +60,7 @@ def test_resumed_run_ends_with_the_same_history(result, recipe, tmp_path):
 def test_finished_run_is_not_repeated(result, recipe, capsys):
     changed = os.stat(result.preset_dir / "results.json").st_mtime_ns
     again = train(recipe, result.output_dir)
-    assert "nothing is left to train" in capsys.readouterr().out
+    assert "there is nothing left to train" in capsys.readouterr().out
     assert os.stat(result.preset_dir / "results.json").st_mtime_ns == changed
     assert again.history == result.history and again.results == result.results
     assert str(again) == str(result) and str(result.preset_dir) in str(again)

@@ -87,8 +87,13 @@ def test_card(result):
         "blocks: 1 convolutional, 1 transformer; heads: 4; width of the tokens: 16",
         "label smoothing 0.1",
         "from_preset('tiny')",
+        f"| expected calibration error | {100 * result.results['ece']:.1f} points |",
+        "Best classes: ",
+        'name: "tiny"',
     ):
         assert text in card, text
+    assert "uoft-cs" not in card  # no dataset of the Hub, and no other preset to compare with
+    assert "## Which preset to choose" not in card
 
 
 def test_averaged_weights_are_what_is_validated_and_saved(result, data):

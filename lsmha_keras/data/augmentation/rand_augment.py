@@ -190,7 +190,7 @@ def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interp
     if not isinstance(num_ops, int) or num_ops < 1:
         raise ValueError(f"`num_ops` must be a positive int. Received: num_ops={num_ops!r}")
     if not 0 <= magnitude <= _MAX:
-        raise ValueError(f"`magnitude` must lie in 0 .. 10. Received: magnitude={magnitude!r}")
+        raise ValueError(f"`magnitude` must be in 0 .. 10. Received: magnitude={magnitude!r}")
     if not magnitude_std >= 0:
         raise ValueError(
             f"`magnitude_std` must not be negative. Received: magnitude_std={magnitude_std!r}"
@@ -204,7 +204,7 @@ def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interp
     if operations is not None and not operations:
         raise ValueError(f"`operations` must not be empty. Received: operations={operations!r}")
     if np.min(fill) < 0 or np.max(fill) > 255:
-        raise ValueError(f"`fill` must lie in 0 .. 255. Received: fill={fill!r}")
+        raise ValueError(f"`fill` must be in 0 .. 255. Received: fill={fill!r}")
     if interpolation not in affine.INTERPOLATIONS:
         raise ValueError(
             f"`interpolation` must be one of {', '.join(affine.INTERPOLATIONS)}. "
