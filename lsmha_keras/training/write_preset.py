@@ -17,7 +17,11 @@ from lsmha_keras.training.recipe import load_recipe
 _GOLDEN_IMAGES = 8
 
 
-def write_preset(directory, model, recipe, report, history, train_seconds):
+# What `results.json` says about the training itself.
+_TRAINING = ("hardware", "devices", "backend", "precision", "seed", "versions", "date", "command")
+
+
+def write_preset(directory, model, recipe, report, history, train_seconds, trained=None):
     """Writes a trained model as a preset with recipe, history, figures, golden logits and card.
 
     Args:
@@ -27,6 +31,8 @@ def write_preset(directory, model, recipe, report, history, train_seconds):
         report: `ClassReport` on the test split.
         history: list of a dict per epoch.
         train_seconds: float.
+        trained: dict, the `results.json` of the preset that this one is made from, whose machine,
+            versions and date are kept. Default: those of this process.
 
     Returns:
         The dict that was written to `results.json`.
@@ -41,6 +47,7 @@ def write_preset(directory, model, recipe, report, history, train_seconds):
 
     directory = pathlib.Path(directory)
     results = _results(model, recipe, report.figures, history, train_seconds)
+    results |= {key: trained[key] for key in _TRAINING} if trained else {}
     images = golden_images(model.backbone.image_shape)
     logits = predict_logits(model, images, _GOLDEN_IMAGES * recipe.runtime.devices)
     golden = {"images": images, "labels": logits.argmax(axis=1), "logits": logits}
