@@ -1,11 +1,12 @@
 # Everything below sets up the virtual environment it needs by itself: a fresh machine needs only
 # Python >= 3.11 and make.
 #   make demo                     make test                 make test BACKEND=jax
-#   make test PYTEST="-m 'not slow' -x"                     make demo PYTHON=python3.12
+#   make test PYTEST="-m 'not slow' -x" WORKERS=4           make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 BACKEND ?= tensorflow
 PYTEST ?=
+WORKERS ?= 2
 RUNS ?= runs
 
 PY := $(VENV)/bin/python
@@ -28,8 +29,9 @@ demo: $(VENV)/.stamp-user-$(BACKEND)  ## Train on handwritten digits, evaluate, 
 	$(PY) examples/write_digit_image.py $(RUNS)/digit.png
 	$(VENV)/bin/lsmha predict $(RUNS)/digits/preset $(RUNS)/digit.png
 
+# A worker holds three frameworks, 2 GB; one that has nothing left to do takes tests from another.
 test: $(VENV)/.stamp-dev  ## Run the tests (BACKEND=tensorflow, jax or torch; PYTEST= more arguments)
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 lint: $(VENV)/.stamp-lint  ## Check style and format
 	$(VENV)/bin/ruff check .

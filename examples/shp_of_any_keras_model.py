@@ -2,7 +2,7 @@
 
 Usage: python examples/shp_of_any_keras_model.py [--epochs 10]
 
-All that a model of other make needs is one method, `head_outputs`.
+Any other model needs just one method, `head_outputs`.
 """
 
 import argparse

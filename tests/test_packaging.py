@@ -15,9 +15,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
 SHIPPED = [name for name in ("zoo", "tuning") if (ROOT / name).is_dir()]
 
-pytestmark = pytest.mark.skipif(
-    not PYPROJECT.exists(), reason="these tests look at a checkout, which this is not"
-)
+pytestmark = [
+    pytest.mark.backend_free,
+    pytest.mark.skipif(
+        not PYPROJECT.exists(), reason="these tests look at a checkout, which this is not"
+    ),
+]
 
 
 def test_every_code_folder_is_listed_as_a_package():

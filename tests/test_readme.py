@@ -43,6 +43,8 @@ _SHORTER = [
     (re.compile(r'"train\[:80%\]"'), '"train[:192]"'),
     (re.compile(r'"train\[80%:\]"'), '"train[192:256]"'),
     (re.compile(r"data\.train_split=train\b"), "data.train_split=train[:192]"),
+    (re.compile(r'"train\[:400\]"'), '"train[:128]"'),
+    (re.compile(r"range\(400\)"), "range(128)"),
     (
         re.compile(r'^name = "digits"$', re.MULTILINE),
         'name = "digits"\ntrain_split = "train[:192]"',
@@ -77,8 +79,15 @@ def test_blocks_are_found(page):
     assert {block[1] for block in blocks} <= {"", "python", "sh", "toml"}
 
 
+def pages_to_run():
+    for page in PAGES:
+        # tests/studies/test_search.py searches on every backend.
+        marks = [pytest.mark.backend_free] if page.stem == "search" else []
+        yield pytest.param(page, marks=marks, id=page.stem)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", pages_to_run())
 def test_page_runs(page, scratch):
     import keras
 

@@ -38,7 +38,7 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
 
     Returns:
         A list with one dictionary for each layer, its keys `FIGURES`. On TensorFlow each layer
-        counts with or without XLA, whichever is faster. `note` says what was left out and why.
+        counts with or without XLA, whichever is faster. `note` says what was not measured and why.
 
     Example:
 

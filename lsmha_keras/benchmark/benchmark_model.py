@@ -141,7 +141,7 @@ def _measure(candidates, batch_size, device, runs, memory, limit):
 
 
 def _time(candidates, batch_size, runs, limit):
-    """Returns the seconds of the first calls, of the others, and who was left out and why."""
+    """Returns the seconds of the first calls, of the others, and why candidates failed."""
     runs = runs or (_SINGLE_RUNS if batch_size == 1 else _BATCH_RUNS)
     with contextlib.ExitStack() as stack:
         steps = {

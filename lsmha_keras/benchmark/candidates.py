@@ -95,7 +95,7 @@ def _make_peer(name, first, device):
         return KerasCandidate(name, make_keras_hub_vit(backbone, classes))
     if name == VIT_PYTORCH:
         _check_vit_pytorch(backbone)
-        import_vit_pytorch_cct()  # Missing, it is better missed here.
+        import_vit_pytorch_cct()  # If it is missing, say so now.
         arguments = (_make_vit_pytorch, (backbone.get_config(), classes))
     else:
         arguments = (make_timm_model, (name[len(TIMM) :], backbone.image_shape, classes))

@@ -62,7 +62,7 @@ def measure(model, phase, batch, heads, runs=10, limit=60.0):
     notes = {OURS: "", PEER: lack_of_memory(_peer_gib(backbone, phase, batch))}
     with contextlib.ExitStack() as stack:
         if not notes[PEER]:
-            import_vit_pytorch_cct()  # Missing, it is better missed here.
+            import_vit_pytorch_cct()  # If it is missing, say so now.
             peer = StepProcess(_make_peer_step, backbone.get_config(), phase, images, labels)
             steps[PEER] = stack.enter_context(peer)
         seconds, left_out = time_in_turn(steps, runs, limit)

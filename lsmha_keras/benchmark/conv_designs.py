@@ -42,7 +42,7 @@ def measure_accuracy(design, seed, data_dir=None, output_dir=None, recipe="conv_
             the first block as it is.
         seed: int.
         data_dir: folder that holds the data.
-        output_dir: path of the run, which goes on from what is there.
+        output_dir: path of the run, which continues from what is there.
         recipe: name or path of the recipe. Defaults to `"conv_design_study"`.
 
     Returns:

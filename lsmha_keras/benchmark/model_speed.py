@@ -23,7 +23,7 @@ class ModelSpeed:
         peak_mib: float, what a step adds to a process's memory at its peak, in MiB.
         parameters: int.
         multiply_adds: int, of one image; see `count_multiply_adds`.
-        note: str, what was left out and why.
+        note: str, what was not measured and why.
     """
 
     model: str

@@ -244,7 +244,7 @@ def main(arguments=None):
     parser.add_argument("--output", default="shp.csv", help="csv file to append to")
     parser.add_argument("--preset", default="cct_2_3x2_h16_cifar100")
     parser.add_argument("--dataset", help="its test images are taken (default: random images)")
-    parser.add_argument("--data-dir", help="where datasets lie")
+    parser.add_argument("--data-dir", help="folder with the datasets")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--runs", type=int, default=3)

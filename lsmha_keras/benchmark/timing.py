@@ -11,7 +11,7 @@ _ENOUGH = 0.05
 
 
 def time_in_turn(steps, runs, limit=60.0):
-    """Times functions in turn, so that whatever else the machine does meets all of them.
+    """Times functions in turn, so that other load on the machine affects all of them alike.
 
     Args:
         steps: dictionary from name to a function without arguments.

@@ -22,7 +22,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
 
     Each time the readouts train on for a little, from where they were, on another part of the
     training images; then the heads are measured on always the same validation images. Both see the
-    averaged weights, where the optimizer keeps such. Training goes on as if nothing had happened:
+    averaged weights, where the optimizer keeps such. Training is not disturbed:
     no global random number is drawn and no weight of the model changes.
 
     For every block, `b` being its index, the logs get
@@ -105,7 +105,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         self.results = {}
 
     def __deepcopy__(self, memo):
-        """Copies the settings and shares the data; what changes is made anew for each training."""
+        """Copies the settings and shares the data; what changes is created for each training."""
         return copy.copy(self)
 
     def on_train_begin(self, logs=None):

@@ -5,7 +5,7 @@ from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, positive
 
 _DESCRIPTION = """\
-Measure inference with models by name, beside each other and beside named peers.
+Measure inference of models given by name, and of named peers.
 
 For each batch size: percentiles of the time of a step, images per second, compile time, the memory
 that a step adds, parameters, and the multiply-adds of one image, those of attention included. The
@@ -33,10 +33,10 @@ The peers have the sizes of the first NAME and random weights:
 """
 
 
-def add_parser(kinds, run, parents):
+def add_parser(kinds, run, parents, resumes):
     """Adds `lsmha bench model`; returns its parser."""
     module = {"__doc__": _DESCRIPTION, "run": run}
-    parser = add_command(kinds, "model", module, _EPILOG, parents)
+    parser = add_command(kinds, "model", module, _EPILOG, parents, resumes=resumes)
     parser.set_defaults(plan=_plan)
     parser.add_argument("names", nargs="+", metavar="NAME", help="presets or architectures")
     parser.add_argument(
@@ -75,7 +75,7 @@ def figures(row):
 def _plan(args):
     """Returns the benchmark's module, its cases and the options of each measurement."""
     for name in args.names:
-        presets.resolve_preset(name)  # Unknown, it is better missed before anything is measured.
+        presets.resolve_preset(name)  # An unknown name is refused before anything is measured.
     import_framework()
     from lsmha_keras.benchmark.candidates import check_peer
     from lsmha_keras.benchmark.devices import find_device

@@ -1,6 +1,6 @@
 """Measure a committee of classifiers and how different its members are.
 
-Every image goes once through every member; from these answers come the accuracies of the members,
+Every image goes once through every member; the answers give the accuracies of the members,
 of the committee by mean probability (soft), by the sum of logits and by majority vote, and of an
 oracle that always picks a member that is right, if there is one.
 """
@@ -58,7 +58,7 @@ def add_parser(commands, parents):
     parser.add_argument("names", metavar="MEMBER", nargs="+", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument("--split", default="test", help="its part (default: test)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--mode",
         choices=("soft", "logits", "vote"),

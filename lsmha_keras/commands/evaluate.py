@@ -23,7 +23,7 @@ def add_parser(commands, parents):
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="what to measure on")
     parser.add_argument("--split", default="test", help="its part (default: test)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="default: 256"
     )

@@ -2,7 +2,7 @@
 
 A linear readout is fitted to the head outputs of every block, on training images; then each head's
 answers to each label are measured on test images and set beside controls: random matrices, the
-same model untrained, permuted labels. Stopped at any moment, it goes on at the last finished stage
+same model untrained, permuted labels. Stopped, it continues from the last finished stage
 when the same command is given again.
 """
 
@@ -18,6 +18,8 @@ from lsmha_keras.commands._output import (
     verbosity,
     writable_dir,
 )
+from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.files import claim_directory
 
 _EPILOG = """\
 examples:
@@ -29,20 +31,23 @@ examples:
 
 The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
 (*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). Given again with
-another --threshold, it is only written anew.
+another --threshold, it is only written again.
 
 In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
 random matrices have clusters, too.
 """
 
 
+_RESUMES = "after the last finished stage"
+
+
 def add_parser(commands, parents):
     """Adds `lsmha shp`."""
-    parser = add_command(commands, "shp", globals(), _EPILOG, parents)
+    parser = add_command(commands, "shp", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write the report")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--split", default="test", help="images to measure on (default: test)")
     parser.add_argument(
         "--train-split",
@@ -93,12 +98,18 @@ def run(args):
     """Analyses; prints the main figures and where the report is."""
     out = writable_dir(args.out)
     check_presets(args.name)
+    with DirectoryLock(out):
+        claim_directory(out, "analysis", lambda path: (path / "stages" / "settings.json").exists())
+        return _analyse(args, out)
+
+
+def _analyse(args, out):
     import_framework()
     from lsmha_keras.shp._style import import_matplotlib
     from lsmha_keras.shp.report import write_report
     from lsmha_keras.shp.tables import block_rows
 
-    import_matplotlib()  # Needed last of all: a missing one is better known at once.
+    import_matplotlib()  # Needed last; if it is missing, say so now.
     analysis = _analysis(args, out)
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())

@@ -1,9 +1,13 @@
-"""Train the model of a recipe and save it as a preset.
+"""Train the models of recipes and save them as presets.
 
-Stopped at any moment, it goes on at the last finished epoch when the same command is given again.
+If it is stopped, the same command continues it from the last finished epoch, or from the last saved
+step where the images lie on the device ([data] placement).
 """
 
+import argparse
 import copy
+import pathlib
+import time
 import tomllib
 
 from lsmha_keras.commands._backend import import_framework
@@ -21,19 +25,39 @@ examples:
   lsmha train zoo/recipes/cct_2_3x2_h16_c1_digits.toml --output runs/digits
   lsmha train recipe.toml --data-dir ~/datasets --backend jax
   lsmha train recipe.toml --epochs 5 --set optimizer.learning_rate=1e-3 --set runtime.seed=1
+  lsmha train cct_7_3x2_h16_c4_cifar100_gpu --minutes 8 --output runs/a --backend jax
+  lsmha train first.toml second.toml third.toml --minutes 20 --output runs
 
 --set takes SECTION.KEY=VALUE with VALUE as in TOML; text needs no quotes. The output directory gets
 preset/, which the other commands take, recipe.toml, history.csv, checkpoints/ and tensorboard/.
+
+--minutes counts from the start of the command to the written preset: the schedule is made as short
+as it takes. With --epochs as well it keeps its length; the run then stops at the limit, and the
+same command goes on with it. Several recipes are trained one after the other, each in the folder
+of its name in the output directory, with an equal share of the time that is left.
 """
+# The modules of all commands are imported as the process starts, before any framework.
+_STARTED = time.monotonic()
+
+
+_RESUMES = "after the last finished epoch"
 
 
 def add_parser(commands, parents):
     """Adds `lsmha train`."""
-    parser = add_command(commands, "train", globals(), _EPILOG, parents)
-    parser.add_argument("recipe", metavar="RECIPE", help="TOML file, or a name in zoo/recipes")
+    parser = add_command(commands, "train", globals(), _EPILOG, parents, resumes=_RESUMES)
+    parser.add_argument(
+        "recipes", nargs="+", metavar="RECIPE", help="TOML file, or a name in zoo/recipes"
+    )
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/RECIPE)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--epochs", type=positive, metavar="N", help="as --set schedule.epochs=N")
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="N",
+        help="end within N minutes, evaluation and preset included (jax)",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -45,13 +69,13 @@ def add_parser(commands, parents):
         "--fresh",
         "--no-resume",
         action="store_true",
-        help="start anew instead of going on from the output's checkpoint",
+        help="start again instead of continuing from the output's checkpoint",
     )
     add_verbosity(parser)
 
 
 def run(args):
-    """Trains; prints what came out and where it is."""
+    """Trains; prints the results and their paths."""
     changes = [_parse_change(text) for text in args.set]
     if args.epochs:
         changes.append((["schedule", "epochs"], args.epochs))
@@ -60,23 +84,53 @@ def run(args):
 
     from lsmha_keras.training.recipe import load_recipe
 
-    recipe = load_recipe(args.recipe)
+    recipes = [load_recipe(recipe) for recipe in args.recipes]  # a mistake is found before any work
     if changes:
-        recipe = load_recipe(_changed(recipe.to_dict(), changes))
-    check_presets(recipe.model.preset)
+        recipes = [load_recipe(_changed(recipe.to_dict(), changes)) for recipe in recipes]
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Recipes must differ in their names. Received: {', '.join(names)}")
+    check_presets(*(recipe.model.preset for recipe in recipes))
 
     import_framework()
+    for number, recipe in enumerate(recipes):
+        output = args.output
+        if output and len(recipes) > 1:
+            output = pathlib.Path(output) / recipe.name
+        print(_train(args, recipe, output, len(recipes) - number), flush=True)
+    return 0
+
+
+def _train(args, recipe, output, shares):
     from lsmha_keras.training.train import train
 
-    result = train(
+    minutes = None
+    if args.minutes:
+        minutes = (args.minutes - (time.monotonic() - _STARTED) / 60) / shares
+        if minutes <= 0:
+            raise ValueError(
+                f"The time was over before {recipe.name} was begun. "
+                f"Received: --minutes {args.minutes:g}"
+            )
+    return train(
         recipe,
-        output_dir=args.output,
+        output_dir=output,
         data_dir=args.data_dir,
         resume=not args.fresh,
+        minutes=minutes,
+        shorten=not args.epochs,
         verbose=verbosity(args),
     )
-    print(result)
-    return 0
+
+
+def _minutes(text):
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number. Received: {text}")
+    return minutes
 
 
 def _parse_change(text):
@@ -100,7 +154,7 @@ def _changed(values, changes):
         table = values
         for key in keys[:-1]:
             if not isinstance(table.setdefault(key, {}), dict):
-                raise ValueError(f"`{key}` is no table. Received: --set {'.'.join(keys)}=...")
+                raise ValueError(f"`{key}` is not a table. Received: --set {'.'.join(keys)}=...")
             table = table[key]
         table[keys[-1]] = value
     return values

@@ -1,6 +1,6 @@
 """Search for the best head counts, widths and blocks with KerasTuner.
 
-Stopped at any moment, it goes on where it was when the same command is given again.
+If it is stopped, the same command continues it.
 """
 
 from lsmha_keras.commands._backend import import_framework
@@ -31,12 +31,15 @@ several machines that see the same output directory, or several processes on one
 """
 
 
+_RESUMES = "after the last finished epoch of the trial that ran"
+
+
 def add_parser(commands, parents):
     """Adds `lsmha tune`."""
-    parser = add_command(commands, "tune", globals(), _EPILOG, parents)
+    parser = add_command(commands, "tune", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument("study", metavar="STUDY", help="TOML file, or a name in tuning/studies")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/STUDY)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--max-trials", type=positive, metavar="N", help="as [tuner] max_trials = N"
     )
@@ -48,13 +51,13 @@ def add_parser(commands, parents):
         "--fresh",
         "--no-resume",
         action="store_true",
-        help="start anew instead of going on with what is in the output",
+        help="start again instead of continuing what is in the output",
     )
     add_verbosity(parser, "show the progress of every training, too")
 
 
 def run(args):
-    """Searches; prints what came out and where it is."""
+    """Searches; prints the results and their paths."""
     if args.output:
         writable_dir(args.output)
     for path in filter(None, (args.results, args.export)):
@@ -66,6 +69,7 @@ def run(args):
     find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
     import_framework()
+    from lsmha_keras.files import write_atomically
     from lsmha_keras.studies.search import search
     from lsmha_keras.studies.study import load_study
 
@@ -85,7 +89,6 @@ def run(args):
     for path in result.write(results=args.results):
         print(path)
     if args.export:
-        with open(args.export, "w", encoding="utf-8") as file:
-            file.write(result.recipe().to_toml())
+        write_atomically(args.export, result.recipe().to_toml())
         print(f"{args.export}: lsmha train {args.export}")
     return 0

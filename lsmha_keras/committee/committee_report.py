@@ -14,7 +14,7 @@ class CommitteeReport:
     Args:
         members: list of what `lsmha_keras.evaluate` returns, one dict for each member.
         modes: dict from `"soft"`, `"logits"` and `"vote"` to such a dict of the whole committee.
-            The loss of `"vote"` is NaN: votes are no logits.
+            The loss of `"vote"` is NaN: votes are not logits.
         disagreement: `(members, members)` array, the share of images on which two members answer
             differently.
         double_fault: `(members, members)` array, the share on which two members are both wrong.

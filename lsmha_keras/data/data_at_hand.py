@@ -23,7 +23,7 @@ def data_at_hand(name, data_dir=None):
     """
     name = os.fspath(name)
     data_dir = data_dir or os.environ.get("LSMHA_DATA_DIR") or None
-    if name == "digits":  # scikit-learn brings them
+    if name == "digits":  # part of scikit-learn
         return importlib.util.find_spec("sklearn") is not None
     if name in ("cifar10", "cifar100") and cifar.find_cifar(name, data_dir):
         return True

@@ -18,7 +18,7 @@ class EpochPlan:
         one_hot: bool, whether labels become one-hot vectors.
         seed: int.
         shuffle: bool, whether each epoch has an order of its own.
-        drop_remainder: bool, whether a last batch of fewer images is left out.
+        drop_remainder: bool, whether to drop a last batch with fewer images.
 
     Raises:
         ValueError: if `batch_size` is not positive, or larger than the source with

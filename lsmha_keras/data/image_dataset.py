@@ -148,7 +148,7 @@ def _check_labels(labels, num_classes, name):
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"The labels of {name!r} must lie in 0 .. {num_classes - 1}, as there are "
+            f"The labels of {name!r} must be in 0 .. {num_classes - 1}, as there are "
             f"{num_classes} classes. Received: labels from {labels.min()} to {labels.max()}"
         )
     return labels.astype("int32")

@@ -65,7 +65,7 @@ def snr_table(results_dir):
         results_dir: as for `clusters_table`.
 
     Returns:
-        str, a Markdown table; controls without a readout are left out.
+        str, a Markdown table; controls without a readout are not shown.
     """
     header = ["model", "", "block", "images", "readout accuracy (%)", "SNR", "field SNR"]
     rows = [

@@ -1,15 +1,15 @@
-"""What came out when a preset was measured again."""
+"""The results of measuring a preset again."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class PresetVerification:
-    """What came out when a preset was measured again.
+    """The results of measuring a preset again.
 
     Attributes:
         name: str, the preset.
-        failures: tuple of str, why it is refused; empty when all that was measured holds.
+        failures: tuple of str, why it is refused; empty when everything agrees with the card.
         notes: tuple of str, what was not measured or not compared, and why.
         golden_difference: float or `None`, largest difference of a logit of the golden images.
         accuracy: float or `None`, measured now, in 0 .. 1.

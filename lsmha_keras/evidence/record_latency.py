@@ -28,7 +28,7 @@ def record_latency(verification):
     if not verification.ok or verification.latency_ms is None:
         reasons = "; ".join(verification.failures) or "its latency could not be measured"
         raise ValueError(
-            "The latency of a preset is recorded once all that was measured holds. "
+            "The latency of a preset is recorded only if the preset agrees with its card. "
             f"Received: {verification.name}: {reasons}"
         )
     write_card(

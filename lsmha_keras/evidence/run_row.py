@@ -46,7 +46,7 @@ def run_row(directory):
 
     Raises:
         UnfinishedRunError: if the run has not come to its end; says how far it has come.
-        ValueError: if it is no directory of a run.
+        ValueError: if it is not the directory of a run.
 
     Example:
 

@@ -17,5 +17,5 @@ class UnfinishedRunError(ValueError):
     def __init__(self, directory, epoch, epochs):
         super().__init__(
             f"The run is not finished: it has reached epoch {epoch} of {epochs}; the same "
-            f"`lsmha train` goes on with it. Received: {directory}"
+            f"`lsmha train` continues it. Received: {directory}"
         )

@@ -29,7 +29,7 @@ def verify_preset(preset, data_dir=None, accuracy=True):
 
     First the checksums of its files and the logits of its golden images, to 1e-4; if they do not
     hold, nothing more is measured. Then its accuracy on the data and split of its card, to 0.1
-    percentage points, where the data is at hand (nothing is downloaded), and the latency of one
+    percentage points, where the data is found (nothing is downloaded), and the latency of one
     image. Latency belongs to a machine, so it is measured but never a failure.
 
     Args:
@@ -140,7 +140,7 @@ def _with_accuracy(found, model, card, data_dir):
     if figures["num_images"] != card["num_images"]:
         note = (
             f"accuracy not compared: the card's {split} split of {dataset} has "
-            f"{card['num_images']:,} images, the one at hand {figures['num_images']:,}"
+            f"{card['num_images']:,} images, the one found here {figures['num_images']:,}"
         )
         return _noted(found, note)
     found = dataclasses.replace(found, accuracy=figures["accuracy"])

@@ -4,11 +4,8 @@ import importlib
 import importlib.util
 
 import keras
+import numpy as np
 from keras import ops, random
-
-# Added to masked scores: a softmax in float32 turns it into an exact zero, and a row in which
-# everything is masked stays finite.
-_MASKED = -1e9
 
 
 def project_heads(dense, x, num_heads):
@@ -42,6 +39,26 @@ def project_heads(dense, x, num_heads):
     return [ops.swapaxes(ops.reshape(third, shape), 1, 2) for third in thirds]
 
 
+def open_empty_masks(x, padding_mask):
+    """Makes a softmax over tokens uniform where no token is valid.
+
+    The scores of such images become zero and all of their tokens count, so every row keeps a token
+    and the others can be masked with minus infinity: weights and gradients are then exact, however
+    large the scores are and whatever their dtype.
+
+    Args:
+        x: tensor of shape `(batch, ...)` to which the scores are proportional.
+        padding_mask: boolean tensor of shape `(batch, tokens)`.
+
+    Returns:
+        A pair: `x`, zero for images without a valid token, and the mask, `True` throughout for
+        them.
+    """
+    valid = ops.any(padding_mask, axis=1)  # (batch,)
+    x = ops.where(ops.reshape(valid, (-1,) + (1,) * (len(x.shape) - 1)), x, ops.zeros_like(x))
+    return x, ops.logical_or(padding_mask, ops.logical_not(valid)[:, None])
+
+
 def attention_core(
     query,
     key,
@@ -68,16 +85,19 @@ def attention_core(
     times as fast as `keras.layers.MultiHeadAttention` at inference, and 3.0, 5.3 and 1.9 times in
     training, on JAX, PyTorch and TensorFlow (`zoo/results/attention.csv`).
 
-    On accelerators the fused `keras.ops.dot_product_attention` is taken whenever nothing needs the
-    attention weights themselves: no dropout in this call and no scores asked for. The softmax is
-    computed in float32 whatever the dtype of the inputs.
+    On accelerators fused attention is taken whenever nothing needs the attention weights
+    themselves: no dropout in this call and no scores asked for. It is cuDNN's (`jax_gpu_attention`)
+    on JAX with a GPU, and otherwise `keras.ops.dot_product_attention`'s; TensorFlow has no fused
+    kernel. Scores, their softmax and the sums over keys are computed in float32 whatever the dtype
+    of the inputs.
 
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
         value: tensor of shape `(batch, heads, keys, head_dim)`.
         padding_mask: optional boolean tensor of shape `(batch, keys)`, `True` for the keys that
-            may be attended to.
+            may be attended to. The queries of an image without such a key attend to all of its keys
+            alike: their output is the mean of the values, which alone receive gradients.
         dropout_rate: float in [0, 1), dropout on the attention weights in this call; pass 0 at
             inference. Defaults to `0.0`.
         seed_generator: `keras.random.SeedGenerator`, needed if `dropout_rate > 0`.
@@ -88,28 +108,37 @@ def attention_core(
         the attention weights `(batch, heads, queries, keys)` after dropout, or `None`.
     """
     loop = _loop_module()
+    if padding_mask is not None:
+        query, padding_mask = open_empty_masks(query, padding_mask)
     if not return_attention_scores and loop and loop.loop_pays(query, key, dropout_rate):
-        bias = None if padding_mask is None else ops.where(padding_mask, 0.0, _MASKED)
+        bias = None if padding_mask is None else ops.where(padding_mask, 0.0, -np.inf)
         seed = seed_generator.next() if dropout_rate else None
         return loop.loop_attention(query, key, value, bias, dropout_rate, seed), None
 
-    if dropout_rate == 0.0 and not return_attention_scores:
+    backend = keras.config.backend()
+    if dropout_rate == 0.0 and not return_attention_scores and backend != "tensorflow":
         mask = None if padding_mask is None else padding_mask[:, None, None, :]
-        if keras.config.backend() == "torch":
+        if backend == "torch":
             return loop.fused_attention(query, key, value, mask), None
+        if backend == "jax" and loop.has_gpu():
+            from lsmha_keras.layers.jax_gpu_attention import gpu_attention
+
+            return gpu_attention(query, key, value, mask), None
         # Keras wants (batch, tokens, heads, head_dim).
         swapped = (ops.swapaxes(x, 1, 2) for x in (query, key, value))
         return ops.swapaxes(ops.dot_product_attention(*swapped, mask=mask), 1, 2), None
 
     scale = float(query.shape[-1]) ** -0.5
-    scores = ops.matmul(query * ops.cast(scale, query.dtype), ops.swapaxes(key, 2, 3))
-    scores = ops.cast(scores, "float32")
+    # Rounded to half precision, scores would be wrong by more than the weights are, or overflow.
+    query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
+    scores = ops.matmul(query * scale, ops.swapaxes(key, 2, 3))
     if padding_mask is not None:
-        scores = ops.where(padding_mask[:, None, None, :], scores, _MASKED)
-    weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
+        scores = ops.where(padding_mask[:, None, None, :], scores, -np.inf)
+    weights = ops.softmax(scores, axis=-1)
     if dropout_rate > 0.0:
         weights = random.dropout(weights, dropout_rate, seed=seed_generator)
-    return ops.matmul(weights, value), (weights if return_attention_scores else None)
+    output = ops.cast(ops.matmul(weights, ops.cast(value, "float32")), value.dtype)
+    return output, (ops.cast(weights, value.dtype) if return_attention_scores else None)
 
 
 def _loop_module():

@@ -25,7 +25,9 @@ class CommitteeVote(keras.layers.Layer):
 
     Args:
         mode: `"soft"`, `"logits"` or `"vote"`. Defaults to `"soft"`.
-        **kwargs: base layer arguments, such as `name`.
+        **kwargs: base layer arguments, such as `name`. The dtype is float32 whatever is given:
+            probabilities of many classes, and votes with the probabilities that decide between
+            them, need more digits than half precision has.
 
     Call arguments:
         inputs: `(batch, members, classes)` logits.
@@ -52,8 +54,7 @@ class CommitteeVote(keras.layers.Layer):
             raise ValueError(
                 f"`mode` must be one of {', '.join(map(repr, MODES))}. Received: mode={mode!r}"
             )
-        # Probabilities of many classes need more digits than half precision has.
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.mode = mode
 
     def call(self, inputs):

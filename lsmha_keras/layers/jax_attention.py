@@ -28,17 +28,24 @@ def loop_pays(query, key, dropout_rate):
     return all(isinstance(size, int) for size in (*query.shape, *key.shape))
 
 
+def has_gpu():
+    """Whether JAX computes on a GPU; see `jax_gpu_attention`."""
+    return jax.default_backend() == "gpu"
+
+
 def loop_attention(query, key, value, bias, dropout_rate, seed):
     """Computes attention one group of heads at a time, forward and backward.
 
     The backward pass computes each group's attention weights again, from the scores and the
     log-sum-exp that the forward pass saved, so memory holds the scores of one group only.
+    Everything is computed in float32.
 
     Args:
         query: array of shape `(batch, heads, queries, head_dim)`.
         key: array of shape `(batch, heads, keys, head_dim)`.
         value: array of shape `(batch, heads, keys, head_dim)`.
-        bias: float32 array `(batch, keys)` added to the scores, or `None`.
+        bias: float32 array `(batch, keys)` added to the scores, or `None`. It may be minus
+            infinity for some keys of an image, not for all.
         dropout_rate: float in [0, 1), rounded to a multiple of 2^-32.
         seed: uint32 array of shape `(2,)`, or `None` without dropout.
 
@@ -50,7 +57,8 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     """
     batch, heads, queries, head_dim = query.shape
     keys = key.shape[2]
-    scaled = query * jnp.asarray(head_dim**-0.5, query.dtype)
+    dtype = query.dtype
+    query, key, value = (x.astype("float32") for x in (query, key, value))
     fitting = GROUP_BYTES // (4 * queries * keys)
     group = max(
         n for n in range(1, batch * heads + 1) if not batch * heads % n and n <= max(1, fitting)
@@ -58,11 +66,11 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     if bias is not None:
         bias = jnp.repeat(bias, heads, axis=0).reshape(-1, group, 1, keys)
     # (batch, heads, tokens, head_dim) -> (groups, group, tokens, head_dim)
-    folded = (x.reshape(-1, group, *x.shape[2:]) for x in (scaled, key, value))
+    folded = (x.reshape(-1, group, *x.shape[2:]) for x in (query * head_dim**-0.5, key, value))
     words = (
         _draw_words(batch * heads // group, group, queries, keys, seed) if dropout_rate else None
     )
-    return _attend(*folded, bias, words, dropout_rate).reshape(query.shape)
+    return _attend(*folded, bias, words, dropout_rate).reshape(query.shape).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -79,9 +87,8 @@ def _forward(query, key, value, bias, words, dropout_rate):
         total = weights.sum(-1, keepdims=True)
         if dropout_rate:
             weights = jnp.where(_keep(words, dropout_rate), weights, 0)
-        outputs = jnp.einsum("gqk,gkd->gqd", weights.astype(value.dtype), value)
-        outputs = outputs / (total * (1 - dropout_rate))
-        return outputs.astype(value.dtype), top + jnp.log(total)
+        outputs = jnp.einsum("gqk,gkd->gqd", weights, value)
+        return outputs / (total * (1 - dropout_rate)), top + jnp.log(total)
 
     outputs, log_total = jax.lax.map(attend_group, (query, key, value, bias, words))
     return outputs, (query, key, value, bias, words, outputs, log_total)
@@ -90,22 +97,22 @@ def _forward(query, key, value, bias, words, dropout_rate):
 def _backward(dropout_rate, saved, gradient):
     *inputs, outputs, log_total = saved
     # For each query the sum over keys of weight times dL/dweight, without the scores.
-    shared = (gradient * outputs).astype("float32").sum(-1, keepdims=True)
+    shared = (gradient * outputs).sum(-1, keepdims=True)
 
     def differentiate_group(inputs):
         query, key, value, bias, words, log_total, shared, gradient = inputs
         weights = jnp.exp(_scores(query, key, bias) - log_total)
-        by_weight = jnp.einsum("gqd,gkd->gqk", gradient, value).astype("float32")
+        by_weight = jnp.einsum("gqd,gkd->gqk", gradient, value)
         dropped = weights
         if dropout_rate:
             keep = _keep(words, dropout_rate)
             dropped = jnp.where(keep, weights / (1 - dropout_rate), 0)
             by_weight = jnp.where(keep, by_weight / (1 - dropout_rate), 0)
-        by_score = (weights * (by_weight - shared)).astype(query.dtype)
+        by_score = weights * (by_weight - shared)
         return (
             jnp.einsum("gqk,gkd->gqd", by_score, key),
             jnp.einsum("gqk,gqd->gkd", by_score, query),
-            jnp.einsum("gqk,gqd->gkd", dropped.astype(gradient.dtype), gradient),
+            jnp.einsum("gqk,gqd->gkd", dropped, gradient),
         )
 
     inputs = (*inputs, log_total, shared, gradient)
@@ -116,7 +123,7 @@ _attend.defvjp(_forward, _backward)
 
 
 def _scores(query, key, bias):
-    scores = jnp.einsum("gqd,gkd->gqk", query, key).astype("float32")
+    scores = jnp.einsum("gqd,gkd->gqk", query, key)
     return scores if bias is None else scores + bias
 
 

@@ -1,16 +1,18 @@
 """Attention-weighted mean over tokens."""
 
 import keras
+import numpy as np
 from keras import ops
 
-_MASKED = -1e9
+from lsmha_keras.layers.attention_core import open_empty_masks
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class SequencePooling(keras.layers.Layer):
     """Pools a sequence with weights learned from its tokens.
 
-    `a = softmax_over_tokens(x w + b)`, `pooled = sum_t a_t x_t`, with the softmax in float32.
+    `a = softmax_over_tokens(x w + b)`, `pooled = sum_t a_t x_t`, computed in float32 whatever the
+    dtype policy.
 
     Args:
         kernel_initializer: initializer of `w`. Defaults to a truncated normal of standard deviation
@@ -20,7 +22,7 @@ class SequencePooling(keras.layers.Layer):
     Call arguments:
         x: tokens, float tensor of shape `(batch, tokens, channels)`.
         padding_mask: optional boolean tensor of shape `(batch, tokens)`, `False` for tokens that
-            must not count.
+            must not count. If none of an image's tokens count, they are all weighted alike.
 
     Returns:
         A tensor of shape `(batch, channels)` in the compute dtype.
@@ -53,17 +55,20 @@ class SequencePooling(keras.layers.Layer):
         self.scores = keras.layers.Dense(
             1,
             kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy,
+            dtype="float32",  # Whatever the policy: rounded scores would be wrong weights.
             name="scores",
         )
         self.scores.build(input_shape)
 
     def call(self, x, padding_mask=None):
-        scores = ops.cast(ops.squeeze(self.scores(x), axis=-1), "float32")  # (batch, tokens)
+        scores = ops.squeeze(self.scores(x), axis=-1)  # (batch, tokens)
         if padding_mask is not None:
-            scores = ops.where(ops.cast(padding_mask, "bool"), scores, _MASKED)
-        weights = ops.cast(ops.softmax(scores, axis=-1), x.dtype)
-        return ops.squeeze(ops.matmul(weights[:, None, :], x), axis=1)
+            mask = ops.convert_to_tensor(padding_mask, dtype="bool")
+            scores, mask = open_empty_masks(scores, mask)
+            scores = ops.where(mask, scores, -np.inf)
+        weights = ops.softmax(scores, axis=-1)[:, None, :]
+        pooled = ops.squeeze(ops.matmul(weights, ops.cast(x, "float32")), axis=1)
+        return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1])

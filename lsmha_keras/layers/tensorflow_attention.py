@@ -31,12 +31,14 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
 
     The backward pass computes each group's attention weights again, so memory holds the scores of
     a few groups only. Where the heads of an image are few, all images are computed at once.
+    Everything is computed in float32.
 
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`; only `batch` may be unknown.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
         value: tensor of shape `(batch, heads, keys, head_dim)`.
-        bias: float32 tensor `(batch, keys)` added to the scores, or `None`.
+        bias: float32 tensor `(batch, keys)` added to the scores, or `None`. It may be minus
+            infinity for some keys of an image, not for all.
         dropout_rate: float in [0, 1), rounded to a multiple of 2^-32.
         seed: int tensor of shape `(2,)`, or `None` without dropout.
 
@@ -51,8 +53,11 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     # Eagerly each turn of the loop would be dispatched from Python.
     loops = 4 * heads * queries * keys >= MIN_LOOP_BYTES and not tf.executing_eagerly()
     group = _group_size(heads, 4 * queries * keys) if loops else heads
-    scaled = query * tf.constant(head_dim**-0.5, query.dtype)
-    folded = [tf.reshape(x, (-1, group, *x.shape[2:])) for x in (scaled, key, value)]
+    dtype = query.dtype
+    query, key, value = (tf.cast(x, "float32") for x in (query, key, value))
+    folded = [
+        tf.reshape(x, (-1, group, *x.shape[2:])) for x in (query * head_dim**-0.5, key, value)
+    ]
     if bias is not None:
         bias = tf.repeat(bias, heads // group, axis=0)[:, None, None]  # (groups, 1, 1, keys)
     words = _draw_words(tf.shape(folded[0])[0], group, queries, keys, seed) if dropout_rate else ()
@@ -61,7 +66,7 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     def attend(*folded):
         return _attend(folded, (bias, *words), dropout_rate, loops)
 
-    return tf.reshape(attend(*folded), (-1, heads, queries, head_dim))
+    return tf.cast(tf.reshape(attend(*folded), (-1, heads, queries, head_dim)), dtype)
 
 
 def _group_size(heads, head_bytes):
@@ -87,15 +92,14 @@ def _attend(folded, constants, dropout_rate, loops):
             tf.matmul(dropped, gradient, transpose_a=True),
         )
 
-    dtype = folded[0].dtype
-    kept = tf.constant(1 - dropout_rate, dtype)
-    outputs = _map_groups(attend_group, (*folded, *constants), dtype, loops) / kept
+    kept = 1 - dropout_rate
+    outputs = _map_groups(attend_group, (*folded, *constants), tf.float32, loops) / kept
 
     def differentiate(gradient):
         # For each query the sum over keys of weight times dL/dweight, without the scores.
-        shared = tf.reduce_sum(tf.cast(gradient * outputs, "float32"), -1, keepdims=True)
-        inputs = (*folded, gradient / kept, tf.cast(shared, dtype), *constants)
-        return _map_groups(differentiate_group, inputs, (dtype,) * 3, loops)
+        shared = tf.reduce_sum(gradient * outputs, -1, keepdims=True)
+        inputs = (*folded, gradient / kept, shared, *constants)
+        return _map_groups(differentiate_group, inputs, (tf.float32,) * 3, loops)
 
     return outputs, differentiate
 
@@ -114,10 +118,10 @@ def _map_groups(function, inputs, dtypes, loops):
 
 def _weights(query, key, dropout_rate, bias, rows=None, columns=None):
     """Attention weights without and with dropout; the kept ones are not scaled."""
-    scores = tf.cast(tf.matmul(query, key, transpose_b=True), "float32")
+    scores = tf.matmul(query, key, transpose_b=True)
     if bias is not None:
         scores += bias
-    weights = tf.cast(tf.nn.softmax(scores), query.dtype)
+    weights = tf.nn.softmax(scores)
     if not dropout_rate:
         return weights, weights
     keep = rows * columns >= round(dropout_rate * 2**32) - 2**31

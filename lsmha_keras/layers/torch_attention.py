@@ -43,13 +43,12 @@ def fused_attention(query, key, value, mask):
         query: tensor of shape `(batch, heads, queries, head_dim)`.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
         value: tensor of shape `(batch, heads, keys, head_dim)`.
-        mask: boolean tensor that broadcasts to the scores, `True` for what counts, or `None`.
+        mask: boolean tensor that broadcasts to the scores, `True` for what counts, or `None`. At
+            least one key of each query must count.
 
     Returns:
         A tensor of shape `(batch, heads, queries, head_dim)` in the dtype of `query`.
     """
-    if mask is not None:  # Finite, and so are the outputs of a row in which everything is masked.
-        mask = torch.where(mask, 0.0, 0.5 * torch.finfo(query.dtype).min).to(query.dtype)
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
@@ -65,7 +64,8 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
         query: tensor of shape `(batch, heads, queries, head_dim)`.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
         value: tensor of shape `(batch, heads, keys, head_dim)`.
-        bias: float32 tensor `(batch, keys)` added to the scores, or `None`.
+        bias: float32 tensor `(batch, keys)` added to the scores, or `None`. It may be minus
+            infinity for some keys of an image, not for all.
         dropout_rate: float in (0, 1), rounded to a multiple of 2^-32.
         seed: integer tensor of shape `(2,)`.
 

@@ -10,6 +10,7 @@ from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure, plain
+from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
     torch_parameters_up_to_date,
@@ -329,12 +330,14 @@ class CCTBackbone(keras_hub.models.Backbone):
         if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
             # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
-        return super().from_preset(str(source), load_weights=load_weights, **kwargs)
+        # A whole path: KerasHub would take a bare name for that of a shipped preset.
+        directory = str(source.resolve())
+        return super().from_preset(directory, load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Saves config and weights to a preset directory, with their checksums."""
-        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
-        presets.write_checksums(preset_dir)
+        """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""
+        with save_preset(preset_dir, self.variables) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     def get_config(self):
         """Returns the arguments of the constructor.

@@ -20,6 +20,7 @@ from lsmha_keras.models.preset_arguments import (
     split_arguments,
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
@@ -268,8 +269,10 @@ class CCTImageClassifier(RawImageClassifier):
         # With a `task.json`, KerasHub's loader loads all weights itself, in the end.
         whole = (source / "task.json").is_file()
         backbone = CCTBackbone.from_preset(source, load_weights and not whole, **inner)
+        # A whole path: KerasHub would take a bare name for that of a shipped preset.
+        directory = str(source.resolve())
         classifier = super().from_preset(
-            str(source), load_weights=load_weights, backbone=backbone, **head
+            directory, load_weights=load_weights, backbone=backbone, **head
         )
         if "preprocessor" not in head:
             classifier._fit_converter(image_shape)
@@ -300,9 +303,21 @@ class CCTImageClassifier(RawImageClassifier):
             converter.image_size = tuple(image_shape[:2])
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Saves configs and weights to a preset directory, with their checksums."""
-        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
-        presets.write_checksums(preset_dir)
+        """Saves configs and weights to a preset directory, with their checksums.
+
+        All is written beside and moved into place when it is complete.
+
+        Args:
+            preset_dir: directory; made if missing. Other files in it stay.
+            max_shard_size: float or `None`, GB of weights in a file, as in KerasHub. Defaults to
+                `10`.
+
+        Raises:
+            OSError: if another process saves a preset there, or the disk has too little room; the
+                directory is as it was before.
+        """
+        with save_preset(preset_dir, self.variables) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     @classmethod
     def from_config(cls, config):

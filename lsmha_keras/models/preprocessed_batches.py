@@ -29,7 +29,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
         if self._is_dataset:
             if not (y is None and sample_weight is None and batch_size is None):
                 raise ValueError(
-                    "When `x` is a `PyDataset`, it brings `y`, `sample_weight` and the batches "
+                    "When `x` is a `PyDataset`, it supplies `y`, `sample_weight` and the batches "
                     "itself: pass none of them."
                 )
             self.x = x

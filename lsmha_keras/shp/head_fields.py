@@ -170,7 +170,7 @@ def _mean_fields(sums, counts, kernel, num_heads):
 def _check_names(class_names, num_labels):
     if class_names is not None and len(class_names) != num_labels:
         raise ValueError(
-            f"The readouts tell {num_labels} labels apart, so the dataset must have as many. "
+            f"The readouts have {num_labels} labels, so the dataset must have as many. "
             f"Received: a dataset with {len(class_names)} labels"
         )
 

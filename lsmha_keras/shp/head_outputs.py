@@ -1,4 +1,4 @@
-"""The head outputs of any Keras model, and what a model of other make must offer."""
+"""The head outputs of any Keras model, and the method that any other model needs."""
 
 import contextlib
 

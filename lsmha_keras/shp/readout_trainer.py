@@ -46,7 +46,7 @@ class ReadoutTrainer(keras.Model):
     ```python
     trainer = ReadoutTrainer(classifier, num_labels=100)
     readouts = trainer.train((images, labels), epochs=5)
-    readouts = trainer.train((images, labels), epochs=1)  # goes on from there
+    readouts = trainer.train((images, labels), epochs=1)  # continues from there
     ```
     """
 

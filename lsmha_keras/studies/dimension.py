@@ -99,7 +99,7 @@ sampling='log')
             return hp.Fixed(name, self.choices[0])
         if self.choices is not None:
             value = hp.Choice(name, list(self.choices))
-            # KerasTuner makes integers of truth values.
+            # KerasTuner turns booleans into integers.
             return bool(value) if isinstance(self.choices[0], bool) else value
         # KerasTuner's step of a logarithmic range is a factor.
         make = hp.Int if isinstance(self.low, int) else hp.Float

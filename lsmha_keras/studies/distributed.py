@@ -15,7 +15,7 @@ def role_in_search():
         "alone", "chief" or "worker".
 
     Raises:
-        ValueError: if only some of the variables are set, or the port is no number.
+        ValueError: if only some of the variables are set, or the port is not a number.
 
     Example:
         >>> role_in_search()

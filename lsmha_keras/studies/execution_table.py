@@ -6,7 +6,7 @@ import json
 import pathlib
 import warnings
 
-from lsmha_keras.training.training_state import write_atomically
+from lsmha_keras.files import write_atomically
 
 COLUMNS = (
     "study",
@@ -42,7 +42,7 @@ def collect_executions(directory):
 
     Returns:
         list of dicts, the rows of the finished executions by trial and execution. A file that
-        cannot be read is left out, with a warning that names it.
+        cannot be read is skipped, with a warning that names it.
 
     Example:
 
@@ -56,7 +56,7 @@ def collect_executions(directory):
             row = json.loads(path.read_text(encoding="utf-8"))
             _check_names(row)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} is left out of the table: {error!r}", stacklevel=2)
+            warnings.warn(f"{path} is skipped: {error!r}", stacklevel=2)
         else:
             rows.append(row)
     return sorted(rows, key=lambda row: (row["trial"], row["execution"]))
@@ -82,7 +82,7 @@ def write_table(rows, path):
     writer.writeheader()
     writer.writerows([{key: _flat(value) for key, value in row.items()} for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_atomically(path, text.getvalue())
 
 
 def read_table(path):

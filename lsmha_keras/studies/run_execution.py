@@ -6,13 +6,13 @@ import traceback
 
 import keras
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.trial_cost import TrialCost, measure_cost
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.environment import describe_hardware, describe_versions
 from lsmha_keras.training.fit_recipe import fit_recipe
 from lsmha_keras.training.output_dir import claim_output_dir
 from lsmha_keras.training.recipe_runtime import recipe_runtime
-from lsmha_keras.training.training_state import write_atomically
 
 EXECUTION = "execution.json"
 _COST = "cost.json"
@@ -20,9 +20,9 @@ _SIGNALS = ("snr", "readout_accuracy")
 
 
 def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
-    """Trains one execution of a trial, or reads what came out if it was trained before.
+    """Trains one execution of a trial, or reads its results if it was trained before.
 
-    Stopped at any moment and called again, it goes on at the last finished epoch.
+    Stopped and called again, it continues from the last finished epoch.
 
     Args:
         study: `Study`.
@@ -49,7 +49,7 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
     row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
     try:
         _train(row, study, recipe, directory, sources, callbacks, verbose)
-    except Exception as error:  # Memory, NaN, a value nobody foresaw: the search goes on.
+    except Exception as error:  # Memory, NaN, an unforeseen value: the search continues.
         row |= {"status": "failed", "score": None, "error": _describe(error)}
         _write(directory / "error.txt", traceback.format_exc())
     _write(finished, json.dumps(row, indent=1))
@@ -132,4 +132,4 @@ def _describe(error):
 
 def _write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, text)

@@ -22,12 +22,12 @@ _BASE = ("num_layers", "num_conv_blocks", "hidden_dim", "num_heads")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Everything that decides a hyperparameter study, but for where data and output lie.
+    """All settings of a hyperparameter study except the folders of data and output.
 
     Attributes:
         name: str, name of the study and of its directory.
         recipe: `Recipe` that every trial changes. It needs a `data.validation_split`: trials are
-            compared on images that none is trained on, and never on the test split.
+            compared on images that are not used for training, never on the test split.
         space: `SearchSpace`.
         tuner: `TunerSection`: `name`, `max_trials`, `executions_per_trial`, `seed`, `objective`,
             `keep`, `arguments`.
@@ -57,7 +57,7 @@ class Study:
             raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
         if self.recipe.data.validation_split is None:
             raise ValueError(
-                "A study compares trials on images that none is trained on: give "
+                "A study compares trials on images that are not used for training: give "
                 'recipe.data.train_split = "train[:90%]" and recipe.data.validation_split = '
                 '"train[90%:]". Received: recipe.data.validation_split=None'
             )
@@ -202,7 +202,8 @@ class Study:
             A `Recipe`.
 
         Raises:
-            ValueError: if a dimension of the space is no key of a recipe, or has no such value.
+            ValueError: if a dimension of the space is not a key of a recipe, or does not
+                accept the value.
         """
         table = copy.deepcopy(self.recipe.to_dict())
         table["name"] = name or self.name
@@ -268,5 +269,5 @@ def _set(table, path, value):
     for name in sections:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ValueError(f"`{name}` is no section of a recipe. Received: space.{path}")
+            raise ValueError(f"`{name}` is not a section of a recipe. Received: space.{path}")
     table[key] = value

@@ -10,6 +10,7 @@ import time
 import keras
 import keras_tuner
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.grid_oracle import GridOracle
 from lsmha_keras.studies.hparams_log import write_hparams
@@ -50,7 +51,7 @@ def make_oracle(study):
         "objective": keras_tuner.Objective(section.objective, "max"),
         "seed": section.seed + 1,  # KerasTuner takes 0 for none
         "hyperparameters": hyperparameters,
-        # What fails is in the table; three in a row are no reason to stop.
+        # What fails is in the table; three in a row must not stop the search.
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if section.name == "Hyperband":
@@ -72,7 +73,7 @@ def make_oracle(study):
 class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Runs the trials of a study that a KerasTuner oracle proposes.
 
-    Every trial is a run of a recipe, with a checkpoint after every epoch. What came out lies in
+    Every trial is a run of a recipe, with a checkpoint after every epoch. The results are in
     `<directory>/trial_<id>/execution_<n>/execution.json`; the table is made from those files, so
     that whoever is killed when, it is whole.
 
@@ -176,7 +177,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             target.mkdir(parents=True, exist_ok=True)
             # A parent that lost its patience was promoted for more epochs all the same.
             copy_state(source / LAST, target / LAST, stopped=False)
-            (directory / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+            write_atomically(directory / "recipe.toml", recipe.to_toml())
 
     def pre_create_trial(self):
         """Waits a little, so that a worker without work does not ask its chief without a pause."""
@@ -216,7 +217,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
 def prune(directory, keep):
     """Removes the weights of finished executions of all but the best trials.
 
-    Hyperband goes on from trials of the last round, so the best of each round of each bracket stay.
+    Hyperband continues trials of the last round, so the best of each round of each bracket stay.
 
     Args:
         directory: `pathlib.Path` of a study.

@@ -22,9 +22,9 @@ class Watchdog:
     ([keras-tuner#915](https://github.com/keras-team/keras-tuner/issues/915)), so one that was
     killed keeps its trial and the chief for ever. This looks at the workers' heartbeats. One that
     has not changed for `timeout` seconds by this process's clock has lost its trial, which goes to
-    the next worker that asks and goes on from its last checkpoint; that does not count as a failure
-    of the trial. A worker that comes back, having only been suspended, ends a trial that another
-    has by now: the first of the two results counts (`tolerate_losses`).
+    the next worker that asks and continues from its last checkpoint; that does not count as a
+    failure of the trial. A worker that comes back, having only been suspended, ends a trial that
+    another has by now: the first of the two results counts (`tolerate_losses`).
 
     Once no worker has been there for `timeout` seconds, the chief ends if nothing is left to do,
     and is said to wait, and where, if something is.

@@ -65,5 +65,5 @@ def _is_new(layer, model):
     """Whether a layer of the hybrid has no counterpart to take weights from."""
     names = [other.name for other in model.layers]
     if layer.name not in names:
-        return True  # the input, which is named anew
+        return True  # the input, which gets a new name
     return isinstance(layer, ConvBlock) != isinstance(model.get_layer(layer.name), ConvBlock)

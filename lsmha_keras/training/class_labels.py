@@ -15,7 +15,7 @@ def class_labels(labels, num_classes, offset=0):
         `(batch,)` int64 array.
 
     Raises:
-        ValueError: if the shape is another one, or a label is no integer or out of range.
+        ValueError: if the shape is another one, or a label is not an integer or out of range.
 
     Example:
         >>> class_labels(np.array([[0.0, 1.0, 0.0]]), 3).tolist()

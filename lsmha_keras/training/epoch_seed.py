@@ -5,7 +5,7 @@ import numpy as np
 
 
 class EpochSeed(keras.callbacks.Callback):
-    """Seeds torch's global generators anew in every epoch; does nothing on other backends.
+    """Seeds torch's global generators in every epoch; does nothing on other backends.
 
     On torch, Keras's dropout draws from those instead of from its `SeedGenerator`, whose state is
     saved, and so does torch's data loader when `fit` starts.

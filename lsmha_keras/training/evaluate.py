@@ -174,7 +174,7 @@ def _check_classes(dataset, model, num_classes):
         return
     if len(names) != num_classes:
         raise ValueError(
-            f"The model tells {num_classes} classes apart, so the dataset must have as many. "
+            f"The model has {num_classes} classes, so the dataset must have as many. "
             f"Received: a dataset with {len(names)} classes"
         )
     own = getattr(model, "class_names", None) or names

@@ -15,7 +15,7 @@ _EVALUATION_BATCH = 256
 
 
 def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
-    """Trains the model of a recipe, or goes on where an earlier call in the directory stopped.
+    """Trains the model of a recipe, or continues an earlier call that was stopped.
 
     Inside `recipe_runtime`, on the data of `open_recipe_data`.
 
@@ -48,6 +48,11 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
     total = recipe.schedule.total_epochs
     checkpoint = EpochCheckpoint(output_dir)
     progress, arrays = load_state(checkpoint.last) if checkpoint.last.exists() else (None, None)
+    if progress and progress.get("placement") == "device":
+        raise ValueError(
+            "The run was begun with its images on the device and can only go on there: on jax, "
+            f"with a GPU or a limit of minutes. Received: {checkpoint.last}"
+        )
     checkpoint = EpochCheckpoint(output_dir, progress)
     epoch = len(checkpoint.history)
     stopped = bool(progress and progress["stopped"])
@@ -62,7 +67,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         epochs=total,
         drop_remainder=True,  # each step the same shape: one compilation, whole shares of devices
     )
-    _compile(model, recipe, steps_per_epoch)
+    compile_model(model, recipe, steps_per_epoch)
     if progress:
         restore_state(model, arrays)
     if epoch == total or stopped:
@@ -143,7 +148,23 @@ def _watchers(recipe, sources, checkpoint):
     return watchers
 
 
-def _compile(model, recipe, steps_per_epoch):
+def compile_model(model, recipe, steps_per_epoch=None):
+    """Gives a model the optimiser, loss and metric of a recipe.
+
+    Args:
+        model: built `CCTImageClassifier`.
+        recipe: `Recipe`.
+        steps_per_epoch: int, or None for a learning rate that the caller sets at every step.
+
+    Raises:
+        ValueError: for an unknown optimiser or argument.
+
+    Example:
+
+    ```python
+    compile_model(model, recipe, steps_per_epoch=390)
+    ```
+    """
     model.compile(
         optimizer=make_optimizer(recipe, model, steps_per_epoch),
         loss=keras.losses.CategoricalCrossentropy(

@@ -165,8 +165,12 @@ def _structure(backbone):
 def _calibration(results):
     if "ece" not in results:
         return ""
-    return f"| expected calibration error | {100 * results['ece']:.1f} points |\n" + (
-        f"| mean confidence | {results['confidence']:.2%} |\n"
+    gap = results["confidence"] - results["accuracy"]
+    verdict = "about the accuracy" if abs(gap) < 0.02 else "above" if gap > 0 else "below"
+    verdict += "" if abs(gap) < 0.02 else " the accuracy"
+    return (
+        f"| expected calibration error | {100 * results['ece']:.1f} points |\n"
+        f"| mean confidence | {results['confidence']:.2%}, {verdict} |\n"
     )
 
 

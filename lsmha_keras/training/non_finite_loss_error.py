@@ -2,7 +2,7 @@
 
 
 class NonFiniteLossError(ValueError):
-    """Training cannot go on, because the loss or a weight is no longer a finite number.
+    """Training cannot continue, because the loss or a weight is not finite.
 
     A `ValueError`, since a value of the recipe has to change. What was saved before stays.
 

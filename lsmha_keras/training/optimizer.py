@@ -24,7 +24,8 @@ def make_optimizer(recipe, model, steps_per_epoch):
     Args:
         recipe: `Recipe`.
         model: built `keras.Model`, whose weights are sorted into decayed and not.
-        steps_per_epoch: int, to turn the schedule's epochs into steps.
+        steps_per_epoch: int, to turn the schedule's epochs into steps, or None for a constant rate,
+            the highest, which the caller sets at every step.
 
     Returns:
         A `keras.optimizers.Optimizer`, not built yet.
@@ -41,7 +42,9 @@ def make_optimizer(recipe, model, steps_per_epoch):
     settings = recipe.optimizer
     optimizer_class = _find(settings.name)
     arguments = {
-        "learning_rate": learning_rate_schedule(recipe, steps_per_epoch),
+        "learning_rate": settings.learning_rate
+        if steps_per_epoch is None
+        else learning_rate_schedule(recipe, steps_per_epoch),
         # AdamW demands a number; for the others None leaves the computation out.
         "weight_decay": settings.weight_decay
         if settings.weight_decay or optimizer_class is keras.optimizers.AdamW

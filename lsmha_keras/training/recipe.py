@@ -31,14 +31,14 @@ _REQUIRED = ("model", "data", "schedule")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained, but for where data and output lie.
+    """All settings of a training run except the folders of data and output.
 
     Attributes:
         name: str, name of the run and of the preset it makes.
         model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`,
             `replace_blocks`, `replace_design`, `overrides`.
         data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
-            `batch_size`.
+            `batch_size`, `placement`.
         augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.
         schedule: `ScheduleSection`: `epochs`, `warmup_epochs`, `warmup_learning_rate`, `decay`,
             `final_learning_rate`, `cooldown_epochs`.

@@ -49,7 +49,7 @@ def recipe_field(kind, default=dataclasses.MISSING, optional=False, choices=None
 
 
 def check_section(section):
-    """Checks every value of a section and brings numbers and lists to their type.
+    """Checks every value of a section and converts numbers and lists to their type.
 
     Args:
         section: instance of a frozen dataclass whose fields come from `recipe_field`, with a class

@@ -50,6 +50,8 @@ class DataSection(_Section):
         test_split: str or None, part that is evaluated once, at the end.
         image_size: int or `(height, width)`, or None for the stored size.
         batch_size: int, images of a training step, over all devices.
+        placement: where the images of training lie and are augmented: "host", "device", or "auto",
+            which is the device if it is a GPU, the backend is jax, and they fit.
     """
 
     SECTION: ClassVar[str] = "data"
@@ -59,6 +61,7 @@ class DataSection(_Section):
     test_split: str = recipe_field("str", "test")
     image_size: int | tuple | None = recipe_field("image_size", optional=True)
     batch_size: int = recipe_field("int", 128, at_least=1)
+    placement: str = recipe_field("str", "auto", choices=("auto", "device", "host"))
 
 
 @dataclasses.dataclass(frozen=True)

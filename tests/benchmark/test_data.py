@@ -8,6 +8,8 @@ import pytest
 from lsmha_keras.benchmark import data as benchmark
 from lsmha_keras.data.epoch_batches import has_tensorflow
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.mark.skipif(
     keras.backend.backend() == "jax",

@@ -8,7 +8,10 @@ import pytest
 
 from lsmha_keras.benchmark.memory import lack_of_memory, peak_mib
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+pytestmark = [
+    pytest.mark.backend_free,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc"),
+]
 
 
 def allocate(mib):

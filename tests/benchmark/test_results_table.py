@@ -8,6 +8,8 @@ import pytest
 
 from lsmha_keras.benchmark.results_table import ResultsTable
 
+pytestmark = pytest.mark.backend_free
+
 CASES = [{"batch": 1, "heads": 4}, {"batch": 16, "heads": 4}]
 
 

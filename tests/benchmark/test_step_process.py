@@ -6,6 +6,8 @@ import pytest
 
 from lsmha_keras.benchmark.step_process import StepProcess
 
+pytestmark = pytest.mark.backend_free
+
 
 def make_writer(path):
     def step():

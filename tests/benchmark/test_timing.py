@@ -5,6 +5,8 @@ import pytest
 from lsmha_keras.benchmark import timing
 from lsmha_keras.benchmark.timing import fastest_of, summarise, time_in_turn
 
+pytestmark = pytest.mark.backend_free
+
 
 class Clock:
     """Stands still, but for the candidates that it makes."""

@@ -9,6 +9,8 @@ import pytest
 from lsmha_keras import cli
 from lsmha_keras.commands import _backend
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.mark.parametrize(
     ("asked", "variable", "configured", "installed", "chosen"),

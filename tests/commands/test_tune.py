@@ -8,6 +8,8 @@ from tests.training.tiny import write_dataset
 
 pytest.importorskip("keras_tuner")
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.fixture
 def study(tmp_path):

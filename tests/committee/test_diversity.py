@@ -7,6 +7,8 @@ import pytest
 from lsmha_keras.committee import diversity, load_coverage
 from lsmha_keras.shp.shp_result import SHPResult
 
+pytestmark = pytest.mark.backend_free
+
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
 ANSWERS = [
     [0, 1, 2, 0, 1, 2, 1, 2],  # 6 of 8 right

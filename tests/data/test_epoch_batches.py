@@ -128,16 +128,16 @@ def linear_model():
 def test_fit_takes_the_batches_in_order(source, pipeline):
     model, by_hand = linear_model(), linear_model()
     batches, steps = epoch_batches(source, 16, policy(), epochs=3)
-    model.fit(batches, steps_per_epoch=steps, epochs=3, verbose=0)
+    model.fit(batches, steps_per_epoch=steps, epochs=3, shuffle=False, verbose=0)
     # The order matters: the same batches, one by one.
     for images, labels in collect(epoch_batches(source, 16, policy(), epochs=3)[0]):
         by_hand.train_on_batch(images, labels)
     resumed = linear_model()
     resumed.set_weights(linear_model().get_weights())
     batches, _ = epoch_batches(source, 16, policy(), epochs=2)
-    resumed.fit(batches, steps_per_epoch=steps, epochs=2, verbose=0)
+    resumed.fit(batches, steps_per_epoch=steps, epochs=2, shuffle=False, verbose=0)
     batches, _ = epoch_batches(source, 16, policy(), first_epoch=2, epochs=3)
-    resumed.fit(batches, steps_per_epoch=steps, initial_epoch=2, epochs=3, verbose=0)
+    resumed.fit(batches, steps_per_epoch=steps, initial_epoch=2, epochs=3, shuffle=False, verbose=0)
     for other in (by_hand, resumed):
         for weight, expected in zip(model.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-6)

@@ -8,6 +8,8 @@ import pytest
 
 import lsmha_keras.data
 
+pytestmark = pytest.mark.backend_free
+
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(lsmha_keras.data.__path__, "lsmha_keras.data.")

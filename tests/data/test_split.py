@@ -4,6 +4,8 @@ import pytest
 
 from lsmha_keras.data.split import parse_split
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.mark.parametrize(
     ("text", "count", "expected"),

@@ -10,6 +10,8 @@ import lsmha_keras as lsmha
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
 
+pytestmark = pytest.mark.backend_free
+
 
 class TinyPictures(tfds.core.GeneratorBasedBuilder):
     """Pictures of growing height, one level each."""

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.backend_free
+
 SCRIPT = """
 import importlib.machinery, importlib.util, sys
 find_spec = importlib.machinery.PathFinder.find_spec

@@ -10,6 +10,8 @@ from lsmha_keras.evidence.measurement_tables import committees_table, latency_ta
 from lsmha_keras.presets import zoo_dir
 from tests.evidence.runs import write_layouts
 
+pytestmark = pytest.mark.backend_free
+
 EMPTY = "".join(f"Text of {name}.\n<!-- table: {name} -->\n<!-- end -->\n" for name in TABLES)
 
 BLOCKS = """\

@@ -13,6 +13,8 @@ import pytest
 import lsmha_keras.evidence
 from lsmha_keras.evidence import run_row, verify_preset
 
+pytestmark = pytest.mark.backend_free
+
 MODULES = [
     importlib.import_module(module.name)
     for module in pkgutil.iter_modules(lsmha_keras.evidence.__path__, "lsmha_keras.evidence.")

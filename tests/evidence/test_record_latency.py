@@ -12,6 +12,8 @@ from lsmha_keras.evidence.record_latency import record_latency
 from lsmha_keras.evidence.verify_preset import verify_preset
 from lsmha_keras.presets import list_presets, verify_checksums
 
+pytestmark = pytest.mark.backend_free
+
 
 def test_what_was_measured_stands_on_the_card(preset, monkeypatch):
     monkeypatch.setattr(module, "_latency_ms", lambda model: 1.25678)

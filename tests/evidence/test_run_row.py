@@ -10,6 +10,8 @@ from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
 from lsmha_keras.presets import list_presets
 from tests.evidence.runs import CONFIG, write_run
 
+pytestmark = pytest.mark.backend_free
+
 
 def read(path):
     with path.open(newline="") as file:

@@ -1,35 +1,51 @@
 import importlib
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from keras import ops
 
 from lsmha_keras.layers.attention_core import attention_core
-from tests.checks import random_tokens, to_numpy
+from tests.checks import assert_rounded, random_tokens, to_numpy
+
+
+def attention_module():
+    """The module of the backend's own attention."""
+    return importlib.import_module(f"lsmha_keras.layers.{keras.config.backend()}_attention")
 
 
 def set_group(monkeypatch, group_bytes):
     """Chooses how many bytes of scores the loops take at a time, and makes them loop."""
-    module = importlib.import_module(f"lsmha_keras.layers.{keras.config.backend()}_attention")
+    module = attention_module()
     monkeypatch.setattr(module, "GROUP_BYTES", group_bytes)
     monkeypatch.setattr(module, "MIN_LOOP_BYTES", 0, raising=False)
 
 
-def reference(query, key, value, gradient, mask=None, keep=None):
-    """Output and gradients of attention in float64; `keep` is what dropout multiplies by."""
+def reference(query, key, value, gradient, mask=None, keep=None, cancel=True):
+    """Output and gradients of attention in float64; `keep` is what dropout multiplies by.
+
+    Without `cancel` the terms of all sums but the scores' are replaced by their absolute values.
+    Images in which everything is masked attend to all keys alike.
+    """
     query, key, value, gradient = (np.asarray(x, "float64") for x in (query, key, value, gradient))
     scale = query.shape[-1] ** -0.5
     scores = np.einsum("bhqd,bhkd->bhqk", query, key) * scale
+    some = np.ones(len(query), bool) if mask is None else mask.any(-1)
     if mask is not None:
         scores = np.where(mask[:, None, None, :], scores, -np.inf)
+        scores[~some] = 0.0
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
+    if not cancel:
+        query, key, value, gradient = map(np.abs, (query, key, value, gradient))
     dropped = weights if keep is None else weights * keep
     output = np.einsum("bhqk,bhkd->bhqd", dropped, value)
     by_dropped = np.einsum("bhqd,bhkd->bhqk", gradient, value)
     by_weights = by_dropped if keep is None else by_dropped * keep
-    by_scores = weights * (by_weights - (weights * by_weights).sum(-1, keepdims=True))
+    shared = (weights * by_weights).sum(-1, keepdims=True)
+    by_scores = weights * (by_weights - shared if cancel else by_weights + shared)
+    by_scores[~some] = 0.0  # Their weights are constants.
     return output, (
         np.einsum("bhqk,bhkd->bhqd", by_scores, key) * scale,
         np.einsum("bhqk,bhqd->bhkd", by_scores, query) * scale,
@@ -169,17 +185,58 @@ def test_dropout_differs_from_call_to_call():
     assert np.abs(outputs[0] - outputs[1]).max() > 0.01
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.05), ("float16", 0.01)])
-def test_half_precision(dtype, tolerance):
-    if dtype == "float16" and keras.config.backend() == "jax":
-        pytest.skip("jax multiplies no float16 matrices on CPUs")
-    *arrays, gradient = inputs(4, 8, 40)
-    output, gradients = value_and_gradients(
-        lambda *x: attention_core(*(ops.cast(a, dtype) for a in x))[0],
-        arrays,
-        ops.cast(gradient, dtype),
-    )
-    expected, expected_gradients = reference(*arrays, gradient)
-    np.testing.assert_allclose(output, expected, atol=tolerance)
-    for found, value in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(found, value, atol=3 * tolerance)
+def check_rounding(monkeypatch, path, dtype, arrays, mask=None):
+    """Output and gradients differ from float64's by roundings to `dtype` alone.
+
+    Args:
+        path: `"default"`, `"scores"` where the attention weights are asked for, or `"fused"`, as
+            on an accelerator.
+        arrays: queries, keys, values and gradient, rounded to `dtype` before.
+        mask: optional boolean array `(batch, keys)`.
+    """
+    if path == "fused":
+        if dtype == "float16":
+            pytest.skip("jax adds float16 products up in float32, which XLA does not on CPUs")
+        monkeypatch.setattr(attention_module(), "loop_pays", lambda *_: False)
+    *arrays, gradient = (to_numpy(ops.cast(x, dtype)) for x in arrays)
+    tensor = None if mask is None else ops.convert_to_tensor(mask)
+
+    def attend(*tensors):
+        tensors = (ops.cast(x, dtype) for x in tensors)
+        output = attention_core(
+            *tensors, padding_mask=tensor, return_attention_scores=path == "scores"
+        )[0]
+        assert keras.backend.standardize_dtype(output.dtype) == dtype
+        return output
+
+    output, gradients = value_and_gradients(attend, arrays, ops.cast(gradient, dtype))
+    expected, by_inputs = reference(*arrays, gradient, mask)
+    magnitude, by_inputs_magnitude = reference(*arrays, gradient, mask, cancel=False)
+    # Inside, everything is float32: sums over keys, and scores whose errors are multiplied.
+    largest = np.abs(np.einsum("bhqd,bhkd->bhqk", *arrays[:2])).max()
+    inside = (arrays[1].shape[2] + 2 * largest) * 2**-23 / float(ml_dtypes.finfo(dtype).eps)
+    # Of the output: the weights and itself. Of gradients: those of the weights, the output in
+    # their sum over keys, the gradients of the scores and the result.
+    assert_rounded(output, expected, dtype, 2 + inside, magnitude)
+    for found, wanted, size in zip(gradients, by_inputs, by_inputs_magnitude, strict=True):
+        assert_rounded(found, wanted, dtype, 4 + inside, size)
+
+
+# TensorFlow has no fused kernel, and PyTorch's is the default.
+PATHS = ("default", "scores") + (("fused",) if keras.config.backend() == "jax" else ())
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(monkeypatch, dtype, path):
+    check_rounding(monkeypatch, path, dtype, inputs(4, 5, 40))
+
+
+# Scores up to 8 and up to 300,000, more than float16 holds.
+@pytest.mark.parametrize("scale", [1.0, 200.0])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_images_without_valid_tokens_attend_to_all_alike(monkeypatch, dtype, path, scale):
+    query, key, value, gradient = inputs(2, 6, 10, batch=3, scale=1.0)
+    mask = np.array([[True] * 7 + [False] * 3, [False] * 10, [False] * 9 + [True]])
+    check_rounding(monkeypatch, path, dtype, [scale * query, scale * key, value, gradient], mask)

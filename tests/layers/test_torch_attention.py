@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.checks import random_tokens
+from tests.checks import assert_rounded, random_tokens
 from tests.layers.test_attention_core import reference, value_and_gradients
 
 if keras.config.backend() != "torch":
@@ -37,7 +37,7 @@ def test_matches_float64(monkeypatch, group, masked):
     query, gradient = (random_tokens(2, heads, queries, head_dim, seed=i) for i in (0, 1))
     key, value = (random_tokens(2, heads, keys, head_dim, seed=i) for i in (2, 3))
     mask = np.arange(keys)[None] < np.array([[keys], [6]]) if masked else None
-    bias = torch.tensor(np.where(mask, 0, -1e9), dtype=torch.float32) if masked else None
+    bias = torch.tensor(np.where(mask, 0, -np.inf), dtype=torch.float32) if masked else None
     keep = (find_dropped(query, key, bias) > 0) / 0.7
     output, gradients = value_and_gradients(
         lambda *x: attend(*x, bias), [query, key, value], gradient
@@ -73,13 +73,16 @@ def test_sharp_attention_has_no_subnormal_weights():
         np.testing.assert_allclose(found, wanted, atol=2e-3)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
-def test_half_precision_computes_in_float32(dtype, tolerance):
-    arrays = [torch.tensor(random_tokens(2, 4, 20, 8, seed=i)).to(dtype) for i in range(3)]
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_computes_in_float32(dtype):
+    arrays = [
+        torch.tensor(random_tokens(2, 4, 20, 8, seed=i)).to(getattr(torch, dtype)) for i in range(3)
+    ]
     output = attend(*arrays)
-    assert output.dtype == dtype
-    expected = attend(*(x.float() for x in arrays))
-    np.testing.assert_allclose(output.float(), expected, atol=tolerance)
+    assert output.dtype == arrays[0].dtype
+    expected = attend(*(x.float() for x in arrays)).numpy()
+    # Only the output is rounded.
+    assert_rounded(output.float().numpy(), expected, dtype, 1, np.abs(expected) * (1 + 1e-3) + 1e-6)
 
 
 def test_saves_no_scores():
@@ -115,15 +118,3 @@ def test_loop_is_never_traced():
     assert Report()(query).max() == 1
     assert torch.export.export(Report(), (query,)).module()(query).max() == 0
     assert torch.jit.trace(Report(), query, check_trace=False)(query).max() == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_fused_attention_with_everything_masked_is_finite(dtype):
-    query, key, value = torch.rand(3, 2, 3, 5, 4).to(dtype)
-    mask = torch.tensor([[True, True, False, True, False], [False] * 5])[:, None, None]
-    output = torch_attention.fused_attention(query, key, value, mask)
-    assert torch.isfinite(output).all()
-    kept = [0, 1, 3]
-    scores = query[0].float() @ key[0, :, kept].float().mT / 2
-    expected = scores.softmax(-1) @ value[0, :, kept].float()
-    np.testing.assert_allclose(output[0].float(), expected, atol=0.01)

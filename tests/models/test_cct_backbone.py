@@ -5,7 +5,13 @@ import pytest
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models import CCTBackbone
-from tests.checks import check_config, random_tokens, to_numpy
+from tests.checks import (
+    assert_rounded,
+    check_config,
+    count_roundings,
+    random_tokens,
+    to_numpy,
+)
 
 SMALL = {
     "image_shape": (16, 12, 3),
@@ -76,7 +82,8 @@ def test_mixed_float16_agrees_with_float32():
     half = CCTBackbone(**SMALL, dtype="mixed_float16")
     half.set_weights(backbone.get_weights())
     images = random_tokens(2, 16, 12, 3)
-    np.testing.assert_allclose(to_numpy(half(images)), to_numpy(backbone(images)), atol=0.02)
+    found, expected = to_numpy(half(images)), to_numpy(backbone(images))
+    assert_rounded(found, expected, "float16", count_roundings(backbone))
 
 
 def test_lora_adapts_the_fused_projections():

@@ -314,6 +314,6 @@ def test_bad_arguments():
         small_classifier().fit(random_images(8, 16, 16, 3), np.arange(7), verbose=0)
     with pytest.raises(ValueError, match="validation_split"):
         small_classifier().fit(random_images(8, 16, 16, 3), np.arange(8) % 5, validation_split=2)
-    with pytest.raises(ValueError, match="brings `y`"):
+    with pytest.raises(ValueError, match="supplies `y`"):
         data = Images(random_images(8, 16, 16, 3), np.arange(8))
         small_classifier().fit(data, np.arange(8), verbose=0)

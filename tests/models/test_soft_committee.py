@@ -241,7 +241,7 @@ def test_the_wrong_class_says_which_is_right(saved, members):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 4}, r"as many classes apart. Received: num_classes=\[5, 4\]"),
+        ({"num_classes": 4}, r"the same number of classes. Received: num_classes=\[5, 4\]"),
         (
             {"class_names": list("abced")},
             "same order. Received: label 3 is 'd' .* 'e' for member 1",

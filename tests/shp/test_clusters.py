@@ -10,6 +10,8 @@ from lsmha_keras.shp.clusters import (
     normalize_matrices,
 )
 
+pytestmark = pytest.mark.backend_free
+
 
 def matrix(size, entries):
     result = np.zeros((size, size), "float32")

@@ -190,7 +190,7 @@ LABELLED = (grey_images(np.arange(4)), np.arange(4))
         ((LABELLED[0], np.eye(4, 6)), r"one-hot with 4 classes.*\(4, 6\)"),
         ((LABELLED[0], np.array([0, 1, 2, 0.5])), "integers"),
         ((LABELLED[0][:0], np.arange(0)), "0 images"),
-        ("digits", "4 labels apart.*10 labels"),
+        ("digits", "have 4 labels.*10 labels"),
     ],
 )
 def test_bad_data(data, message):

@@ -12,6 +12,8 @@ from lsmha_keras.shp.plots import cluster_order
 from lsmha_keras.shp.tables import block_rows
 from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
 
+pytestmark = pytest.mark.backend_free
+
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 

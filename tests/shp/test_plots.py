@@ -12,6 +12,8 @@ from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.fixture(scope="module")
 def made():

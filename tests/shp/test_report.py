@@ -14,6 +14,8 @@ from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
 
+pytestmark = pytest.mark.backend_free
+
 FIGURES = ("matrices", "boolean", "coverage", "head_label_map", "threshold_sweep")
 VARIANTS = ("trained", "Gaussian null", "untrained trunk")
 

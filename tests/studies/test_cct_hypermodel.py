@@ -15,10 +15,17 @@ def data():
     return images, np.arange(24) % 3
 
 
-def hypermodel(space, **arguments):
-    return lsmha.CCTHyperModel(
-        space, num_classes=3, image_shape=(8, 8, 3), overrides=OVERRIDES, **arguments
-    )
+class Eager(lsmha.CCTHyperModel):
+    """Spares trials of one step their compilation; tests/models compiles and fits."""
+
+    def build(self, hp):
+        model = super().build(hp)
+        model.jit_compile, model.run_eagerly = False, True
+        return model
+
+
+def hypermodel(space, kind=Eager, **arguments):
+    return kind(space, num_classes=3, image_shape=(8, 8, 3), overrides=OVERRIDES, **arguments)
 
 
 def run(tuner, data, **arguments):
@@ -37,7 +44,7 @@ def test_built_as_the_values_say():
     }
     hp = keras_tuner.HyperParameters()
     hp.values.update({"num_heads_0": 2, "num_heads_1": 8, "learning_rate": 0.2})
-    model = hypermodel(space, weight_decay=0.3).build(hp)
+    model = hypermodel(space, lsmha.CCTHyperModel, weight_decay=0.3).build(hp)
     config = model.backbone.get_config()
     assert config["num_heads"] == [2, 8] and config["head_dim"] == [16, 4]
     assert (config["num_layers"], config["num_conv_blocks"]) == (3, 1)

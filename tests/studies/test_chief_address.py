@@ -5,6 +5,8 @@ import pytest
 
 from lsmha_keras.studies.chief_address import check_chief, check_environment, check_port
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.fixture
 def port():

@@ -13,6 +13,8 @@ from tests.studies.chief import free_port
 
 pytest.importorskip("keras_tuner")
 
+pytestmark = pytest.mark.backend_free
+
 ROOT = pathlib.Path(__file__).parents[2]
 MEMBER = """
     import os, pathlib, sys, time

@@ -20,6 +20,8 @@ from tests.training.tiny import CLASSES, SIDE, write_dataset
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
+pytestmark = pytest.mark.backend_free
+
 MODULES = [
     module.name
     for module in pkgutil.iter_modules(lsmha_keras.studies.__path__, "lsmha_keras.studies.")

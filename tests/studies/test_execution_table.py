@@ -7,6 +7,8 @@ import pytest
 from lsmha_keras.studies.execution_table import collect_executions, read_table, write_table
 from tests.studies.rows import row
 
+pytestmark = pytest.mark.backend_free
+
 
 def test_table_round_trip(tmp_path):
     rows = [row("00", 1.5, 0.25, error="two\nlines", seed=3), row("01", None, None, heads=4)]

@@ -8,6 +8,8 @@ import pytest
 
 from lsmha_keras.studies.hparams_log import write_hparams
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.mark.parametrize(("failed", "status"), [(False, 1), (True, 2)])
 def test_hparams_as_the_page_reads_them(tmp_path, failed, status):

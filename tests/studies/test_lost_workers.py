@@ -14,6 +14,8 @@ from lsmha_keras.studies.lost_workers import (  # noqa: E402
 )
 from lsmha_keras.studies.watchdog import Watchdog  # noqa: E402
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.fixture
 def oracle(tmp_path):

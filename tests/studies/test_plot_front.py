@@ -8,6 +8,8 @@ from tests.studies.rows import ROWS, row
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
 
+pytestmark = pytest.mark.backend_free
+
 
 def test_plot(tmp_path):
     figure = plot_front(ROWS, tmp_path / "front.png")

@@ -9,6 +9,8 @@ from lsmha_keras.studies.execution_table import read_table
 from lsmha_keras.studies.study import load_study
 from lsmha_keras.studies.study_report import study_report
 
+pytestmark = pytest.mark.backend_free
+
 RESULTS = sorted((tuning_dir() / "results").glob("*.csv"))
 _TABLES = re.compile(r"<!-- begin: (\w+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 

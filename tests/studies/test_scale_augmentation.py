@@ -3,6 +3,8 @@ import pytest
 from lsmha_keras.data import AugmentationPolicy
 from lsmha_keras.studies.scale_augmentation import scale_augmentation
 
+pytestmark = pytest.mark.backend_free
+
 TABLE = {
     "random_resized_crop": [0.2, 1.0],
     "pad_crop": 4,

@@ -103,6 +103,7 @@ def test_more_trials_but_no_other_study(grid, no_training):
     assert search(more, result.directory, verbose=0).rows == result.rows  # the grid has no third
 
 
+@pytest.mark.backend_free
 def test_fresh_removes_what_a_search_wrote(dataset, tmp_path, no_training):
     for name in ("first", "second"):
         with pytest.raises(RuntimeError, match="All 1 executions failed"):
@@ -113,6 +114,7 @@ def test_fresh_removes_what_a_search_wrote(dataset, tmp_path, no_training):
     assert (tmp_path / "mine.txt").exists()
 
 
+@pytest.mark.backend_free
 def test_failures_are_written_down_and_passed(dataset, tmp_path, capsys):
     space = {"learning_rate": [1e35, 2e-2], "num_heads": 2}
     result = search(study_dict(dataset, space=space), tmp_path / "runs", verbose=1)
@@ -122,6 +124,7 @@ def test_failures_are_written_down_and_passed(dataset, tmp_path, capsys):
     assert (tmp_path / "runs" / "trial_0" / "execution_0" / "error.txt").exists()
 
 
+@pytest.mark.backend_free
 def test_many_failures_do_not_stop_it_but_all_do(dataset, tmp_path, no_training):
     space = {"num_heads": [1, 2, 4, 8, 16]}
     study = study_dict(dataset, space=space, tuner={"max_trials": 5})
@@ -130,6 +133,7 @@ def test_many_failures_do_not_stop_it_but_all_do(dataset, tmp_path, no_training)
     assert [r.model.overrides["num_heads"] for r in no_training] == [1, 2, 4, 8, 16]
 
 
+@pytest.mark.backend_free
 def test_budget(dataset, tmp_path, no_training):
     # The one block that is not convolutional: heads of width 8 have fewer weights.
     study = study_dict(dataset, space={"num_heads": 2, "head_dim": [8, 32]})
@@ -157,10 +161,11 @@ def test_budget(dataset, tmp_path, no_training):
 
 
 @pytest.mark.slow
+@pytest.mark.backend_free
 def test_hyperband_goes_on_from_the_trial_it_promotes(dataset, tmp_path):
-    recipe = study_dict(dataset)["recipe"] | {"schedule": {"epochs": 4, "decay": "constant"}}
+    recipe = study_dict(dataset)["recipe"] | {"schedule": {"epochs": 2, "decay": "constant"}}
     space = {"num_heads": [2, 4], "learning_rate": {"min": 1e-3, "max": 2e-2}}
-    tuner = {"name": "Hyperband", "arguments": {"factor": 4}}
+    tuner = {"name": "Hyperband", "arguments": {"factor": 2}}
     study = study_dict(dataset, recipe=recipe, space=space, tuner=tuner)
     result = search(study, tmp_path / "runs", verbose=0)
     promoted = [row for row in result.rows if row.get("hp.tuner/trial_id") is not None]
@@ -170,8 +175,9 @@ def test_hyperband_goes_on_from_the_trial_it_promotes(dataset, tmp_path):
             read_history(result.directory / f"trial_{trial}" / "execution_0")
             for trial in (row["trial"], row["hp.tuner/trial_id"])
         )
-        assert len(history) == 4 and history[: len(parent)] == parent
-    assert result.recipe().schedule.epochs == 4
+        assert len(history) == 2 and history[: len(parent)] == parent
+        assert len(parent) == 1
+    assert result.recipe().schedule.epochs == 2
 
 
 def test_signal_of_the_heads_as_objective(dataset, tmp_path):
@@ -193,6 +199,7 @@ def test_signal_of_the_heads_as_objective(dataset, tmp_path):
         assert row["shp_snr"] == last["shp/block_1_snr"]
 
 
+@pytest.mark.backend_free
 def test_an_oracle_of_ones_own(dataset, tmp_path):
     import keras_tuner
 
@@ -205,11 +212,12 @@ def test_an_oracle_of_ones_own(dataset, tmp_path):
     assert [row["hp.num_heads"] for row in result.rows] == [4]
 
 
+@pytest.mark.backend_free
 def test_bad_arguments(dataset, tmp_path):
     with pytest.raises(ValueError, match="num_points"):
         search(study_dict(dataset, tuner={"arguments": {"num_points": 3}}), tmp_path / "runs")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="writable.*file"):
+    with pytest.raises(OSError, match="Cannot write to the directory .*file"):
         search(study_dict(dataset), tmp_path / "file" / "runs")
     with pytest.raises(ValueError, match="nowhere.npz"):
         search(study_dict("nowhere.npz"), tmp_path / "runs2")
@@ -234,6 +242,7 @@ KILLED = """
 
 
 @pytest.mark.slow
+@pytest.mark.backend_free
 def test_killed_and_called_again(dataset, tmp_path, grid):
     study = study_dict(dataset, tuner={"keep": 2, "seed": 5})
     command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(study), tmp_path / "runs"]

@@ -2,6 +2,8 @@ import pytest
 
 from lsmha_keras.studies.search_space import SearchSpace
 
+pytestmark = pytest.mark.backend_free
+
 BASE = {"num_layers": 2, "num_conv_blocks": 0, "hidden_dim": 128, "num_heads": 2}
 DEEP = {**BASE, "num_layers": 5}
 

@@ -6,6 +6,8 @@ import pytest
 from lsmha_keras.studies.signal_correlation import signal_correlation
 from tests.studies.rows import row
 
+pytestmark = pytest.mark.backend_free
+
 
 def test_correlation_of_ranks():
     # Spearman's formula without ties: 1 - 6 sum(d^2) / (n (n^2 - 1)), d = 0, 0, 1, 1, 0.

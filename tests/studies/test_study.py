@@ -6,6 +6,8 @@ from lsmha_keras.presets import tuning_dir
 from lsmha_keras.studies.study import Study, load_study
 from tests.studies.tiny import study_dict
 
+pytestmark = pytest.mark.backend_free
+
 STUDIES = sorted(path.stem for path in (tuning_dir() / "studies").glob("*.toml"))
 
 

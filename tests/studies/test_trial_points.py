@@ -6,6 +6,8 @@ import pytest
 from lsmha_keras.studies.trial_points import pareto_front, trial_points, write_front
 from tests.studies.rows import ROWS, row
 
+pytestmark = pytest.mark.backend_free
+
 
 def test_points_and_front():
     points = trial_points(ROWS)

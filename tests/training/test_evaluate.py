@@ -158,7 +158,7 @@ def test_folder_of_images_of_many_sizes(tmp_path):
         ((IMAGES * np.float32(2), LABELS), "in 0 .. 255. Received: values from 0 to 510"),
         ((IMAGES * np.float32(np.nan), LABELS), "in 0 .. 255. Received: values from nan"),
         (IMAGES, "pair of arrays"),
-        (ArrayDataset(IMAGES, LABELS % 5), "tells 7 classes apart.* with 5 classes"),
+        (ArrayDataset(IMAGES, LABELS % 5), "has 7 classes.* with 5 classes"),
     ],
 )
 def test_bad_data(model, dataset, message):

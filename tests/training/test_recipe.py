@@ -7,6 +7,8 @@ from lsmha_keras.presets import zoo_dir
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from lsmha_keras.training.toml_text import to_toml_text
 
+pytestmark = pytest.mark.backend_free
+
 SHIPPED = sorted(path.stem for path in (zoo_dir() / "recipes").glob("*.toml"))
 MINIMAL = {
     "model": {"preset": "cct_2_3x2"},

@@ -120,11 +120,11 @@ def check_fraction(**fractions):
         **fractions: the values under the names that the message gives them.
 
     Raises:
-        ValueError: if one is no number in 0 .. 1.
+        ValueError: if one is not a number in 0 .. 1.
     """
     for name, value in fractions.items():
         if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must lie in 0 .. 1. Received: {name}={value!r}")
+            raise ValueError(f"`{name}` must be in 0 .. 1. Received: {name}={value!r}")
 
 
 def _is_in_graph(array):

@@ -10,35 +10,40 @@ from lsmha_keras.data.suggest import nearest
 _MAX = 10.0  # of the scale of magnitudes
 
 
-def _nothing(level):
+def _nothing(level, xp=np):
     return 0.0 * level
 
 
+def _factor(change, xp=np):
+    return xp.maximum(0.1, 1 + 0.9 * change)
+
+
 # Name: (function, argument from the level in 0 .. 1, whether the sign of the effect is random).
+# The arguments are computed by NumPy, or on a device by the `keras.ops` that is passed as `xp`.
 _TABLES = {
     "AutoContrast": (color_tables.auto_contrast, _nothing, False),
     "Equalize": (color_tables.equalize, _nothing, False),
     "Invert": (color_tables.invert, _nothing, False),
     "Posterize": (
         color_tables.posterize,
-        lambda level: np.maximum(1, 4 - np.floor(level * 4)),
+        lambda level, xp=np: xp.maximum(1, 4 - xp.floor(level * 4)),
         False,
     ),
-    "Solarize": (color_tables.solarize, lambda level: 256 - np.floor(level * 256), False),
-    "SolarizeAdd": (color_tables.solarize_add, lambda level: np.floor(level * 110), False),
-    "Contrast": (color_tables.contrast, lambda change: np.maximum(0.1, 1 + 0.9 * change), True),
-    "Brightness": (color_tables.brightness, lambda change: np.maximum(0.1, 1 + 0.9 * change), True),
+    "Solarize": (color_tables.solarize, lambda level, xp=np: 256 - xp.floor(level * 256), False),
+    "SolarizeAdd": (color_tables.solarize_add, lambda level, xp=np: xp.floor(level * 110), False),
+    "Contrast": (color_tables.contrast, _factor, True),
+    "Brightness": (color_tables.brightness, _factor, True),
 }
 _BLENDS = {
-    "Color": (blends.color, lambda change: np.maximum(0.1, 1 + 0.9 * change), True),
-    "Sharpness": (blends.sharpness, lambda change: np.maximum(0.1, 1 + 0.9 * change), True),
+    "Color": (blends.color, _factor, True),
+    "Sharpness": (blends.sharpness, _factor, True),
 }
 _AFFINE = {
-    "Rotate": (affine.rotate, lambda change: 30 * change, True),
-    "ShearX": (affine.shear_x, lambda change: 0.3 * change, True),
-    "ShearY": (affine.shear_y, lambda change: 0.3 * change, True),
-    "TranslateX": (affine.translate_x, lambda change: 0.45 * change, True),
-    "TranslateY": (affine.translate_y, lambda change: 0.45 * change, True),
+    "Rotate": (affine.rotate, lambda change, xp=np: 30 * change, True),
+    "ShearX": (affine.shear_x, lambda change, xp=np: 0.3 * change, True),
+    "ShearY": (affine.shear_y, lambda change, xp=np: 0.3 * change, True),
+    "TranslateX": (affine.translate_x, lambda change, xp=np: 0.45 * change, True),
+    "TranslateY": (affine.translate_y, lambda change, xp=np: 0.45 * change, True),
 }
 OPERATIONS = {**_TABLES, **_BLENDS, **_AFFINE}
 
@@ -185,7 +190,7 @@ def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interp
     if not isinstance(num_ops, int) or num_ops < 1:
         raise ValueError(f"`num_ops` must be a positive int. Received: num_ops={num_ops!r}")
     if not 0 <= magnitude <= _MAX:
-        raise ValueError(f"`magnitude` must lie in 0 .. 10. Received: magnitude={magnitude!r}")
+        raise ValueError(f"`magnitude` must be in 0 .. 10. Received: magnitude={magnitude!r}")
     if not magnitude_std >= 0:
         raise ValueError(
             f"`magnitude_std` must not be negative. Received: magnitude_std={magnitude_std!r}"
@@ -199,7 +204,7 @@ def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interp
     if operations is not None and not operations:
         raise ValueError(f"`operations` must not be empty. Received: operations={operations!r}")
     if np.min(fill) < 0 or np.max(fill) > 255:
-        raise ValueError(f"`fill` must lie in 0 .. 255. Received: fill={fill!r}")
+        raise ValueError(f"`fill` must be in 0 .. 255. Received: fill={fill!r}")
     if interpolation not in affine.INTERPOLATIONS:
         raise ValueError(
             f"`interpolation` must be one of {', '.join(affine.INTERPOLATIONS)}. "

@@ -8,6 +8,8 @@ from lsmha_keras.data import HorizontalFlip, PadCrop, RandomErasing, ResizedCrop
 from lsmha_keras.data.augmentation.pad_crop import crop_padded
 from lsmha_keras.data.augmentation.resized_crop import crop_and_enlarge, draw_boxes
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.fixture
 def images():

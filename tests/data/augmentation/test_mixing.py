@@ -5,6 +5,8 @@ import pytest
 
 from lsmha_keras.data import CutMix, HorizontalFlip, MixUp, OneOf
 
+pytestmark = pytest.mark.backend_free
+
 
 class Scripted:
     """A generator whose draws are known."""

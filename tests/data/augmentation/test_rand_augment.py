@@ -7,6 +7,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from lsmha_keras.data import RandAugment
 from lsmha_keras.data.augmentation.rand_augment import OPERATIONS, apply_operations
 
+pytestmark = pytest.mark.backend_free
+
 FILL = (10, 128, 250)
 AFFINE = Image.Transform.AFFINE
 RESAMPLE = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}

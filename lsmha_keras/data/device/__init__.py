@@ -1,0 +1,1 @@
+"""Images that stay on the accelerator, and their augmentation there."""

@@ -1,0 +1,280 @@
+"""Fits the model of a recipe with everything on the device, as long as there is time."""
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import threading
+import time
+
+from lsmha_keras.training.averaged_weights import averaged_weights
+from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.device_loop import DeviceLoop
+from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.fit_recipe import compile_model, evaluation_batch, make_policy
+from lsmha_keras.training.optimizer import learning_rate_schedule
+from lsmha_keras.training.step_checkpoint import StepCheckpoint
+from lsmha_keras.training.time_plan import TimePlan
+from lsmha_keras.training.training_state import restore_state
+
+_SAVE_SECONDS = 60
+# Of a call of several steps: as long as a signal or the end of the time has to wait.
+_CALL_SECONDS = 2
+_TIMED_CALLS, _TIMED_SECONDS = 3, 0.5
+# What is left over when everything at the end took as long as it was thought to take.
+_MARGIN_SECONDS = 5
+
+
+def fit_on_device(recipe, sources, output_dir, deadline=None, shorten=True, verbose="auto"):
+    """Trains the model of a recipe, or goes on at the step where an earlier call stopped.
+
+    Inside `recipe_runtime`, on JAX, on the data of `open_recipe_data`. The state is saved every 60
+    seconds, at the end, and at SIGTERM or Ctrl-C.
+
+    With a deadline the first calls are timed, and the schedule is passed through as fast as it
+    takes for training, evaluation and preset to end in time; half way it is planned again. A call
+    that would end too late is not begun.
+
+    Args:
+        recipe: `Recipe`.
+        sources: dict with "train", "test" and, to be watched after every epoch, "validation".
+        output_dir: path that `claim_output_dir` returned.
+        deadline: float, value of `time.monotonic()` at which all must be over, or None.
+        shorten: bool; False keeps the schedule's length, and stops where the time ends.
+        verbose: 0 prints nothing.
+
+    Returns:
+        The `CCTImageClassifier` and its `StepCheckpoint`. If its `finished` is False the time was
+        over before the end.
+
+    Raises:
+        NonFiniteLossError: if training diverges; what was saved before stays.
+        ValueError: if the time is too short for one epoch; the state is saved.
+        KeyboardInterrupt: after a signal, whose number it holds; the state is saved.
+
+    Example:
+
+    ```python
+    with recipe_runtime(recipe.runtime):
+        model, checkpoint = fit_on_device(recipe, sources, output_dir, time.monotonic() + 480)
+    ```
+    """
+    run = _Run(recipe, sources, output_dir, deadline, verbose)
+    if run.checkpoint.finished:
+        run.finalize()
+    else:
+        run.train(shorten)
+    return run.model, run.checkpoint
+
+
+class _Run:
+    """One call of `fit_on_device`."""
+
+    def __init__(self, recipe, sources, output_dir, deadline, verbose):
+        self.say = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
+        self.recipe, self.sources, self.deadline = recipe, sources, deadline
+        begun = time.monotonic()
+        _check_precision(recipe.runtime.precision)
+        _cache_programs()
+        source, policy = sources["train"], make_policy(recipe, sources["train"])
+        self.checkpoint = StepCheckpoint(output_dir)
+        self.model = build_model(recipe, source)
+        compile_model(self.model, recipe)
+        if self.checkpoint.arrays is not None:
+            restore_state(self.model, self.checkpoint.arrays)
+            self.say(f"Going on at step {self.checkpoint.step}, from {self.checkpoint.last}.")
+        batch_size = recipe.data.batch_size
+        schedule = learning_rate_schedule(recipe, len(source) // batch_size)
+        layers = policy.layers if policy else []
+        self.loop = DeviceLoop(
+            self.model, source, layers, batch_size, schedule, recipe.runtime.seed
+        )
+        total = recipe.schedule.total_epochs * self.loop.steps_per_epoch
+        self.plan = TimePlan(total, self.checkpoint.step, self.checkpoint.position)
+        self.step_seconds, self.compile_seconds = None, 0.0
+        self.build_seconds = time.monotonic() - begun
+
+    def train(self, shorten):
+        """Runs steps until the end of the plan, of the time, or a signal."""
+        halfway = None
+        with _signals() as caught:
+            self._measure(caught)
+            if self.deadline is not None and shorten and not caught:
+                self._make_plan()
+                halfway = (self.checkpoint.step + self.plan.last) // 2
+            while self.checkpoint.step < self.plan.last and not caught and self._has_time():
+                if halfway is not None and self.checkpoint.step >= halfway:
+                    self._replan()
+                    halfway = None
+                self._call(max(1, int(_CALL_SECONDS / self.step_seconds)))
+        self._end(shorten, caught)
+
+    def finalize(self):
+        """Does what `fit` does at its end: averaged weights take the place of the last ones."""
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def _measure(self, caught):
+        """Compiles, and times the calls that follow."""
+        self._call(1)
+        self.compile_seconds, times = self.step_seconds, []
+        for _ in range(_TIMED_CALLS):
+            if self.checkpoint.step >= self.plan.last or caught or (times and not self._has_time()):
+                break
+            self._call(max(1, int(_TIMED_SECONDS / times[-1])) if times else 1)
+            times.append(self.step_seconds)
+        self.step_seconds = sorted(times)[len(times) // 2] if times else self.step_seconds
+
+    def _make_plan(self):
+        steps = math.floor((self._left() - self._end_seconds()) / self.step_seconds)
+        per_epoch = self.loop.steps_per_epoch
+        if self.checkpoint.step + steps < (self.checkpoint.step // per_epoch + 1) * per_epoch:
+            self._save()
+            needed = self.step_seconds * per_epoch + self._end_seconds()
+            raise ValueError(
+                f"The time is too short for one epoch: building the model took "
+                f"{self.build_seconds:.0f} s and compiling {self.compile_seconds:.0f} s, and an "
+                f"epoch, the evaluation and the preset need about {needed:.0f} s more. "
+                f"What was trained is saved in {self.checkpoint.last}. "
+                f"Received: a limit with {max(0, self._left()):.0f} s left"
+            )
+        self.plan.fit(self.checkpoint.step, steps, per_epoch)
+        self.say(
+            f"{1000 * self.step_seconds:.1f} ms a step: {self.plan.last} steps in all, "
+            f"{self.plan.last / per_epoch:.1f} epochs, at {self.plan.pace:.2f} times the pace of "
+            f"the recipe's schedule; {self._end_seconds():.0f} s are kept for the end."
+        )
+
+    def _replan(self):
+        steps = math.floor((self._left() - self._end_seconds()) / self.step_seconds)
+        before = self.plan.last
+        self.plan.fit(self.checkpoint.step, max(0, steps), self.loop.steps_per_epoch)
+        if self.plan.last != before:
+            self.say(f"Half way: {self.plan.last} steps in all instead of {before}.")
+
+    def _call(self, count):
+        checkpoint, per_epoch = self.checkpoint, self.loop.steps_per_epoch
+        step, epoch = checkpoint.step, checkpoint.step // per_epoch
+        count = min(count, self.plan.last - step, (epoch + 1) * per_epoch - step)
+        begun = time.monotonic()
+        loss, hits, bad = self.loop.run(step, count, self.plan.position_of(step), self.plan.pace)
+        seconds = time.monotonic() - begun
+        if bad is not None:
+            where = epoch + 1, bad % per_epoch + 1
+            raise checkpoint.diverged("The loss became nan or infinite", *where)
+        self.step_seconds = seconds / count
+        checkpoint.train_seconds += seconds
+        checkpoint.step = step + count
+        checkpoint.position = self.plan.position_of(checkpoint.step)
+        checkpoint.sums = [checkpoint.sums[0] + loss, checkpoint.sums[1] + hits]
+        if checkpoint.step % per_epoch == 0:
+            self._end_epoch(per_epoch)
+        if time.monotonic() - checkpoint.saved_at > _SAVE_SECONDS:
+            self._save()
+
+    def _end_epoch(self, steps):
+        checkpoint = self.checkpoint
+        # The rate of the epoch's last step; `fit` reports the one that would come next.
+        row = {
+            "epoch": len(checkpoint.history) + 1,
+            "learning_rate": self.loop.learning_rate(checkpoint.position),
+            "accuracy": checkpoint.sums[1] / steps,
+            "loss": checkpoint.sums[0] / steps,
+        }
+        checkpoint.sums = [0.0, 0.0]
+        if "validation" in self.sources:
+            self.loop.sync()
+            with averaged_weights(self.model):
+                figures = evaluate(
+                    self.model,
+                    self.sources["validation"],
+                    batch_size=evaluation_batch(self.recipe),
+                )
+            row |= {f"val_{key}": value for key, value in figures.items() if key != "num_images"}
+        checkpoint.history.append(row)
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
+        rate = self.recipe.data.batch_size / self.step_seconds
+        self.say(f"epoch {row['epoch']}  {shown}  {rate:,.0f} images/s")
+
+    def _end(self, shorten, caught):
+        checkpoint = self.checkpoint
+        reached = checkpoint.step >= self.plan.last
+        # A shortened run is brought to its end with the time that was kept for that.
+        checkpoint.finished = not caught and (reached or (shorten and self.deadline is not None))
+        if checkpoint.finished and (rest := checkpoint.step % self.loop.steps_per_epoch):
+            self._end_epoch(rest)
+        self._save()
+        if caught:
+            raise KeyboardInterrupt(*caught)
+        if checkpoint.finished:
+            self.finalize()
+
+    def _save(self):
+        self.loop.sync()
+        last = max(0, self.checkpoint.step - 1)
+        self.checkpoint.save(self.model, last // self.loop.steps_per_epoch + 1)
+
+    def _left(self):
+        return self.deadline - time.monotonic()
+
+    def _has_time(self):
+        if self.deadline is None:
+            return True
+        return self._left() > self._end_seconds() + max(_CALL_SECONDS, self.step_seconds)
+
+    def _end_seconds(self):
+        """Time kept for the last state, the evaluation and the preset.
+
+        The model may be built again, for the evaluation in float32. Its program compiles faster
+        than that of a step, which holds it and its gradient, and a step does three times its work,
+        though in a lower precision perhaps.
+        """
+        images = len(self.sources["test"])
+        evaluation = images / self.recipe.data.batch_size * self.step_seconds
+        saving = 2 * max(1.0, self.checkpoint.save_seconds)
+        again = self.build_seconds + self.compile_seconds
+        return again + evaluation + saving + _MARGIN_SECONDS
+
+
+def _check_precision(precision):
+    import jax
+
+    capability = getattr(jax.devices()[0], "compute_capability", None)  # only GPUs have one
+    if "bfloat16" in precision and capability and float(capability) < 8:
+        raise ValueError(
+            f"{jax.devices()[0].device_kind} has no bfloat16; set runtime.precision to "
+            f"mixed_float16. Received: runtime.precision={precision!r}"
+        )
+
+
+def _cache_programs():
+    """Lets the next run of the same layout find what was compiled for this one."""
+    import jax
+
+    # Programs for a CPU take as long to compile, but are not sure to run on another one.
+    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
+        root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        directory = pathlib.Path(root) / "lsmha-keras" / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+
+
+@contextlib.contextmanager
+def _signals():
+    """Yields a list that gets the number of a SIGTERM or SIGINT, instead of ending the process."""
+    caught = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may set handlers
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def catch(number, frame):
+        caught.append(number)
+        for each in numbers:  # a second one ends the process at once
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, catch) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
