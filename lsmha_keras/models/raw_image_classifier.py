@@ -114,7 +114,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def _as_images(self, x):
         """Gives one image a batch's dimension, and images of one channel theirs."""
-        if len(np.shape(x)) != 3 or not hasattr(x, "__array__"):
+        if not hasattr(x, "__array__") or len(x.shape) != 3:
             return x
         channels = self.image_shape[-1]
         if x.shape[-1] == channels:
