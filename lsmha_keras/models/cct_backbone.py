@@ -9,7 +9,7 @@ from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
-from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.preset_arguments import check_arguments, check_structure, plain
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
@@ -103,6 +103,10 @@ class CCTBackbone(keras_hub.models.Backbone):
         **kwargs,
     ):
         check_arguments(kwargs, CCTBackbone)
+        image_shape, hidden_dim, num_layers, num_heads, head_dim, mlp_dim, num_conv_blocks = map(
+            plain,
+            (image_shape, hidden_dim, num_layers, num_heads, head_dim, mlp_dim, num_conv_blocks),
+        )
         if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
             raise ValueError(
                 "`image_shape` must be (height, width, channels), all positive. "
@@ -288,6 +292,20 @@ class CCTBackbone(keras_hub.models.Backbone):
             fused.get_layer(layer.name).set_weights(weights)
         return fused
 
+    @classmethod
+    def from_config(cls, config):
+        """Builds from a config; quantised layers get back their own configurations."""
+        config = dict(config)
+        configurations = config.pop("quantization_configs", {})
+        backbone = super().from_config(config)
+        for layer in backbone._flatten_layers():
+            if layer.path in configurations:
+                # Keras 3.15 keeps them with layers whose configs are saved one by one only.
+                found = keras.saving.deserialize_keras_object(configurations[layer.path])
+                layer.quantization_config = found
+                layer.inputs_quantizer = found.activation_quantizer
+        return backbone
+
     def default_lora_layer_names(self):
         """Returns the names of the layers that `enable_lora` adapts."""
         return ["qkv"]
@@ -322,9 +340,18 @@ class CCTBackbone(keras_hub.models.Backbone):
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     def get_config(self):
-        """Returns the arguments of the constructor."""
+        """Returns the arguments of the constructor.
+
+        With them `quantization_configs`, for `from_config`, if it was quantised by one's own.
+        """
+        own = {
+            layer.path: keras.saving.serialize_keras_object(layer.quantization_config)
+            for layer in self._flatten_layers()
+            if getattr(layer, "quantization_config", None) is not None
+        }
         return {
             **super().get_config(),
+            **({"quantization_configs": own} if own else {}),
             "image_shape": self.image_shape,
             "hidden_dim": self.hidden_dim,
             "num_layers": self.num_layers,

@@ -16,6 +16,7 @@ from lsmha_keras.models.preset_arguments import (
     arguments_of,
     check_arguments,
     check_structure,
+    plain,
     split_arguments,
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
@@ -30,6 +31,9 @@ class CCTImageClassifier(RawImageClassifier):
     `fit`, `evaluate` and `predict` take raw images (values 0 to 255) as arrays,
     `keras.utils.PyDataset` or `tf.data.Dataset` and pass them through the preprocessor. It comes
     compiled with Adam, sparse categorical cross entropy and accuracy; call `compile` for your own.
+
+    A copy is `type(model).from_config(model.get_config())` with the weights set; Keras's
+    `clone_model` (3.15) makes a plain functional model without the preprocessing.
 
     Args:
         backbone: a `CCTBackbone`.
@@ -87,6 +91,7 @@ class CCTImageClassifier(RawImageClassifier):
             base=("name", "trainable", "compile"),
             hints=dict.fromkeys(arguments_of(CCTBackbone), hint),
         )
+        num_classes = plain(num_classes)
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(
                 f"`num_classes` must be a positive int. Received: num_classes={num_classes}"
@@ -184,14 +189,15 @@ class CCTImageClassifier(RawImageClassifier):
             classifier.get_layer(layer.name).set_weights(layer.get_weights())
         return classifier
 
-    def quantize(self, mode="int8", **kwargs):
+    def quantize(self, mode=None, config=None, **kwargs):
         """Quantises the backbone; the head, a fraction of the weights, stays as it is.
 
         Args:
-            mode: str, see `keras.Model.quantize`. Defaults to `"int8"`.
+            mode: str, such as `"int8"`; see `keras.Model.quantize`.
+            config: a configuration of one's own, in the place of `mode`.
             **kwargs: see `keras.Model.quantize`.
         """
-        self.backbone.quantize(mode, **kwargs)
+        self.backbone.quantize(mode, config=config, **kwargs)
         # Compiled for the weights before.
         self.train_function = self.test_function = self.predict_function = None
 

@@ -5,7 +5,7 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.models.cct_image_converter import check_image_values, warn_of_fractions
-from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+from lsmha_keras.models.preprocessed_batches import PreprocessedBatches, to_numpy
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.progress import fit_progress, progress_style
 
@@ -58,8 +58,11 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """Checks images and labels, then runs the preprocessor.
 
         Images in a `tf.data` pipeline are checked as it runs, labels only as NumPy arrays. A model
-        warns once of images with values in 0 .. 1.
+        warns once of images with values in 0 .. 1. Elements `{"image": ..., "label": ...}`, as TFDS
+        gives them, are taken apart.
         """
+        if isinstance(x, dict) and {"image", "label"} <= set(x) and y is None:
+            x, y = x["image"], x["label"]
         if self.preprocessor is not None:
             x = self._checked(x)
         if isinstance(y, np.ndarray):
@@ -86,7 +89,13 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         return x
 
     def _check_labels(self, y):
-        if y.ndim == 1 and y.dtype.kind in "iu" and y.size:
+        if y.dtype.kind in "US" or (y.dtype.kind == "O" and isinstance(y.flat[0], (str, bytes))):
+            raise ValueError(
+                "Labels must be numbers, not names: `names, labels = np.unique(labels, "
+                f"return_inverse=True)` makes them. Received: labels such as {str(y.flat[0])!r}"
+            )
+        indices = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        if indices.ndim == 1 and y.dtype.kind in "iu" and y.size and self._takes_indices():
             if y.min() < 0 or y.max() >= self.num_classes:
                 raise ValueError(
                     f"Labels must be from 0 to {self.num_classes - 1}, as the model has "
@@ -97,6 +106,20 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 f"One-hot labels must have {self.num_classes} columns, one per class. "
                 f"Received: labels of shape {y.shape}"
             )
+
+    def _takes_indices(self):
+        """Whether the loss is of labels that are indices of classes, and no regression's."""
+        loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "name", "")
+        return "sparse_categorical" in (loss or getattr(self.loss, "__name__", ""))
+
+    def _as_images(self, x):
+        """Gives one image a batch's dimension, and images of one channel theirs."""
+        if not hasattr(x, "__array__") or len(x.shape) != 3:
+            return x
+        channels = self.image_shape[-1]
+        if x.shape[-1] == channels:
+            return to_numpy(x)[None]
+        return to_numpy(x)[..., None] if channels == 1 else x
 
     def fit(
         self,
@@ -142,10 +165,14 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         return keras.Model.evaluate(self, batches, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
-        """Predicts; as `keras.Model.predict`, on raw images."""
+        """Predicts; as `keras.Model.predict`, on raw images, or on one `(height, width, channels)`.
+
+        Images of one channel may come without their last dimension.
+        """
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         if not _is_array_or_py_dataset(x):
             return super().predict(x, batch_size=batch_size, **kwargs)
+        x = self._as_images(x)
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
         return keras.Model.predict(self, batches, **kwargs)
 

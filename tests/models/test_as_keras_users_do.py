@@ -178,3 +178,50 @@ def test_values_are_checked_inside_tf_data():
     images = tf.data.Dataset.from_tensor_slices(np.full((4, 16, 16, 3), 300, "float32")).batch(4)
     with pytest.raises(Exception, match="values from 300.0 to 300.0"):
         small_classifier().predict(images, verbose=0)
+
+
+def test_one_image_and_images_without_channels():
+    images = random_images(3, 16, 16, 3)
+    model = small_classifier()
+    logits = model.predict(images, verbose=0)
+    np.testing.assert_allclose(model.predict(images[0], verbose=0), logits[:1], atol=1e-5)
+    gray = lsmha.CCTImageClassifier.from_preset(
+        "cct_2_3x2", num_classes=2, image_shape=(16, 16, 1), hidden_dim=8, mlp_dim=8
+    )
+    images = random_images(3, 16, 16, 1)
+    logits = gray.predict(images, verbose=0)
+    np.testing.assert_allclose(gray.predict(images[..., 0], verbose=0), logits, atol=1e-5)
+    np.testing.assert_allclose(gray.predict(images[1], verbose=0), logits[1:2], atol=1e-5)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    sizes = {"hidden_dim": 8, "num_heads": 2, "mlp_dim": 8, "num_conv_blocks": 1}
+    sizes = {name: np.int64(size) for name, size in sizes.items()}
+    model = lsmha.CCTImageClassifier.from_preset(
+        "cct_2_3x2", num_classes=np.int64(3), image_shape=tuple(np.array([16, 16, 3])), **sizes
+    )
+    model.save_to_preset(tmp_path)
+    assert lsmha.CCTImageClassifier.from_preset(tmp_path).num_classes == 3
+
+
+def test_elements_as_tfds_gives_them():
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels}).batch(8)
+    model = small_classifier()
+    expected = model.evaluate(images, labels, verbose=0)
+    np.testing.assert_allclose(model.evaluate(data, verbose=0), expected, atol=1e-5)
+
+
+def test_labels_are_checked_as_the_loss_takes_them():
+    images, targets = random_images(8, 16, 16, 3), np.arange(8) * 100
+    model = small_classifier(num_classes=1)
+    model.compile("sgd", "mse", metrics=["mae"])
+    predictions = model.predict(images, verbose=0)[:, 0]
+    found = model.evaluate(images, targets, verbose=0, return_dict=True)
+    assert found["mae"] == pytest.approx(np.abs(predictions - targets).mean(), rel=1e-4)
+    model = small_classifier()
+    with pytest.raises(ValueError, match="labels from 0 to 700"):
+        model.fit(images, targets[:, None], verbose=0)
+    with pytest.raises(ValueError, match="np.unique.*labels such as 'cat'"):
+        model.fit(images, np.array(["cat"] * 8), verbose=0)

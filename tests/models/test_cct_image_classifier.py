@@ -170,6 +170,29 @@ def test_quantised_model_predicts_and_comes_back_from_its_preset(tmp_path):
     np.testing.assert_allclose(loaded.predict(images, verbose=0), quantised, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_a_quantisation_of_ones_own_comes_back(tmp_path):
+    """Of the weights only: with quantised activations, too, the logits are others."""
+    images = random_images(8, 16, 16, 3)
+    model, default = small_classifier(), small_classifier()
+    rng = np.random.default_rng(0)
+    for weight, same in zip(model.weights, default.weights, strict=True):
+        if weight.trainable and len(weight.shape) > 1:
+            weight.assign(rng.normal(size=weight.shape))
+        same.assign(weight)
+    model.quantize(config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None))
+    default.quantize("int8")
+    expected = model.predict(images, verbose=0)
+    assert np.abs(default.predict(images, verbose=0) - expected).max() > 1e-2
+    model.save_to_preset(tmp_path)
+    model.save(tmp_path / "model.keras")
+    for loaded in (
+        lsmha.CCTImageClassifier.from_preset(tmp_path),
+        keras.saving.load_model(tmp_path / "model.keras"),
+    ):
+        np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-4)
+
+
 def test_lora_trains():
     model = small_classifier()
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
