@@ -87,7 +87,7 @@ def pages_to_run():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", pages_to_run())
+@pytest.mark.parametrize("page", list(pages_to_run()))
 def test_page_runs(page, scratch):
     import keras
 
