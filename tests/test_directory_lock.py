@@ -15,6 +15,8 @@ import pytest
 from lsmha_keras import directory_lock
 from lsmha_keras.directory_lock import NAME, DirectoryLock
 
+pytestmark = pytest.mark.backend_free
+
 ROOT = pathlib.Path(__file__).parents[1]
 HOLD = """
 import pathlib, sys, time

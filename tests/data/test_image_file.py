@@ -13,6 +13,8 @@ from PIL import Image
 from lsmha_keras.data.sources import image_file
 from lsmha_keras.data.sources.image_file import find_images, read_image
 
+pytestmark = pytest.mark.backend_free
+
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5), dtype="uint8")
 COLOR = RNG.integers(0, 256, (6, 5, 3), dtype="uint8")

@@ -67,6 +67,7 @@ def test_grid_covers_the_space(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.backend_free
 def test_hyperband_with_a_callback_and_the_best_model(data, tmp_path):
     tuner = keras_tuner.Hyperband(
         hypermodel({"num_heads": [2, 4], "learning_rate": {"min": 1e-3, "max": 1e-2}}),

@@ -81,6 +81,7 @@ def rows(directory):
     return sorted(found, key=lambda row: row["trial"])
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("where", ["within", "between", "while proposing"])
 @pytest.mark.parametrize("name", TUNERS)
 def test_ends_as_if_nobody_had_killed_it(name, where, dataset, tmp_path, monkeypatch):
