@@ -12,7 +12,8 @@ import re
 from lsmha_keras.commands import _bench_model
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
-from lsmha_keras.presets import parse_architecture
+from lsmha_keras.presets import parse_architecture, resolve_preset
+from lsmha_keras.training.recipe_sections import PRECISIONS
 
 _EPILOG = """\
 examples:
@@ -65,6 +66,24 @@ examples:
 The peer needs: pip install torch einops && pip install --no-deps vit-pytorch
 """
 
+_RESUMES = "after the last measured case"
+
+_TRAIN = """\
+Time training steps with the images on the device, on jax.
+
+Random images, augmented as the recipes for a GPU do, with random weights. images_per_s counts whole
+steps after compiling; model_tflop_per_s the products of the model alone, forward and backward.
+"""
+
+_TRAIN_EPILOG = """\
+examples:
+  lsmha bench train cct_7_3x1 cct_7_3x1_h32 --backend jax --output training.csv
+  lsmha bench train cct_2_3x2_h16 --batch 128 512 --seconds 10 --backend jax
+
+The first thing to run on a new GPU. The table names the device, its memory at the peak, and which
+attention was compiled: cudnn, recomputed (cuDNN refused, a warning says why), or a CPU's loop.
+"""
+
 _PHASES = ("inference", "training")
 _TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
 _MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
@@ -79,7 +98,7 @@ def add_parser(commands, parents):
     kinds = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
 
     module = {"__doc__": _ATTENTION, "run": run}
-    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents)
+    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_attention)
     for name, sizes in _TIME_SIZES.items():
         memory = _words(_MEMORY_SIZES[name])
@@ -92,7 +111,7 @@ def add_parser(commands, parents):
     _add_output(parser, "attention.csv; with --memory attention_memory.csv")
 
     module = {"__doc__": _CCT, "run": run}
-    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents)
+    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_cct)
     parser.add_argument("--model", default="cct_7_3x1", help="architecture (default: cct_7_3x1)")
     for name, sizes in _CCT_SIZES.items():
@@ -100,8 +119,24 @@ def add_parser(commands, parents):
     _add_phase_and_runs(parser)
     _add_output(parser, "cct.csv")
 
-    parser = _bench_model.add_parser(kinds, run, parents)
+    parser = _bench_model.add_parser(kinds, run, parents, _RESUMES)
     _add_output(parser, "benchmark_model.csv")
+
+    module = {"__doc__": _TRAIN, "run": run}
+    parser = add_command(kinds, "train", module, _TRAIN_EPILOG, parents)
+    parser.set_defaults(plan=_plan_train)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="presets or architectures")
+    _add_sizes(parser, "batch", [512], "512")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="mixed_bfloat16",
+        help="dtype policy (default: mixed_bfloat16)",
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=20, metavar="N", help="of training (default: 20)"
+    )
+    _add_output(parser, "training.csv", limited=False)
 
 
 def run(args):
@@ -155,14 +190,15 @@ def _add_phase_and_runs(parser):
     )
 
 
-def _add_output(parser, output):
-    parser.add_argument(
-        "--limit",
-        type=positive,
-        default=60,
-        metavar="SECONDS",
-        help="leave out what takes longer for one step (default: 60)",
-    )
+def _add_output(parser, output, limited=True):
+    if limited:
+        parser.add_argument(
+            "--limit",
+            type=positive,
+            default=60,
+            metavar="SECONDS",
+            help="leave out what takes longer for one step (default: 60)",
+        )
     parser.add_argument("--output", metavar="FILE.csv", help=f"(default: {output})")
     parser.add_argument("--again", action="store_true", help="replace what the table holds")
     add_verbosity(parser, verbose=None)
@@ -192,6 +228,13 @@ def _plan_cct(args):
     return "cct", cases, {"runs": args.runs, "limit": args.limit}
 
 
+def _plan_train(args):
+    for name in args.models:
+        resolve_preset(name)
+    cases = _combine(model=args.models, batch=args.batch, precision=[args.precision])
+    return "training", cases, {"seconds": args.seconds}
+
+
 def _combine(**values):
     """Lists all combinations, each once."""
     cases = itertools.product(*map(dict.fromkeys, values.values()))
@@ -212,7 +255,7 @@ def _words(numbers):
 
 def _line(row):
     """One candidate's figures for the terminal."""
-    name = row.get("layer") or row.get("library") or row["model"]
+    name = row.get("layer") or row.get("library") or row.get("model", "training")
     name += " with XLA" if row.get("xla") else ""
     figures = ""
     if row.get("median_ms", "") != "":
@@ -220,6 +263,9 @@ def _line(row):
         figures = f"{row['median_ms']:10.2f} ms {spread:22} {row['ratio_to_ours']:>6}x"
     if row.get("p50_ms"):
         figures = _bench_model.figures(row)
+    elif "images_per_s" in row:
+        figures = f"{row['images_per_s']:,} images/s, {row['model_tflop_per_s']} TFLOP/s"
+        figures += f", attention: {row['attention']}"
     elif row.get("peak_mib"):
         figures = f"{row['peak_mib']:10.1f} MiB"
     return f"  {name:40} {figures}  {row['note']}".rstrip()

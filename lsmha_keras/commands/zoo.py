@@ -12,6 +12,7 @@ from lsmha_keras.commands._output import (
     add_verbosity,
     check_presets,
     table,
+    writable_dir,
     writable_file,
 )
 
@@ -90,6 +91,20 @@ examples:
 """
 
 
+_PACK = """\
+Put trained presets into one small file each, to be carried away from where they were trained.
+
+The weights are rounded to float16 and the preset is measured again with them, so that what is
+unpacked gives the figures on its card. Unpacked (tar xf), it is a preset like any other.
+"""
+
+_PACK_EPILOG = """\
+examples:
+  lsmha zoo pack runs/a --output carry --data-dir ~/datasets
+  tar xf carry/NAME.tar && lsmha zoo verify NAME --data-dir ~/datasets
+"""
+
+
 def add_parser(commands, parents):
     """Adds `lsmha zoo`."""
     parser = add_command(commands, "zoo", globals() | {"run": None}, _EPILOG, parents)
@@ -98,6 +113,7 @@ def add_parser(commands, parents):
     _add_cards(kinds, parents)
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
+    _add_pack(kinds, parents)
 
 
 def verify(args):
@@ -168,6 +184,7 @@ def collect(args):
 def evidence(args):
     """Rewrites the tables, or tells whether they are what the csv files give."""
     from lsmha_keras.evidence.evidence_text import evidence_text
+    from lsmha_keras.files import write_atomically
     from lsmha_keras.presets import zoo_dir
 
     path = zoo_dir() / "EVIDENCE.md"
@@ -181,8 +198,21 @@ def evidence(args):
             )
         return int(before != after)
     if before != after:
-        path.write_text(after, encoding="utf-8")
+        write_atomically(path, after)
     print(path)
+    return 0
+
+
+def pack(args):
+    """Packs presets; prints the file of each."""
+    output = writable_dir(args.output)
+    import_framework()
+    from lsmha_keras.evidence.pack_preset import pack_preset
+
+    for directory in args.runs:
+        path, results = pack_preset(directory, output, args.data_dir)
+        size = path.stat().st_size / 1e6
+        print(f"{path}: {size:.1f} MB, {100 * results['accuracy']:.2f} %", flush=True)
     return 0
 
 
@@ -225,6 +255,14 @@ def _add_evidence(kinds, parents):
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 if a table is outdated"
     )
+
+
+def _add_pack(kinds, parents):
+    module = {"__doc__": _PACK, "run": pack}
+    parser = add_command(kinds, "pack", module, _PACK_EPILOG, parents)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a training run or its preset")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
 
 
 def _names(args):

@@ -4,7 +4,14 @@ import os
 import pathlib
 
 from lsmha_keras.data.concatenated_dataset import ConcatenatedDataset
-from lsmha_keras.data.sources import cifar, digits, image_folder, npz_archive, tfds_dataset
+from lsmha_keras.data.sources import (
+    cifar,
+    digits,
+    image_folder,
+    npz_archive,
+    npz_parts,
+    tfds_dataset,
+)
 from lsmha_keras.data.split import parse_split
 from lsmha_keras.data.suggest import nearest
 
@@ -21,6 +28,8 @@ def open_dataset(name, split="train", data_dir=None, image_size=None):
             * "cifar10", "cifar100": the folder (`cifar-100-python`, `cifar-10-batches-py`) or the
               `.tar.gz` of the original Python version in `data_dir`, else TensorFlow Datasets;
             * a folder of class folders of images, or of `train`, `test`, ... each with them;
+            * a folder of `.npz` parts named like `train-1-of-3.npz`, `test-1-of-1.npz`; in
+              `data_dir` it may have the name of a dataset, and takes its place;
             * an `.npz` file with `x_train, y_train, x_test, y_test`, or `x, y`;
             * any name of TensorFlow Datasets.
         split: what to take: "train", "test", or a range such as "train[:90%]", "train[90%:]",
@@ -69,6 +78,8 @@ def _opener(name, data_dir, image_size):
                 name, _check(name, base, cifar.SPLITS), path, image_size
             )
     path = _existing_path(name, data_dir)
+    if path is not None and path.is_dir() and npz_parts.find_npz_parts(path):
+        return lambda base: npz_parts.open_npz_parts(path, base, image_size)
     if path is not None and path.is_dir():
         return lambda base: image_folder.open_image_folder(path, base, image_size)
     if path is not None and path.suffix == ".npz":

@@ -11,6 +11,7 @@ from lsmha_keras.data.device.augment import augment
 
 # First numbers folded into the seed, so that order and augmentation are independent.
 _ORDER, _AUGMENTATION = 0, 1
+_NEVER = np.iinfo("int32").max  # the step at which a loss was not finite, if there was none
 
 
 class DeviceLoop:
@@ -79,19 +80,28 @@ class DeviceLoop:
             Sums over the steps of loss and of the share of hits, and the first step whose loss was
             not finite, or None: two floats and an int.
         """
-        self._set_order(step // self.steps_per_epoch)
-        never = np.iinfo("int32").max
-        carry = (self._state, (jnp.zeros(()), jnp.zeros(()), jnp.int32(never)))
-        data = (self._images, self._labels, self._order, self._key)
-        at = (jnp.float32(position), jnp.float32(pace), jnp.int32(step))
+        arguments = self._arguments(step, count, position, pace)
         if self._in_turn:
+            carry, _, *rest = arguments
             for each in range(step, step + count):
-                carry = self._compiled(carry, jnp.int32(each), at, data)
+                carry = self._compiled(carry, jnp.int32(each), *rest)
         else:
-            carry = self._compiled(carry, jnp.int32(step), jnp.int32(step + count), at, data)
+            carry = self._compiled(*arguments)
         self._state, sums = carry
         loss, hits, bad = (np.asarray(value).item() for value in sums)  # waits for the device
-        return loss, hits, None if bad == never else bad
+        return loss, hits, None if bad == _NEVER else bad
+
+    def program(self, platform=None):
+        """Returns the text of the program that a call runs, before it is compiled.
+
+        Args:
+            platform: str, such as "cuda", or None for the one that is there.
+
+        Returns:
+            str, in StableHLO.
+        """
+        traced = self._compiled.trace(*self._arguments(0, 1, 0.0, 1.0))
+        return traced.lower(lowering_platforms=platform and (platform,)).as_text()
 
     def learning_rate(self, position):
         """Returns the learning rate at a step of the schedule, a float."""
@@ -108,6 +118,14 @@ class DeviceLoop:
         for variables, arrays in zip(owners, self._state, strict=True):
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(jnp.copy(array))
+
+    def _arguments(self, step, count, position, pace):
+        self._set_order(step // self.steps_per_epoch)
+        carry = (self._state, (jnp.zeros(()), jnp.zeros(()), jnp.int32(_NEVER)))
+        steps = (jnp.int32(step),) if self._in_turn else (jnp.int32(step), jnp.int32(step + count))
+        at = (jnp.float32(position), jnp.float32(pace), jnp.int32(step))
+        data = (self._images, self._labels, self._order, self._key)
+        return carry, *steps, at, data
 
     def _set_order(self, epoch):
         if epoch != self._epoch:

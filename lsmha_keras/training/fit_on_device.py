@@ -74,7 +74,7 @@ class _Run:
     def __init__(self, recipe, sources, output_dir, deadline, verbose):
         self.say = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
         self.recipe, self.sources, self.deadline = recipe, sources, deadline
-        self.begun = time.monotonic()
+        begun = time.monotonic()
         _check_precision(recipe.runtime.precision)
         _cache_programs()
         source, policy = sources["train"], make_policy(recipe, sources["train"])
@@ -93,6 +93,7 @@ class _Run:
         total = recipe.schedule.total_epochs * self.loop.steps_per_epoch
         self.plan = TimePlan(total, self.checkpoint.step, self.checkpoint.position)
         self.step_seconds, self.compile_seconds = None, 0.0
+        self.build_seconds = time.monotonic() - begun
 
     def train(self, shorten):
         """Runs steps until the end of the plan, of the time, or a signal."""
@@ -116,14 +117,13 @@ class _Run:
     def _measure(self, caught):
         """Compiles, and times the calls that follow."""
         self._call(1)
-        self.compile_seconds = time.monotonic() - self.begun
-        self.step_seconds, times = 0.0, []
+        self.compile_seconds, times = self.step_seconds, []
         for _ in range(_TIMED_CALLS):
-            if self.checkpoint.step >= self.plan.last or caught or not self._has_time():
+            if self.checkpoint.step >= self.plan.last or caught or (times and not self._has_time()):
                 break
             self._call(max(1, int(_TIMED_SECONDS / times[-1])) if times else 1)
             times.append(self.step_seconds)
-        self.step_seconds = sorted(times)[len(times) // 2] if times else self.compile_seconds
+        self.step_seconds = sorted(times)[len(times) // 2] if times else self.step_seconds
 
     def _make_plan(self):
         steps = math.floor((self._left() - self._end_seconds()) / self.step_seconds)
@@ -132,9 +132,10 @@ class _Run:
             self._save()
             needed = self.step_seconds * per_epoch + self._end_seconds()
             raise ValueError(
-                f"The time is too short for one epoch: {self.compile_seconds:.0f} s went before "
-                f"the first step was done, and an epoch, the evaluation and the preset need about "
-                f"{needed:.0f} s more. What was trained is saved in {self.checkpoint.last}. "
+                f"The time is too short for one epoch: building the model took "
+                f"{self.build_seconds:.0f} s and compiling {self.compile_seconds:.0f} s, and an "
+                f"epoch, the evaluation and the preset need about {needed:.0f} s more. "
+                f"What was trained is saved in {self.checkpoint.last}. "
                 f"Received: a limit with {max(0, self._left()):.0f} s left"
             )
         self.plan.fit(self.checkpoint.step, steps, per_epoch)
@@ -224,13 +225,15 @@ class _Run:
     def _end_seconds(self):
         """Time kept for the last state, the evaluation and the preset.
 
-        The program of the evaluation compiles faster than that of a step, which holds it and its
-        gradient, and a step does three times its work, though in a lower precision perhaps.
+        The model may be built again, for the evaluation in float32. Its program compiles faster
+        than that of a step, which holds it and its gradient, and a step does three times its work,
+        though in a lower precision perhaps.
         """
         images = len(self.sources["test"])
         evaluation = images / self.recipe.data.batch_size * self.step_seconds
         saving = 2 * max(1.0, self.checkpoint.save_seconds)
-        return self.compile_seconds + evaluation + saving + _MARGIN_SECONDS
+        again = self.build_seconds + self.compile_seconds
+        return again + evaluation + saving + _MARGIN_SECONDS
 
 
 def _check_precision(precision):
@@ -263,7 +266,13 @@ def _signals():
         yield caught  # only the main thread may set handlers
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {n: signal.signal(n, lambda number, frame: caught.append(number)) for n in numbers}
+
+    def catch(number, frame):
+        caught.append(number)
+        for each in numbers:  # a second one ends the process at once
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, catch) for number in numbers}
     try:
         yield caught
     finally:

@@ -224,7 +224,6 @@ def test_losses_are_those_of_the_ordinary_path_within_the_spread_of_seeds(tmp_pa
 def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, tmp_path):
     """The whole program of several steps, lowered for CUDA on a machine without it."""
     import jax
-    import jax.numpy as jnp
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     from lsmha_keras.data.open_dataset import open_dataset
@@ -246,12 +245,7 @@ def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, t
         monkeypatch.setattr(cudnn, "check_compute_capability", lambda version: version == "8.0")
         monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda version: False)
         loop = DeviceLoop(model, source, make_policy(recipe, source).layers, 4, 1e-3, seed=0)
-        loop._set_order(0)
-        carry = (loop._state, (jnp.zeros(()), jnp.zeros(()), jnp.int32(0)))
-        at = (jnp.float32(0), jnp.float32(1), jnp.int32(0))
-        data = (loop._images, loop._labels, loop._order, loop._key)
-        traced = loop._compiled.trace(carry, jnp.int32(0), jnp.int32(2), at, data)
-        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        text = loop.program("cuda")
     # Once in each of the seven blocks, and no other score is written out.
     assert text.count("custom_call @__cudnn$fmhaSoftmax(") == 7
     assert text.count("custom_call @__cudnn$fmhaSoftmaxBackward(") == 7

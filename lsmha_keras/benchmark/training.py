@@ -1,0 +1,125 @@
+"""Throughput of training with the images on the device."""
+
+import time
+
+import keras
+import numpy as np
+
+from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
+from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.fit_recipe import compile_model, make_policy
+from lsmha_keras.training.recipe import load_recipe
+from lsmha_keras.training.recipe_runtime import recipe_runtime
+
+CASE = ("model", "batch", "precision")
+FIGURES = (
+    "images_per_s",
+    "model_tflop_per_s",
+    "ms_per_step",
+    "steps",
+    "compile_s",
+    "peak_mib",
+    "attention",
+    "note",
+)
+PACKAGES = ("jaxlib",)
+
+# What is trained is the model that is asked for, the rest is this recipe's.
+_RECIPE = "cct_7_3x1_cifar100_gpu"
+_CALL_SECONDS = 2
+
+
+def measure(model, batch, precision, seconds=20):
+    """Trains a model on random images of its size for some time.
+
+    Args:
+        model: name of a preset or architecture; trained weights are not loaded.
+        batch: int, images of a step.
+        precision: str, Keras dtype policy.
+        seconds: float, how long, after compiling.
+
+    Returns:
+        A list of one dictionary, its keys `FIGURES`. A floating-point operation is a multiplication
+        or an addition of the model's products, forward and twice as many backward; augmentation,
+        normalisations and the optimiser are not counted. `peak_mib` is empty where JAX does not
+        tell, as on a CPU.
+
+    Raises:
+        ValueError: on another backend than jax.
+
+    Example:
+
+    ```python
+    measure("cct_2_3x2", batch=512, precision="mixed_bfloat16", seconds=20)
+    ```
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            "Training on the device takes the jax backend (KERAS_BACKEND=jax). "
+            f"Received: {keras.backend.backend()}"
+        )
+    import jax
+
+    loop = _make_loop(model, batch, precision)
+    begun = time.perf_counter()
+    loop.run(0, 1, 0.0, 0.0)
+    compiled = time.perf_counter()
+    step, count, per_step = 0, 1, None
+    while per_step is None or time.perf_counter() - compiled < seconds:
+        at = time.perf_counter()
+        loop.run(0, count, 0.0, 0.0)
+        per_step = (time.perf_counter() - at) / count
+        step += count
+        count = max(1, min(loop.steps_per_epoch, int(_CALL_SECONDS / per_step)))
+    per_step = (time.perf_counter() - compiled) / step
+    statistics = jax.devices()[0].memory_stats() or {}
+    peak = statistics.get("peak_bytes_in_use")
+    operations = 2 * 3 * count_multiply_adds(loop.model) * batch
+    row = {
+        "images_per_s": round(batch / per_step, 1),
+        "model_tflop_per_s": round(operations / per_step / 1e12, 4),
+        "ms_per_step": round(1000 * per_step, 2),
+        "steps": step,
+        "compile_s": round(compiled - begun, 1),
+        "peak_mib": "" if peak is None else round(peak / 2**20),
+        "attention": _attention(loop),
+        "note": "" if jax.default_backend() == "gpu" else f"on a {jax.default_backend()}",
+    }
+    return [row]
+
+
+def _make_loop(model, batch, precision):
+    from lsmha_keras.training.device_loop import DeviceLoop
+
+    recipe = load_recipe(_RECIPE).to_dict()
+    recipe["model"] |= {"preset": model, "load_weights": False}
+    recipe["data"] |= {"batch_size": batch}
+    recipe["runtime"] |= {"precision": precision}
+    recipe = load_recipe(recipe)
+    height, width, channels = _image_shape(model)
+    rng = np.random.default_rng(0)
+    # As many steps as a call could take, up to the size of a usual data set.
+    images = rng.integers(0, 256, (min(64 * batch, 50_000), height, width, channels), "uint8")
+    labels = np.arange(len(images)) % 100
+    source = ArrayDataset(images, labels, [str(number) for number in range(100)])
+    with recipe_runtime(recipe.runtime):
+        built = build_model(recipe, source)
+        compile_model(built, recipe)
+        layers = make_policy(recipe, source).layers
+        return DeviceLoop(built, source, layers, batch, recipe.optimizer.learning_rate, seed=0)
+
+
+def _image_shape(model):
+    from lsmha_keras import presets
+
+    return presets.read_config(model)["image_shape"]
+
+
+def _attention(loop):
+    """Which attention the program holds."""
+    import jax
+
+    if "__cudnn$fmha" in loop.program():
+        return "cudnn"
+    return "recomputed" if jax.default_backend() == "gpu" else "loop over groups of heads"

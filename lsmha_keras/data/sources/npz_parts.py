@@ -1,0 +1,83 @@
+"""A dataset in several NumPy archives, for transfers of a limited size."""
+
+import re
+
+import numpy as np
+
+from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.sources.npz_archive import open_npz
+
+_NAME = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.npz")
+
+
+def find_npz_parts(path):
+    """Lists the parts of a dataset in a folder.
+
+    Args:
+        path: `pathlib.Path` of a folder.
+
+    Returns:
+        A list of paths named like `train-1-of-3.npz`, empty if there are none.
+    """
+    return sorted(part for part in path.glob("*.npz") if _NAME.fullmatch(part.name))
+
+
+def open_npz_parts(path, base, image_size=None):
+    """Opens a part of a dataset that is spread over archives.
+
+    Args:
+        path: folder with `<base>-1-of-<count>.npz` and so on, each with `x_<base>`, `y_<base>` and
+            `class_names`, as `write_npz_parts` writes them.
+        base: name of the part, such as "train".
+        image_size: see `ImageDataset`.
+
+    Returns:
+        An `ArrayDataset`.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    parts = [part for part in find_npz_parts(path) if _NAME.fullmatch(part.name)["split"] == base]
+    if not parts:
+        splits = sorted({_NAME.fullmatch(part.name)["split"] for part in find_npz_parts(path)})
+        raise ValueError(f"{path} has the splits {', '.join(splits)}. Received: split={base!r}")
+    count = int(_NAME.fullmatch(parts[0].name)["count"])
+    wanted = [path / f"{base}-{number}-of-{count}.npz" for number in range(1, count + 1)]
+    if missing := [part.name for part in wanted if not part.exists()]:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)} of the {count} parts of the split {base!r}. "
+            f"Received: {', '.join(part.name for part in parts)}"
+        )
+    opened = [open_npz(part, base) for part in wanted]
+    images = np.concatenate([dataset.load(np.arange(len(dataset))) for dataset in opened])
+    labels = np.concatenate([dataset.labels for dataset in opened])
+    return ArrayDataset(images, labels, opened[0].class_names, image_size, name=str(path))
+
+
+def write_npz_parts(dataset, directory, base, limit=60e6):
+    """Writes a dataset as archives of a limited size.
+
+    Args:
+        dataset: `ImageDataset`.
+        directory: `pathlib.Path` of a folder that exists.
+        base: name of the part, such as "train".
+        limit: float, largest size of a file in bytes.
+
+    Returns:
+        The paths that were written.
+
+    Example:
+
+    ```python
+    write_npz_parts(open_dataset("cifar100", "train"), pathlib.Path("parts"), "train")
+    ```
+    """
+    per_image = int(np.prod(dataset.image_shape)) + 8
+    # Compressed they are smaller; noise alone is not.
+    count = -(-len(dataset) * per_image // int(limit - 100_000))
+    paths = []
+    for number, rows in enumerate(np.array_split(np.arange(len(dataset)), count), 1):
+        paths.append(directory / f"{base}-{number}-of-{count}.npz")
+        arrays = {f"x_{base}": dataset.load(rows), f"y_{base}": dataset.labels[rows]}
+        np.savez_compressed(paths[-1], class_names=np.array(dataset.class_names), **arrays)
+    return paths

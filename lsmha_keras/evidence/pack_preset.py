@@ -1,0 +1,123 @@
+"""Packs a trained preset into one small file."""
+
+import csv
+import json
+import os
+import pathlib
+import tarfile
+import tempfile
+
+import h5py
+import numpy as np
+
+# What carries the file may take no larger ones.
+_LIMIT = 16_000_000
+
+
+def pack_preset(directory, output, data_dir=None):
+    """Packs a trained preset, with its weights rounded to float16, into a tar file.
+
+    The rounded model is measured again, so figures and golden logits are those of what is unpacked.
+
+    Args:
+        directory: path of a training run or of its preset.
+        output: path of a folder that exists; it gets `<name of the recipe>.tar`.
+        data_dir: folder that holds the data.
+
+    Returns:
+        The path of the file and the dict in the packed `results.json`.
+
+    Raises:
+        ValueError: if there is no preset, a weight is too large for float16, or the file would be
+            larger than 16 MB.
+
+    Example:
+
+    ```python
+    path, results = pack_preset("runs/mine", "carry")
+    ```
+    """
+    from lsmha_keras.models import CCTImageClassifier
+    from lsmha_keras.presets import write_checksums
+    from lsmha_keras.training.class_report import class_report
+    from lsmha_keras.training.fit_recipe import evaluation_batch
+    from lsmha_keras.training.recipe import Recipe
+    from lsmha_keras.training.recipe_data import open_recipe_data
+    from lsmha_keras.training.write_preset import write_preset
+
+    preset = _find_preset(pathlib.Path(directory))
+    recipe = Recipe.from_toml(preset / "recipe.toml")
+    trained = json.loads((preset / "results.json").read_text(encoding="utf-8"))
+    model = CCTImageClassifier.from_preset(os.fspath(preset))
+    _round_weights(model)
+    test = open_recipe_data(recipe, data_dir, parts=("train", "test"))["test"]
+    report = class_report(model, test, evaluation_batch(recipe))
+    with tempfile.TemporaryDirectory(dir=output) as folder:
+        packed = pathlib.Path(folder) / recipe.name
+        seconds = trained["train_seconds"]
+        history = _read_history(preset / "history.csv")
+        results = write_preset(packed, model, recipe, report, history, seconds, trained)
+        for file in packed.glob("*.h5"):
+            _store_as_float16(file)
+        write_checksums(packed)
+        whole = pathlib.Path(folder) / "whole.tar"
+        with tarfile.open(whole, "w") as archive:
+            archive.add(packed, recipe.name)
+        if whole.stat().st_size > _LIMIT:
+            raise ValueError(
+                f"A packed preset must not be larger than {_LIMIT / 1e6:.0f} MB. "
+                f"Received: {preset} with {whole.stat().st_size / 1e6:.1f} MB"
+            )
+        path = pathlib.Path(output) / f"{recipe.name}.tar"
+        os.replace(whole, path)
+    return path, results
+
+
+def _find_preset(directory):
+    for preset in (directory / "preset", directory):
+        if (preset / "results.json").is_file():
+            return preset
+    raise ValueError(
+        f"A finished training run or its preset is needed. Received: {directory}, which has no "
+        "preset/results.json"
+    )
+
+
+def _round_weights(model):
+    for weight in model.weights:
+        if "float" not in str(weight.dtype):
+            continue
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(weight.numpy(), "float32").astype("float16")
+        if not np.isfinite(rounded).all():
+            raise ValueError(
+                f"Weights above {np.finfo('float16').max:g} cannot be packed. "
+                f"Received: {weight.path}"
+            )
+        weight.assign(rounded.astype("float32"))
+
+
+def _store_as_float16(path):
+    """Rewrites a weights file; its values are float16's already."""
+    smaller = path.with_suffix(".smaller")
+    with h5py.File(path) as old, h5py.File(smaller, "w") as new:
+        new.attrs.update(old.attrs)
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                half = item.dtype == np.float32
+                made = new.create_dataset(name, data=item[()].astype("float16") if half else item)
+            else:
+                made = new.require_group(name)
+            made.attrs.update(item.attrs)
+
+        old.visititems(copy)
+    os.replace(smaller, path)
+
+
+def _read_history(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {key: int(v) if key == "epoch" else float(v) for key, v in row.items() if v != ""}
+            for row in csv.DictReader(file)
+        ]
