@@ -143,7 +143,7 @@ def test_presets_table(monkeypatch, tmp_path, capsys):
     assert cli.main(["presets", "--trained"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split("  ")[0] == "name"
-    assert row.split() == ["cct_2_3x2_h16_cifar100", "295,333", "cifar100", "56.99", "2.50"]
+    assert row.split() == ["cct_2_3x2_h16_cifar100", "-", "295,333", "cifar100", "56.99", "2.50"]
 
     assert cli.main(["presets", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
@@ -233,7 +233,7 @@ def test_set_changes_a_copy():
         ("shedule.epochs=3", "schedule"),
         ("schedule.epochs=many", "schedule.epochs"),
         ("epochs", "expects SECTION.KEY=VALUE"),
-        ("name.x=1", "`name` is no table"),
+        ("name.x=1", "`name` is not a table"),
     ],
 )
 def test_wrong_settings_are_refused(change, message, recipe, tmp_path, capsys):
