@@ -5,8 +5,11 @@ command line is parsed, so help, the version and mistyped options answer at once
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 
 import lsmha_keras
@@ -14,7 +17,7 @@ from lsmha_keras.commands import COMMANDS
 from lsmha_keras.commands._backend import BACKENDS, choose_backend
 
 USER_MISTAKE = 2
-INTERRUPTED = 130
+SIGNALLED = 128  # plus the signal's number, as a shell reports it
 BROKEN_PIPE = 141
 
 _EPILOG = """\
@@ -81,7 +84,8 @@ def main(argv=None):
 
     Returns:
         The exit status: 0; 1 when part of the work failed (an unreadable image among others);
-        2 for a user's mistake; 130 after Ctrl-C.
+        2 for a user's mistake; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM. A second signal
+        ends the process at once.
 
     Example:
 
@@ -92,14 +96,15 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     show_traceback = getattr(args, "traceback", False) or _is_on("LSMHA_TRACEBACK")
     try:
-        if args.needs_backend:
-            choose_backend(getattr(args, "backend", None))
-        status = args.run(args)
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        print("lsmha: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        with _signals_interrupt():
+            if args.needs_backend:
+                choose_backend(getattr(args, "backend", None))
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
+    except KeyboardInterrupt as interrupt:
+        print(f"lsmha: interrupted{_how_to_resume(args)}", file=sys.stderr)
+        return SIGNALLED + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output has gone (`lsmha presets | head`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,6 +114,36 @@ def main(argv=None):
             traceback.print_exc()
         print(f"lsmha: error: {_one_line(error)}", file=sys.stderr)
         return USER_MISTAKE
+
+
+@contextlib.contextmanager
+def _signals_interrupt():
+    """Lets SIGTERM, which schedulers send, end a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(number, frame):
+        # What cleans up may hang: the next signal ends the process without Python's help.
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _how_to_resume(args):
+    if args.resumes is None:
+        return ""
+    anew = [f" without --{name}" for name in ("fresh", "again") if getattr(args, name, False)]
+    return f". Give the same command again{''.join(anew)} to go on {args.resumes}."
 
 
 def _is_on(variable):

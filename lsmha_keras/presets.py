@@ -14,6 +14,8 @@ import os
 import pathlib
 import re
 
+from lsmha_keras.files import is_hidden, write_atomically
+
 CHECKSUMS = "checksums.sha256"
 # What the name of a preset on a hub begins with.
 HUBS = ("hf://", "kaggle://")
@@ -287,10 +289,12 @@ def write_checksums(directory):
     directory = pathlib.Path(directory)
     left_out = (CHECKSUMS, CARD)
     files = sorted(
-        path for path in directory.rglob("*") if path.is_file() and path.name not in left_out
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and path.name not in left_out and not is_hidden(path.name)
     )
     lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
-    (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    write_atomically(directory / CHECKSUMS, "".join(lines))
 
 
 def verify_checksums(directory):

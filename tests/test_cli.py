@@ -320,6 +320,19 @@ def test_predict_names_the_unreadable_and_goes_on(trained, tmp_path, capsys):
     assert line.startswith(f"lsmha: {tmp_path / 'a2.jpg'}")
 
 
+def test_predict_does_the_others_when_one_is_missing(trained, digit_image, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    missing, empty = tmp_path / "missing.png", tmp_path / "empty"
+    named = [missing, digit_image, empty, digit_image]
+    capsys.readouterr()
+    assert cli.main(["predict", str(trained / "preset"), "--json", *map(str, named)]) == 1
+    captured = capsys.readouterr()
+    assert [entry["image"] for entry in json.loads(captured.out)] == [str(digit_image)]
+    first, second = captured.err.splitlines()
+    assert first == f"lsmha: There is no such image or folder. Received: {missing}"
+    assert second.startswith("lsmha: The folder holds no image") and str(empty) in second
+
+
 def test_predict_in_a_process_of_its_own(trained, digit_image):
     done = run_python("-m", "lsmha_keras.cli", "predict", str(trained / "preset"), str(digit_image))
     assert (done.returncode, done.stderr) == (0, "")
@@ -384,6 +397,7 @@ def test_unwritable_output_is_found_before_any_work(arguments, tmp_path, monkeyp
         ["bench", "model", "nonesuch"],
     ],
 )
+@pytest.mark.backend_free
 def test_unknown_names_are_refused_before_a_framework_is_imported(
     arguments, tmp_path, monkeypatch, capsys
 ):

@@ -1,6 +1,7 @@
 """The tables and numbers in README.md and docs/ are those of the committed csv files."""
 
 import csv
+import dataclasses
 import pathlib
 import re
 import statistics
@@ -165,6 +166,16 @@ def test_single_head_performance():
     correlations = [float(row[score]) for row in rows for score in scores]
     between = f"{min(correlations):.2f} and {max(correlations):.2f}"
     assert f"rank correlations with the labels covered lie between {between}" in text
+
+
+def test_every_key_of_a_recipe_is_named():
+    from lsmha_keras.training import recipe_sections
+
+    rows = dict(re.findall(r"^\| `\[(\w+)\]` \| (.*) \|$", page("docs/recipes.md"), re.M))
+    for section in vars(recipe_sections).values():
+        if hasattr(section, "SECTION"):
+            for field in dataclasses.fields(section):
+                assert f"`{field.name}`" in rows[section.SECTION], (section.SECTION, field.name)
 
 
 def test_augmentation_speed():

@@ -101,6 +101,7 @@ def test_quiet_training_prints_the_result_only(recipe, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "shp", "committee"])
+@pytest.mark.backend_free
 def test_quiet_and_verbose_exclude_each_other(command, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main([command, "--quiet", "--verbose"])
@@ -144,6 +145,7 @@ def test_readouts_and_measurements_print_lines(capsys):
     assert not CONTROLS & set(out) and len(out.splitlines()) == 1
 
 
+@pytest.mark.backend_free
 def test_a_pass_of_unknown_length_ends_its_line(capsys):
     for verbose in (1, 2):
         progress = Progress(0, verbose, "Pass")
@@ -160,6 +162,7 @@ def test_a_pass_of_unknown_length_ends_its_line(capsys):
 
 
 @needs_terminals
+@pytest.mark.backend_free
 def test_styles(monkeypatch):
     with terminal(monkeypatch):
         assert progress_style("auto") == 1

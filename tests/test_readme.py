@@ -43,6 +43,8 @@ _SHORTER = [
     (re.compile(r'"train\[:80%\]"'), '"train[:192]"'),
     (re.compile(r'"train\[80%:\]"'), '"train[192:256]"'),
     (re.compile(r"data\.train_split=train\b"), "data.train_split=train[:192]"),
+    (re.compile(r'"train\[:400\]"'), '"train[:128]"'),
+    (re.compile(r"range\(400\)"), "range(128)"),
     (
         re.compile(r'^name = "digits"$', re.MULTILINE),
         'name = "digits"\ntrain_split = "train[:192]"',

@@ -45,6 +45,7 @@ def test_a_script_prints_our_warning_and_nothing_else():
     assert len(done.stderr.splitlines()) <= 2, done.stderr
 
 
+@pytest.mark.backend_free
 def test_only_the_notes_are_dropped(capfd, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     with drop_startup_notes():
@@ -54,6 +55,7 @@ def test_only_the_notes_are_dropped(capfd, monkeypatch):
     assert capfd.readouterr().err == OTHERS + NOTES
 
 
+@pytest.mark.backend_free
 def test_a_level_of_the_user_stays(capfd, monkeypatch):
     for level, expected in (("0", NOTES + OTHERS), ("3", OTHERS)):
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
@@ -63,6 +65,7 @@ def test_a_level_of_the_user_stays(capfd, monkeypatch):
         assert capfd.readouterr().err == expected
 
 
+@pytest.mark.backend_free
 def test_a_failed_import_drops_nothing(capfd, monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
     with pytest.raises(ImportError), drop_startup_notes():
@@ -71,6 +74,7 @@ def test_a_failed_import_drops_nothing(capfd, monkeypatch):
     assert capfd.readouterr().err == NOTES
 
 
+@pytest.mark.backend_free
 def test_looking_for_a_module_does_not_count_as_its_import():
     code = (
         "import importlib.util, lsmha_keras\n"

@@ -7,6 +7,7 @@ pipelines are measured in turn, several times, in one process, on random 32x32 i
 import argparse
 import csv
 import importlib.metadata
+import io
 import platform
 import statistics
 import time
@@ -19,6 +20,7 @@ from lsmha_keras.data.augmentation_policy import AugmentationPolicy
 from lsmha_keras.data.batch_sequence import BatchSequence
 from lsmha_keras.data.epoch_batches import epoch_batches, has_tensorflow
 from lsmha_keras.data.epoch_plan import EpochPlan
+from lsmha_keras.files import write_atomically
 from lsmha_keras.training.environment import describe_hardware
 
 _SHAPE, _CLASSES = (32, 32, 3), 100
@@ -131,10 +133,11 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=128)
     given = parser.parse_args(arguments)
     rows = measure(given.batch_size, given.images, given.runs)
-    with open(given.output, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(given.output, text.getvalue())
     for row in rows:
         speed = f"{row['images_per_second']:>9,} images/s"
         spread = f"({row['slowest_run']:,} .. {row['fastest_run']:,})"

@@ -2,11 +2,12 @@
 
 import csv
 import importlib.metadata
-import os
+import io
 import pathlib
 
 import keras
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.training.environment import describe_hardware, describe_versions
 
 
@@ -52,12 +53,11 @@ class ResultsTable:
         self._rows = [row for row in self._rows if not self._is_of(row, case)]
         self._rows += [{**self._surroundings, **case, **row} for row in rows]
         # Whole or not at all: a kill leaves the table of before.
-        partial = self.path.with_name(self.path.name + ".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(partial, self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path, text.getvalue())
 
     def _read(self):
         if not self.path.exists() or self.path.stat().st_size == 0:

@@ -33,10 +33,10 @@ The peers have the sizes of the first NAME and random weights:
 """
 
 
-def add_parser(kinds, run, parents):
+def add_parser(kinds, run, parents, resumes):
     """Adds `lsmha bench model`; returns its parser."""
     module = {"__doc__": _DESCRIPTION, "run": run}
-    parser = add_command(kinds, "model", module, _EPILOG, parents)
+    parser = add_command(kinds, "model", module, _EPILOG, parents, resumes=resumes)
     parser.set_defaults(plan=_plan)
     parser.add_argument("names", nargs="+", metavar="NAME", help="presets or architectures")
     parser.add_argument(

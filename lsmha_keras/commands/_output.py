@@ -3,12 +3,12 @@
 import argparse
 import os
 import pathlib
-import tempfile
 
+from lsmha_keras.files import writable_dir
 from lsmha_keras.presets import HUBS, resolve_preset
 
 
-def add_command(commands, name, module, epilog, parents, needs_backend=True):
+def add_command(commands, name, module, epilog, parents, needs_backend=True, resumes=None):
     """Adds a sub-command whose help opens with its module's docstring.
 
     Args:
@@ -18,6 +18,8 @@ def add_command(commands, name, module, epilog, parents, needs_backend=True):
         epilog: examples, printed as they are.
         parents: parsers whose options the command has too.
         needs_backend: whether a Keras backend is chosen before `run` is called.
+        resumes: str, where the command goes on when it was interrupted and is given again, or
+            `None` for one that begins anew.
 
     Returns:
         The command's parser.
@@ -31,7 +33,7 @@ def add_command(commands, name, module, epilog, parents, needs_backend=True):
         parents=parents,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=module["run"], needs_backend=needs_backend)
+    parser.set_defaults(run=module["run"], needs_backend=needs_backend, resumes=resumes)
     return parser
 
 
@@ -84,36 +86,6 @@ def positive(text):
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer. Received: {text}")
     return int(text)
-
-
-def writable_dir(path):
-    """Makes a directory and proves that files can be written to it.
-
-    Args:
-        path: the directory; missing parents are made too.
-
-    Returns:
-        The directory as a `pathlib.Path`.
-
-    Raises:
-        OSError: if it cannot be made or written to.
-
-    Example:
-
-    ```python
-    output = writable_dir("runs/digits")
-    ```
-    """
-    path = pathlib.Path(path).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        # Permission bits do not tell the truth about read-only mounts: write something.
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise OSError(
-            f"Cannot write to the directory {path} ({error.strerror}). Received: {path}"
-        ) from error
-    return path
 
 
 def empty_dir(path, overwrite=False):

@@ -2,8 +2,11 @@
 
 import csv
 import datetime
+import io
 import math
 import pathlib
+
+from lsmha_keras.files import append_atomically
 
 COLUMNS = (
     "preset",
@@ -75,11 +78,12 @@ def append_rows(path, columns, rows):
     path = pathlib.Path(path).expanduser()
     is_new = not path.exists() or path.stat().st_size == 0
     surroundings = _surroundings()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        if is_new:
-            writer.writeheader()
-        writer.writerows({**row, **surroundings} for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if is_new:
+        writer.writeheader()
+    writer.writerows({**row, **surroundings} for row in rows)
+    append_atomically(path, text.getvalue())
 
 
 def figure_cells(figures):

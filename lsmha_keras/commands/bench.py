@@ -66,6 +66,8 @@ examples:
 The peer needs: pip install torch einops && pip install --no-deps vit-pytorch
 """
 
+_RESUMES = "after the last measured case"
+
 _TRAIN = """\
 Time training steps with the images on the device, on jax.
 
@@ -96,7 +98,7 @@ def add_parser(commands, parents):
     kinds = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
 
     module = {"__doc__": _ATTENTION, "run": run}
-    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents)
+    parser = add_command(kinds, "attention", module, _ATTENTION_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_attention)
     for name, sizes in _TIME_SIZES.items():
         memory = _words(_MEMORY_SIZES[name])
@@ -109,7 +111,7 @@ def add_parser(commands, parents):
     _add_output(parser, "attention.csv; with --memory attention_memory.csv")
 
     module = {"__doc__": _CCT, "run": run}
-    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents)
+    parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_cct)
     parser.add_argument("--model", default="cct_7_3x1", help="architecture (default: cct_7_3x1)")
     for name, sizes in _CCT_SIZES.items():
@@ -117,7 +119,7 @@ def add_parser(commands, parents):
     _add_phase_and_runs(parser)
     _add_output(parser, "cct.csv")
 
-    parser = _bench_model.add_parser(kinds, run, parents)
+    parser = _bench_model.add_parser(kinds, run, parents, _RESUMES)
     _add_output(parser, "benchmark_model.csv")
 
     module = {"__doc__": _TRAIN, "run": run}

@@ -1,16 +1,22 @@
 """Convert a reference PyTorch checkpoint into a preset directory.
 
 Reads checkpoints of the Compact Transformers repository and of vit-pytorch's CCT (`.pth`, `.pt`,
-`.safetensors`). Pickled files are read with `weights_only=True`, so they cannot run code.
+`.safetensors`). Pickled files are read with `weights_only=True`, so they cannot run code. What the
+weights do not tell is not guessed: the mean and the deviation by which the training images were
+normalised.
 """
+
+import pathlib
 
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, empty_dir, positive
 
 _EPILOG = """\
 examples:
-  lsmha convert cct_7_3x1_32_cifar100.pth presets/cct_7_3x1_cifar100
-  lsmha convert model.safetensors presets/mine --num-heads 4
+  lsmha convert cct_7_3x1_32_cifar100.pth presets/cct_7_3x1_cifar100 \\
+    --mean 0.5071 0.4867 0.4408 --std 0.2675 0.2565 0.2761
+  lsmha convert model.safetensors presets/mine --num-heads 4 --image-size 64 \\
+    --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names names.txt
   lsmha predict presets/mine photo.png
 """
 
@@ -27,17 +33,53 @@ def add_parser(commands, parents):
         help="attention heads of a block; the weights' shapes do not tell (default: those of the "
         "reference model of the same size)",
     )
+    for flag, what in (("--mean", "mean"), ("--std", "standard deviation")):
+        parser.add_argument(
+            flag,
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"{what} of each channel, of images in 0 .. 1, by which those of the training "
+            "were normalised",
+        )
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="side, or height and width, of the images (default: the square that the position "
+        "embedding tells)",
+    )
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="text file with a name on each line, in order"
+    )
     parser.add_argument("--overwrite", action="store_true", help="write into a non-empty directory")
 
 
 def run(args):
     """Converts and saves; prints what was read and where it went."""
+    size = args.image_size
+    if size is not None and len(size) > 2:
+        raise ValueError(
+            f"--image-size takes a side, or height and width. Received: {len(size)} numbers"
+        )
+    names = None
+    if args.class_names is not None:
+        text = pathlib.Path(args.class_names).read_text(encoding="utf-8")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
     output = empty_dir(args.output, args.overwrite)
 
     import_framework()
     from lsmha_keras.surgery.convert_torch import convert_torch_checkpoint
 
-    classifier = convert_torch_checkpoint(args.checkpoint, num_heads=args.num_heads)
+    classifier = convert_torch_checkpoint(
+        args.checkpoint,
+        num_heads=args.num_heads,
+        image_shape=size and (size[0], size[-1]),
+        class_names=names,
+        mean=args.mean,
+        std=args.std,
+    )
     classifier.save_to_preset(str(output))
     print(f"{classifier.count_params():,} parameters, {classifier.num_classes} classes -> {output}")
     return 0

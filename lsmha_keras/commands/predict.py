@@ -1,7 +1,8 @@
 """Classify image files.
 
-Images may have any size; folders are searched. An unreadable image is named, the others are
-classified, and the exit status is 1.
+Images may have any size; folders are searched, without hidden files. Transparent pixels become
+white. An image that is missing or cannot be read is named, the others are classified, and the exit
+status is 1.
 """
 
 import json
@@ -31,15 +32,20 @@ def add_parser(commands, parents):
 
 def run(args):
     """Predicts; prints the classes of each image as they are known."""
-    for path in args.images:
-        if not pathlib.Path(path).exists():
-            raise FileNotFoundError(f"There is no such image or folder. Received: {path}")
+    if not any(pathlib.Path(name).exists() for name in args.images):  # known in no time
+        raise FileNotFoundError(
+            f"There is no such image or folder. Received: {', '.join(args.images)}"
+        )
     check_presets(args.name)
 
     import_framework()
     from lsmha_keras.models import load_classifier
 
-    paths = _find_images(args.images)
+    paths, problems = _find(args.images)
+    if not paths:
+        raise FileNotFoundError(" ".join(problems))
+    for problem in problems:
+        print(f"lsmha: {problem}", file=sys.stderr)
     classifier = load_classifier(args.name)
     results, num_unreadable = [], 0
     for start in range(0, len(paths), args.batch_size):
@@ -52,29 +58,34 @@ def run(args):
                 print(_lines(result), flush=True)
     if args.json:
         print(json.dumps(results, indent=2))
-    return 1 if num_unreadable else 0
+    return 1 if problems or num_unreadable else 0
 
 
-def _find_images(paths):
-    """Lists the files named, and the images below the folders named, in a stable order."""
-    from lsmha_keras.data.sources.image_folder import EXTENSIONS
+def _find(names):
+    """Lists the files named, and the images below the folders named, in a stable order.
 
-    found = []
-    for path in map(pathlib.Path, paths):
-        below = [path]
-        if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-        if not below:
-            raise FileNotFoundError(
-                f"The folder holds no image ({', '.join(EXTENSIONS)}). Received: {path}"
-            )
-        found += below
-    return found
+    Returns:
+        A list of paths, each once, and a list of sentences about names of which there is no file
+        and no folder with images.
+    """
+    from lsmha_keras.data.sources.image_file import EXTENSIONS, find_images
+
+    found, problems = [], []
+    for path in map(pathlib.Path, names):
+        below = find_images(path) if path.is_dir() else [path]
+        if not path.exists():
+            problems.append(f"There is no such image or folder. Received: {path}")
+        elif not below:
+            known = ", ".join(EXTENSIONS)
+            problems.append(f"The folder holds no image ({known}). Received: {path}")
+        else:
+            found += below
+    return list(dict.fromkeys(found)), problems
 
 
 def _read(paths, image_shape):
     """Reads the images that can be read, as {path: array}; names the others."""
-    from lsmha_keras.data.sources.image_folder import read_image
+    from lsmha_keras.data.sources.image_file import read_image
 
     images = {}
     for path in paths:

@@ -18,6 +18,8 @@ from lsmha_keras.commands._output import (
     verbosity,
     writable_dir,
 )
+from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.files import claim_directory
 
 _EPILOG = """\
 examples:
@@ -36,9 +38,12 @@ random matrices have clusters, too.
 """
 
 
+_RESUMES = "after the last finished stage"
+
+
 def add_parser(commands, parents):
     """Adds `lsmha shp`."""
-    parser = add_command(commands, "shp", globals(), _EPILOG, parents)
+    parser = add_command(commands, "shp", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write the report")
@@ -93,6 +98,12 @@ def run(args):
     """Analyses; prints the main figures and where the report is."""
     out = writable_dir(args.out)
     check_presets(args.name)
+    with DirectoryLock(out):
+        claim_directory(out, "analysis", lambda path: (path / "stages" / "settings.json").exists())
+        return _analyse(args, out)
+
+
+def _analyse(args, out):
     import_framework()
     from lsmha_keras.shp._style import import_matplotlib
     from lsmha_keras.shp.report import write_report

@@ -40,9 +40,12 @@ of its name in the output directory, with an equal share of the time that is lef
 _STARTED = time.monotonic()
 
 
+_RESUMES = "after the last finished epoch"
+
+
 def add_parser(commands, parents):
     """Adds `lsmha train`."""
-    parser = add_command(commands, "train", globals(), _EPILOG, parents)
+    parser = add_command(commands, "train", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument(
         "recipes", nargs="+", metavar="RECIPE", help="TOML file, or a name in zoo/recipes"
     )

@@ -31,9 +31,12 @@ several machines that see the same output directory, or several processes on one
 """
 
 
+_RESUMES = "after the last finished epoch of the trial that ran"
+
+
 def add_parser(commands, parents):
     """Adds `lsmha tune`."""
-    parser = add_command(commands, "tune", globals(), _EPILOG, parents)
+    parser = add_command(commands, "tune", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument("study", metavar="STUDY", help="TOML file, or a name in tuning/studies")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/STUDY)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
@@ -66,6 +69,7 @@ def run(args):
     find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
     import_framework()
+    from lsmha_keras.files import write_atomically
     from lsmha_keras.studies.search import search
     from lsmha_keras.studies.study import load_study
 
@@ -85,7 +89,6 @@ def run(args):
     for path in result.write(results=args.results):
         print(path)
     if args.export:
-        with open(args.export, "w", encoding="utf-8") as file:
-            file.write(result.recipe().to_toml())
+        write_atomically(args.export, result.recipe().to_toml())
         print(f"{args.export}: lsmha train {args.export}")
     return 0

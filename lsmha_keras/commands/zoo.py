@@ -184,6 +184,7 @@ def collect(args):
 def evidence(args):
     """Rewrites the tables, or tells whether they are what the csv files give."""
     from lsmha_keras.evidence.evidence_text import evidence_text
+    from lsmha_keras.files import write_atomically
     from lsmha_keras.presets import zoo_dir
 
     path = zoo_dir() / "EVIDENCE.md"
@@ -197,7 +198,7 @@ def evidence(args):
             )
         return int(before != after)
     if before != after:
-        path.write_text(after, encoding="utf-8")
+        write_atomically(path, after)
     print(path)
     return 0
 

@@ -64,6 +64,6 @@ def _check_images(images, name):
     if images.max() <= 1 and not np.issubdtype(images.dtype, np.integer):
         raise ValueError(
             f"The images of {name!r} look like fractions of 1 instead of grey levels in 0 .. 255; "
-            f"multiply them by 255. Received: dtype={images.dtype}, no value above 1"
+            f"multiply them by 255. Received: dtype={images.dtype}, largest value {images.max():g}"
         )
     return images.astype("uint8")

@@ -1,8 +1,10 @@
 """Reads and writes csv files of measurements."""
 
 import csv
-import os
+import io
 import pathlib
+
+from lsmha_keras.files import write_atomically
 
 
 def read_rows(path, columns):
@@ -49,10 +51,8 @@ def write_rows(path, columns, rows):
     write_rows("table.csv", ["name", "accuracy"], [{"name": "a", "accuracy": 0.5}])
     ```
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())

@@ -5,6 +5,7 @@ import pathlib
 
 from lsmha_keras.data.data_at_hand import data_at_hand
 from lsmha_keras.evidence.csv_rows import read_rows
+from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import CARD, write_checksums, zoo_dir
 from lsmha_keras.training.class_report import class_report
 from lsmha_keras.training.model_card import model_card
@@ -89,10 +90,10 @@ def _write(directory, model, figures):
     if directory.resolve().parent == (zoo_dir() / "presets").resolve():  # and no other of this name
         shp = read_rows(zoo_dir() / f"results/shp_{directory.name}/blocks.csv", ["snr"])
     text = model_card(recipe, model, results, per_class, shp)
-    (directory / CARD).write_text(text, encoding="utf-8")
+    write_atomically(directory / CARD, text)
     (directory / _OLD_CARD).unlink(missing_ok=True)
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    (directory / "results.json").write_text(text, encoding="utf-8")
+    write_atomically(directory / "results.json", text)
     write_checksums(directory)
 
 

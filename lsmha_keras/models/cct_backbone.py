@@ -10,6 +10,7 @@ from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
     torch_parameters_up_to_date,
@@ -316,9 +317,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         return super().from_preset(directory, load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Saves config and weights to a preset directory, with their checksums."""
-        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
-        presets.write_checksums(preset_dir)
+        """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""
+        with save_preset(preset_dir, self.variables) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     def get_config(self):
         """Returns the arguments of the constructor."""

@@ -19,6 +19,7 @@ from lsmha_keras.models.preset_arguments import (
     split_arguments,
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
@@ -296,9 +297,21 @@ class CCTImageClassifier(RawImageClassifier):
             converter.image_size = tuple(image_shape[:2])
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Saves configs and weights to a preset directory, with their checksums."""
-        super().save_to_preset(preset_dir, max_shard_size=max_shard_size)
-        presets.write_checksums(preset_dir)
+        """Saves configs and weights to a preset directory, with their checksums.
+
+        All is written beside and moved into place when it is complete.
+
+        Args:
+            preset_dir: directory; made if missing. Other files in it stay.
+            max_shard_size: float or `None`, GB of weights in a file, as in KerasHub. Defaults to
+                `10`.
+
+        Raises:
+            OSError: if another process saves a preset there, or the disk has too little room; the
+                directory is as it was before.
+        """
+        with save_preset(preset_dir, self.variables) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     @classmethod
     def from_config(cls, config):

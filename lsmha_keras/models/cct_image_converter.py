@@ -1,5 +1,7 @@
 """Resizes and normalises images."""
 
+import warnings
+
 import keras
 import keras_hub
 import numpy as np
@@ -105,3 +107,24 @@ def check_image_values(images):
             "Images must have values from 0 to 255, unnormalised. "
             f"Received: values from {low} to {high}"
         )
+
+
+def warn_of_fractions(images, stacklevel=2):
+    """Warns if floats end at 1 or below, which are taken for all but black images.
+
+    Args:
+        images: NumPy array.
+        stacklevel: as for `warnings.warn`.
+
+    Returns:
+        bool, whether it warned.
+    """
+    high = images.max() if images.dtype.kind == "f" and images.size else 0
+    if not 0 < high <= 1:
+        return False
+    warnings.warn(
+        "Images are expected with values in 0 .. 255, and the largest here is "
+        f"{high:g}: multiply images in 0 .. 1 by 255.",
+        stacklevel=stacklevel + 1,
+    )
+    return True

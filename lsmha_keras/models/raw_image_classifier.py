@@ -4,7 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 
-from lsmha_keras.models.cct_image_converter import check_image_values
+from lsmha_keras.models.cct_image_converter import check_image_values, warn_of_fractions
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.progress import fit_progress, progress_style
@@ -19,6 +19,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     and lines without control characters anywhere else. A subclass builds the model and sets
     `num_classes`, `activation`, `class_names` and `preprocessor`.
     """
+
+    _warned = False  # of images with values in 0 .. 1
 
     def compile(
         self, optimizer="auto", loss="auto", *, metrics="auto", jit_compile="auto", **kwargs
@@ -53,12 +55,35 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             self.optimizer.build(self.trainable_variables)  # for the state that is loaded next
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
-        """Checks images and labels that are NumPy arrays, then runs the preprocessor."""
-        if self.preprocessor is not None and isinstance(x, np.ndarray):
-            check_image_values(x)
+        """Checks images and labels, then runs the preprocessor.
+
+        Images in a `tf.data` pipeline are checked as it runs, labels only as NumPy arrays. A model
+        warns once of images with values in 0 .. 1.
+        """
+        if self.preprocessor is not None:
+            x = self._checked(x)
         if isinstance(y, np.ndarray):
             self._check_labels(y)
         return super().preprocess_samples(x, y, sample_weight)
+
+    def _checked(self, x):
+        if isinstance(x, np.ndarray):
+            check_image_values(x)
+            if not self._warned:
+                self._warned = warn_of_fractions(x)
+        elif type(x).__module__.startswith("tensorflow") and x.dtype.is_floating:
+            import tensorflow as tf
+
+            def check(ends):
+                self._checked(ends)
+                return ends[:0]
+
+            # Only its ends leave the graph: they are what the checks look at.
+            ends = tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
+            checked = tf.numpy_function(check, [ends], ends.dtype)
+            with tf.control_dependencies([checked]):
+                x = tf.identity(x)
+        return x
 
     def _check_labels(self, y):
         if y.ndim == 1 and y.dtype.kind in "iu" and y.size:

@@ -16,6 +16,7 @@ from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 from lsmha_keras.progress import progress_style
 
@@ -140,16 +141,20 @@ class SoftCommittee(RawImageClassifier):
             max_shard_size: see `CCTImageClassifier.save_to_preset`.
 
         Raises:
+            OSError: if another process saves a preset there, or the disk has too little room.
             ValueError: if the directory holds another kind of preset.
         """
-        directory = pathlib.Path(preset_dir)
-        _clear(directory)
+        path = pathlib.Path(preset_dir)
+        _refuse_classifier(path)
+        former = presets.read_committee(path)["members"] if presets.is_committee(path) else []
         names = [f"member_{i}" for i in range(len(self.members))]
-        for name, member in zip(names, self.members, strict=True):
-            member.save_to_preset(str(directory / name), max_shard_size=max_shard_size)
-        text = json.dumps({"mode": self.mode, "members": names}, indent=2)
-        (directory / presets.COMMITTEE).write_text(text + "\n", encoding="utf-8")
-        presets.write_checksums(directory)
+        with save_preset(path, self.variables) as directory:
+            for name, member in zip(names, self.members, strict=True):
+                member.save_to_preset(str(directory / name), max_shard_size=max_shard_size)
+            text = json.dumps({"mode": self.mode, "members": names}, indent=2)
+            (directory / presets.COMMITTEE).write_text(text + "\n", encoding="utf-8")
+            for member in former:  # now that the new ones are complete
+                shutil.rmtree(member, ignore_errors=True)
 
     @classmethod
     def from_preset(cls, preset, mode=None, **kwargs):
@@ -303,14 +308,9 @@ def _logits_model(member, name):
     return keras.Model(member.input, ops.cast(outputs, "float32"), name=name)
 
 
-def _clear(directory):
-    """Removes the members of a committee that a directory holds."""
+def _refuse_classifier(directory):
     if (directory / "config.json").exists():
         raise ValueError(
             "The directory holds the preset of a single classifier; choose another one. "
             f"Received: preset_dir={str(directory)!r}"
         )
-    directory.mkdir(parents=True, exist_ok=True)
-    if presets.is_committee(directory):
-        for member in presets.read_committee(directory)["members"]:
-            shutil.rmtree(member, ignore_errors=True)

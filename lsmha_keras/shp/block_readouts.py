@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from lsmha_keras.files import write_atomically
+
 # Name in a preset's directory.
 FILE_NAME = "shp_readouts.npz"
 _ARRAYS = ("pool_kernel", "pool_bias", "kernel")
@@ -82,8 +84,8 @@ class BlockReadouts:
             for name, array in zip(_ARRAYS, arrays, strict=True)
         }
         about = {name: getattr(self, name) for name in ("accuracy", "label_names", "epochs")}
-        with open(path, "wb") as file:  # A file, as NumPy would add a suffix to a name.
-            np.savez_compressed(file, about=json.dumps(about), **arrays)
+        arrays["about"] = json.dumps(about)
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if directory and (directory / "config.json").exists():
             from lsmha_keras.presets import write_checksums
 

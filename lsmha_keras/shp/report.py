@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from lsmha_keras.files import fill_directory
 from lsmha_keras.shp import plots
 from lsmha_keras.shp.classical import rank_correlations
 from lsmha_keras.shp.controls import THRESHOLDS
@@ -57,7 +58,13 @@ def write_report(
     variants = {"trained": results, **(controls or {})}
     _check_blocks(variants)
     out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    with fill_directory(out) as folder:
+        _write(folder, variants, classical, thresholds, title)
+    return out / "index.html"
+
+
+def _write(out, variants, classical, thresholds, title):
+    results = variants["trained"]
     covered = {block: labels_covered(results[block]) for block in results}
     correlations = rank_correlations(classical or {}, covered)
     tables = {
@@ -71,10 +78,9 @@ def write_report(
         _write_csv(out / f"{name}.csv", rows)
     _write_json(out / "statistics.json", {"title": title, **tables})
     _write_arrays(out / "shp.npz", variants)
-    _draw(out, results, controls or {}, thresholds)
-    page = out / "index.html"
-    page.write_text(render_page(variants, title, classical, correlations), encoding="utf-8")
-    return page
+    _draw(out, variants, thresholds)
+    page = render_page(variants, title, classical, correlations)
+    (out / "index.html").write_text(page, encoding="utf-8")
 
 
 def _check_blocks(variants):
@@ -131,7 +137,9 @@ def _write_arrays(path, variants):
     np.savez_compressed(path, **arrays)
 
 
-def _draw(out, results, controls, thresholds):
+def _draw(out, variants, thresholds):
+    results = variants["trained"]
+    controls = {name: found for name, found in variants.items() if name != "trained"}
     plots.plot_along_blocks(results, controls).savefig(out / "along_blocks.png")
     for block, result in results.items():
         others = {name: by_block[block] for name, by_block in controls.items()}

@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.shp.block_statistics import BlockStatistics
 from lsmha_keras.shp.clusters import block_statistics, normalize_matrices
 
@@ -164,8 +165,8 @@ class SHPResult:
     def save(self, path):
         """Writes everything to a compressed `.npz`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        with open(path, "wb") as file:  # A file, as NumPy would add a suffix to a name.
-            np.savez_compressed(file, **{k: v for k, v in fields.items() if v is not None})
+        arrays = {name: value for name, value in fields.items() if value is not None}
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
     def load(cls, path):

@@ -1,12 +1,12 @@
 """The finished parts of an analysis, on disk, so that a killed one can continue."""
 
 import json
-import os
 import pathlib
 import shutil
 
 import numpy as np
 
+from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.shp.block_readouts import BlockReadouts
 from lsmha_keras.shp.shp_result import SHPResult
 
@@ -37,14 +37,14 @@ class Stages:
 
     def __init__(self, folder, settings, fresh=False):
         self.folder = pathlib.Path(folder)
-        if fresh:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / _SETTINGS
+        if fresh and path.exists():  # else the folder is not of an analysis
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _refuse_other(json.loads(path.read_text(encoding="utf-8")), settings, self.folder)
         else:
-            path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            write_atomically(path, json.dumps(settings, indent=1) + "\n")
 
     def readouts(self, name, fit):
         """Returns the `BlockReadouts` called `name`; `fit()` makes them the first time."""
@@ -83,11 +83,8 @@ class Stages:
         done = self.folder / name
         if not done.exists():
             made = make()
-            temporary = self.folder / f"{name}.tmp"
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            save(made, temporary)
-            os.replace(temporary, done)
+            with fill_directory(done) as folder:
+                save(made, folder)
         return done
 
 

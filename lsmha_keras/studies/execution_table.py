@@ -6,7 +6,7 @@ import json
 import pathlib
 import warnings
 
-from lsmha_keras.training.training_state import write_atomically
+from lsmha_keras.files import write_atomically
 
 COLUMNS = (
     "study",
@@ -82,7 +82,7 @@ def write_table(rows, path):
     writer.writeheader()
     writer.writerows([{key: _flat(value) for key, value in row.items()} for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_atomically(path, text.getvalue())
 
 
 def read_table(path):

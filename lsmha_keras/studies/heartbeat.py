@@ -5,7 +5,7 @@ import pathlib
 import threading
 import uuid
 
-from lsmha_keras.training.training_state import write_atomically
+from lsmha_keras.files import write_atomically
 
 FOLDER = "workers"
 
@@ -52,10 +52,9 @@ class Heartbeat:
         life, count = uuid.uuid4().hex, 0
         while not self._stop.is_set():
             count += 1
-            text = f"{life} {count}\n".encode()
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, lambda file, text=text: file.write(text))
+                write_atomically(self.path, f"{life} {count}\n")
             except OSError:
                 pass  # a network drive that is away for a moment; the next beat tells
             self._stop.wait(self.interval)

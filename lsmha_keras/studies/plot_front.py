@@ -1,7 +1,9 @@
 """Draws accuracy against cost."""
 
+import pathlib
 import statistics
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.shp._style import INK, MUTED, draws, new_figure
 from lsmha_keras.studies.trial_points import pareto_front, trial_points
 
@@ -68,7 +70,9 @@ def plot_front(rows, path=None, cost="latency_ms", value="val_accuracy"):
     # Below the panel, where it covers no trial.
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
     if path is not None:
-        figure.savefig(path)
+        path = pathlib.Path(path)
+        suffix = path.suffix.lstrip(".") or None
+        write_atomically(path, lambda file: figure.savefig(file, format=suffix))
     return figure
 
 

@@ -6,13 +6,13 @@ import traceback
 
 import keras
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.trial_cost import TrialCost, measure_cost
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.environment import describe_hardware, describe_versions
 from lsmha_keras.training.fit_recipe import fit_recipe
 from lsmha_keras.training.output_dir import claim_output_dir
 from lsmha_keras.training.recipe_runtime import recipe_runtime
-from lsmha_keras.training.training_state import write_atomically
 
 EXECUTION = "execution.json"
 _COST = "cost.json"
@@ -132,4 +132,4 @@ def _describe(error):
 
 def _write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, text)

@@ -1,13 +1,15 @@
 """Searches for the best head counts and their company."""
 
+import contextlib
 import pathlib
 import shutil
 
+from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.files import claim_directory, write_atomically
 from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
 from lsmha_keras.studies.study import Study, load_study
 from lsmha_keras.training.differences import list_differences
 from lsmha_keras.training.recipe_data import open_recipe_data
-from lsmha_keras.training.training_state import write_atomically
 
 _STUDY = "study.toml"
 _WRITTEN = (
@@ -78,38 +80,34 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
             "(`--fresh`) on a worker"
         )
     sources = open_recipe_data(study.recipe, data_dir, ("train", "validation"))
-    directory = _claim(directory, study, resume)
+    directory = pathlib.Path("runs", study.name) if directory is None else directory
+    directory = pathlib.Path(directory).expanduser().resolve()
     say = print if verbose else (lambda text: None)
-    tuner = StudyTuner(
-        study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", say
-    )
-    with member_of_search(tuner, role, say):
-        tuner.search(verbose=0)
+    # Workers share the directory of their chief.
+    with contextlib.nullcontext() if role == "worker" else DirectoryLock(directory):
+        _claim(directory, study, resume)
+        tuner = StudyTuner(
+            study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", say
+        )
+        with member_of_search(tuner, role, say):
+            tuner.search(verbose=0)
     return SearchResult.from_directory(study, directory)
 
 
 def _claim(directory, study, resume):
     """Makes the directory of a study, or finds the same study's."""
-    directory = pathlib.Path("runs", study.name) if directory is None else directory
-    directory = pathlib.Path(directory).expanduser().resolve()
     file = directory / _STUDY
+    claim_directory(directory, "study", lambda path: (path / "oracle.json").exists())
     if not resume:
         _clear(directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            if any(directory.glob("trial_*")):
-                raise ValueError(
-                    "The directory holds trials without their study.toml; choose another one. "
-                    f"Received: directory={directory}"
-                )
-            write_atomically(file, lambda out: out.write(study.to_toml().encode()))
-    except OSError as error:
-        raise OSError(
-            f"The study's directory must be writable ({error.strerror}). Received: {directory}"
-        ) from error
+    if not file.exists():
+        if any(directory.glob("trial_*")):
+            raise ValueError(
+                "The directory holds trials without their study.toml; choose another one. "
+                f"Received: directory={directory}"
+            )
+        write_atomically(file, study.to_toml())
     _refuse_other(directory, Study.from_toml(file), study)
-    return directory
 
 
 def _clear(directory):

@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import statistics
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.plot_front import plot_front
 from lsmha_keras.studies.study import Study
@@ -115,7 +116,7 @@ class SearchResult:
             paths.append(self.directory / "front.csv")
             write_front(pareto_front(trial_points(self.rows)), paths[-1])
             paths.append(self.directory / "report.md")
-            paths[-1].write_text(study_report(self.rows), encoding="utf-8")
+            write_atomically(paths[-1], study_report(self.rows))
             if importlib.util.find_spec("matplotlib"):
                 paths.append(self.directory / "front.png")
                 plot_front(self.rows, paths[-1])

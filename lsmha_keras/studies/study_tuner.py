@@ -10,6 +10,7 @@ import time
 import keras
 import keras_tuner
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.grid_oracle import GridOracle
 from lsmha_keras.studies.hparams_log import write_hparams
@@ -176,7 +177,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             target.mkdir(parents=True, exist_ok=True)
             # A parent that lost its patience was promoted for more epochs all the same.
             copy_state(source / LAST, target / LAST, stopped=False)
-            (directory / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+            write_atomically(directory / "recipe.toml", recipe.to_toml())
 
     def pre_create_trial(self):
         """Waits a little, so that a worker without work does not ask its chief without a pause."""

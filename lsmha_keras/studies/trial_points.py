@@ -7,8 +7,8 @@ import math
 import pathlib
 import statistics
 
+from lsmha_keras.files import write_atomically
 from lsmha_keras.training.nearest import nearest
-from lsmha_keras.training.training_state import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ def write_front(points, path):
         writer.writerow([*(getattr(point, name) for name in fixed), *settings])
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_atomically(path, text.getvalue())
 
 
 def _point(trial, rows, cost, value):

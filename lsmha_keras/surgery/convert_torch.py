@@ -24,25 +24,32 @@ def convert_torch_checkpoint(
             names to arrays or tensors. Wrappers such as `{"state_dict": ...}` and prefixes such as
             `"module."` are removed.
         num_heads: int, heads of every block. `None` means the reference's for this depth.
-        image_shape: `(height, width, channels)`. `None` means square images.
+        image_shape: `(height, width)` or `(height, width, channels)`. `None` means the square that
+            the position embedding's length tells.
         class_names: list of str or `None`.
-        mean: floats, mean per channel of images in [0, 1] by which the training data were
-            normalised. Defaults to CIFAR-100's.
-        std: floats, standard deviation likewise.
+        mean: floats, one per channel: the mean by which the training images, with values in
+            [0, 1], were normalised. A checkpoint does not tell, and with another one accuracy is
+            lost without a word.
+        std: floats, standard deviations likewise.
 
     Returns:
         A `CCTImageClassifier` with the checkpoint's weights; its logits equal the reference's.
 
     Raises:
         ValueError: if the file is not such a checkpoint: tensors are missing, unexpected or of the
-            wrong shape (they are named), or `num_heads` cannot be known or does not fit.
+            wrong shape (they are named), or `num_heads`, the size of the images or their
+            normalisation cannot be known or does not fit.
         FileNotFoundError: if there is no such file.
         ImportError: if reading the file needs a package that is not installed.
 
     Example:
 
     ```python
-    classifier = lsmha_keras.convert_torch_checkpoint("cct_7_3x1_32_cifar100.pth")
+    classifier = lsmha_keras.convert_torch_checkpoint(
+        "cct_7_3x1_32_cifar100.pth",
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+    )
     classifier.save_to_preset("my_cct_7_3x1_cifar100")
     ```
 
@@ -54,8 +61,8 @@ def convert_torch_checkpoint(
     tensors = _read(checkpoint)
     config = _infer_config(tensors, num_heads, image_shape)
     backbone = models.CCTBackbone(**config)
-    normalisation = {key: value for key, value in (("mean", mean), ("std", std)) if value}
-    converter = models.CCTImageConverter.for_images(backbone.image_shape, **normalisation)
+    _check_normalisation(mean, std, backbone.image_shape[2])
+    converter = models.CCTImageConverter.for_images(backbone.image_shape, mean, std)
     classifier = models.CCTImageClassifier(
         backbone,
         num_classes=tensors["classifier.fc.weight"].shape[0],
@@ -64,6 +71,19 @@ def convert_torch_checkpoint(
     )
     _assign(classifier, tensors)
     return classifier
+
+
+def _check_normalisation(mean, std, channels):
+    wrong = any(value is None or len(value) != channels for value in (mean, std))
+    if wrong or min(std) <= 0:
+        raise ValueError(
+            f"`mean` and `std` must be {channels} numbers each, those by which the training images "
+            "were normalised, in [0, 1]; a checkpoint does not tell. The reference has for "
+            "CIFAR-10 0.4914 0.4822 0.4465 and 0.2470 0.2435 0.2616, for CIFAR-100 0.5071 0.4867 "
+            "0.4408 and 0.2675 0.2565 0.2761, for ImageNet 0.485 0.456 0.406 and 0.229 0.224 "
+            "0.225. "
+            f"Received: mean={mean}, std={std}"
+        )
 
 
 def _read(checkpoint):
@@ -138,11 +158,12 @@ def _infer_config(tensors, num_heads, image_shape):
             f"`num_heads` must divide the attention's width {inner_dim}. "
             f"Received: num_heads={num_heads}"
         )
-    kernel_size = first_conv.shape[-1]
+    kernel_size, channels = first_conv.shape[-1], first_conv.shape[1]
+    if image_shape is not None:
+        image_shape = (*image_shape[:2], *(image_shape[2:] or (channels,)))
     embedding = tensors.get("classifier.positional_emb")
     return {
-        "image_shape": image_shape
-        or _infer_image_shape(embedding, kernel_size, convs, first_conv.shape[1]),
+        "image_shape": image_shape or _infer_image_shape(embedding, kernel_size, convs, channels),
         "hidden_dim": hidden_dim,
         "num_layers": layers,
         "num_heads": num_heads,
@@ -165,7 +186,10 @@ def _count(tensors, pattern):
 
 def _infer_image_shape(embedding, kernel_size, convs, channels):
     if embedding is None:
-        return (32, 32, channels) if kernel_size == 3 else (224, 224, channels)
+        raise ValueError(
+            "Without a position embedding a checkpoint does not tell the size of its images: give "
+            "`image_shape`. Received: image_shape=None"
+        )
     grid = round(embedding.shape[1] ** 0.5)
     if grid * grid != embedding.shape[1]:
         raise ValueError(

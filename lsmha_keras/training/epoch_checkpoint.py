@@ -2,23 +2,21 @@
 
 import csv
 import io
-import os
 import pathlib
 import time
 
 import keras
 import numpy as np
 
-from lsmha_keras.training.averaged_weights import averaged_weights
+from lsmha_keras.files import write_atomically
 from lsmha_keras.training.non_finite_loss_error import NonFiniteLossError
-from lsmha_keras.training.training_state import replace, save_state, write_atomically
+from lsmha_keras.training.training_state import save_state
 
 LAST = "last.npz"
-BEST = "best.weights.h5"
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
-    """Saves the last state, the best weights and the history at the end of every epoch.
+    """Saves the last state and the history at the end of every epoch.
 
     Keras's `BackupAndRestore` writes over its only copy; here a kill at any moment leaves a whole
     one. Put it after the callbacks that add to the logs.
@@ -31,7 +29,10 @@ class EpochCheckpoint(keras.callbacks.Callback):
         history: list of a dict per finished epoch: "epoch" counted from 1, "learning_rate" at
             its end, and the numbers in the logs.
         train_seconds: float, time spent in finished epochs, over all runs.
+        finished: True, as `fit` returns at the end of the run only; see `StepCheckpoint`.
     """
+
+    finished = True
 
     def __init__(self, directory, progress=None):
         super().__init__()
@@ -40,6 +41,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.history = list(progress["history"])
         self.train_seconds = progress["train_seconds"]
         self._steps = 0
+        # A kill may have come between the state and the table.
+        if self.history:
+            write_history(self.directory / "history.csv", self.history)
 
     @property
     def last(self):
@@ -50,9 +54,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
         """Starts the clock."""
         self.last.parent.mkdir(parents=True, exist_ok=True)
         self._clock = time.perf_counter()
-        # A kill may have come between the state and the table.
-        if self.history:
-            write_history(self.directory / "history.csv", self.history)
 
     def on_train_batch_end(self, batch, logs=None):
         """Counts steps."""
@@ -64,7 +65,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.train_seconds += now - self._clock
         self._clock = now
         self.history.append(self._row(epoch, logs or {}))
-        self._save_best()
         progress = {
             "epoch": epoch + 1,
             "history": self.history,
@@ -93,18 +93,21 @@ class EpochCheckpoint(keras.callbacks.Callback):
             },
         }
 
-    def _save_best(self):
-        # What was best follows from the history alone, so a resumed run agrees with itself.
-        scores = [row["val_accuracy"] for row in self.history if "val_accuracy" in row]
-        if "val_accuracy" not in self.history[-1] or scores[-1] <= max(scores[:-1], default=-1.0):
-            return
-        path = self.last.with_name(BEST)
-        temporary = path.with_name("new-" + BEST)  # Keras demands the ending
-        with averaged_weights(self.model):
-            self.model.save_weights(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        replace(temporary, path)
+
+def read_history(path):
+    """Reads what `write_history` wrote.
+
+    Args:
+        path: path of the csv file.
+
+    Returns:
+        list of dicts, one per epoch: "epoch" is an int, the others are floats.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        return [
+            {key: int(v) if key == "epoch" else float(v) for key, v in row.items() if v != ""}
+            for row in csv.DictReader(file)
+        ]
 
 
 def write_history(path, history):
@@ -119,4 +122,4 @@ def write_history(path, history):
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_atomically(path, text.getvalue())

@@ -75,10 +75,15 @@ def checked_chunks(model, dataset, batch_size):
     Raises:
         ValueError: as `evaluate`.
     """
+    from lsmha_keras.models.cct_image_converter import warn_of_fractions
+
     num_classes, seen, channels = model.output_shape[-1], 0, _channels(model)
+    warned = False
     _check_classes(dataset, model, num_classes)
     for images, labels in _chunks(labelled_batches(dataset, batch_size)):
         _check_images(images, channels)
+        if not hasattr(model, "preprocess_samples") and not warned:  # which warns itself
+            warned = warn_of_fractions(images, stacklevel=3)
         yield images, class_labels(labels, num_classes, seen)
         seen += len(images)
     if not seen:
@@ -193,12 +198,6 @@ def _check_images(images, channels):
     if not (low >= 0 and high <= 255):  # also true for nan
         raise ValueError(
             f"Images must have values in 0 .. 255. Received: values from {low:g} to {high:g}"
-        )
-    if 0 < high <= 1:
-        warnings.warn(
-            "Images are expected with values in 0 .. 255, and these end at "
-            f"{high:g}: multiply images in 0 .. 1 by 255.",
-            stacklevel=4,
         )
 
 

@@ -266,7 +266,13 @@ def _signals():
         yield caught  # only the main thread may set handlers
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {n: signal.signal(n, lambda number, frame: caught.append(number)) for n in numbers}
+
+    def catch(number, frame):
+        caught.append(number)
+        for each in numbers:  # a second one ends the process at once
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, catch) for number in numbers}
     try:
         yield caught
     finally:

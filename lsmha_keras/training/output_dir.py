@@ -2,16 +2,37 @@
 
 import pathlib
 import shutil
-import tempfile
 
+from lsmha_keras.files import claim_directory, remove_leftovers, write_atomically
 from lsmha_keras.training.differences import list_differences
 from lsmha_keras.training.epoch_checkpoint import LAST
 from lsmha_keras.training.recipe import Recipe
-from lsmha_keras.training.training_state import write_atomically
+
+
+def output_path(path, recipe):
+    """Returns the output directory of a run, without making it.
+
+    Args:
+        path: path, or None for `runs/<name of the recipe>`.
+        recipe: `Recipe` that is to be trained.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Example:
+
+    ```python
+    directory = output_path(None, recipe)
+    ```
+    """
+    return pathlib.Path("runs", recipe.name) if path is None else pathlib.Path(path).expanduser()
 
 
 def claim_output_dir(path, recipe, resume=True):
     """Makes an output directory, or finds the same recipe's.
+
+    A directory that a run has made is marked; what lies in any other one is neither removed nor
+    written over.
 
     Args:
         path: path, or None for `runs/<name of the recipe>`.
@@ -23,7 +44,7 @@ def claim_output_dir(path, recipe, resume=True):
 
     Raises:
         OSError: if the directory cannot be written to.
-        ValueError: if it belongs to another recipe.
+        ValueError: if it belongs to another recipe, or holds files that no run has written.
 
     Example:
 
@@ -31,30 +52,31 @@ def claim_output_dir(path, recipe, resume=True):
     output_dir = claim_output_dir("runs/mine", recipe)
     ```
     """
-    path = pathlib.Path("runs", recipe.name) if path is None else pathlib.Path(path).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise OSError(
-            f"The output directory must be writable ({error.strerror}). Received: {path}"
-        ) from error
+    path = claim_directory(output_path(path, recipe), "run", _has_begun)
+    file = path / "recipe.toml"
     if not resume:
         _clear(path)
-    file = path / "recipe.toml"
-    begun = (path / "checkpoints" / LAST).exists() or (path / "preset").exists()
-    if begun and not file.exists():
+    if _has_begun(path):
+        _refuse_other(path, Recipe.from_toml(file), recipe)
+        remove_leftovers(path, path / "checkpoints")
+    elif _has_state(path):
         raise ValueError(
             "The directory holds a training state without its recipe.toml; choose another output "
-            f"directory. Received: {path}"
+            f"directory, or start anew with resume=False (`lsmha train --fresh`). Received: {path}"
         )
-    if begun:
-        _refuse_other(path, Recipe.from_toml(file), recipe)
     else:
         # What failed before its first epoch ended, over a mistyped name perhaps, holds nothing.
         _clear(path)
-        write_atomically(file, lambda out: out.write(recipe.to_toml().encode()))
+        write_atomically(file, recipe.to_toml())
     return path
+
+
+def _has_begun(path):
+    return _has_state(path) and (path / "recipe.toml").exists()
+
+
+def _has_state(path):
+    return (path / "checkpoints" / LAST).exists() or (path / "preset" / "config.json").exists()
 
 
 def _refuse_other(path, found, recipe):
@@ -70,7 +92,8 @@ def _refuse_other(path, found, recipe):
 
 def _clear(path):
     # What a run writes, and nothing else that may lie there.
-    for name in ("checkpoints", "tensorboard", "preset", "preset.tmp"):
+    for name in ("checkpoints", "tensorboard", "preset"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in ("history.csv", "recipe.toml"):
         (path / name).unlink(missing_ok=True)
+    remove_leftovers(path)

@@ -45,6 +45,8 @@ class StepCheckpoint:
             self.step, self.position = progress["step"], progress["position"]
             self.sums, self.history = progress["sums"], progress["history"]
             self.train_seconds, self.finished = progress["train_seconds"], progress["finished"]
+            if self.history:  # a kill may have come between the state and the table
+                write_history(self.directory / "history.csv", self.history)
 
     @property
     def last(self):

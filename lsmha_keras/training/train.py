@@ -3,17 +3,17 @@
 import json
 import time
 
+from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
+from lsmha_keras.training.epoch_checkpoint import read_history, write_history
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
 from lsmha_keras.training.full_precision import full_precision
-from lsmha_keras.training.output_dir import claim_output_dir
+from lsmha_keras.training.output_dir import claim_output_dir, output_path
 from lsmha_keras.training.placement import is_on_device
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.recipe_runtime import recipe_runtime
 from lsmha_keras.training.training_result import TrainingResult
-from lsmha_keras.training.training_state import load_state
 from lsmha_keras.training.write_preset import write_preset
 
 
@@ -33,8 +33,8 @@ def train(
     ends as if it had not been interrupted: weights, optimiser, schedule, averaged weights, order
     of the images, augmentation and dropout are restored. A finished run is not repeated.
 
-    `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/` (`last.npz`, and with a
-    validation split `best.weights.h5`), `tensorboard/` where TensorBoard is installed, and in the
+    `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/last.npz`,
+    `tensorboard/` where TensorBoard is installed, and in the
     end `preset/`, which `CCTImageClassifier.from_preset` takes. Trained in whatever precision, the
     result is measured and saved as a float32 model.
 
@@ -56,10 +56,11 @@ def train(
         A `TrainingResult`; without a model and results if the limit came before the end.
 
     Raises:
-        ValueError: if the recipe or the data are not valid, `output_dir` belongs to another one, or
-            the limit is too short.
+        ValueError: if the recipe or the data are not valid, `output_dir` belongs to another recipe
+            or holds files that no run has written, or the limit is too short.
         NonFiniteLossError: if training diverges; what was saved before stays.
-        OSError: if `output_dir` cannot be written to.
+        OSError: if `output_dir` cannot be written to, another process trains there, or the disk is
+            full: what was saved before stays, and the same call goes on from it.
 
     Example:
 
@@ -77,22 +78,31 @@ def train(
     policy = make_policy(recipe, sources["train"])
     say = print if verbose else (lambda text: None)
     on_device = is_on_device(recipe, sources["train"], policy, callbacks, minutes is not None, say)
-    output_dir = claim_output_dir(output_dir, recipe, resume)
-    if (output_dir / "preset" / "results.json").exists():
-        if verbose:
-            print(f"{output_dir} holds the finished run; there is nothing left to train.")
-        return _finished(recipe, output_dir)
-    with recipe_runtime(recipe.runtime):
+    with DirectoryLock(output_path(output_dir, recipe)):
+        output_dir = claim_output_dir(output_dir, recipe, resume)
+        if (output_dir / "preset" / "results.json").exists():
+            if verbose:
+                print(f"{output_dir} holds the finished run; there is nothing left to train.")
+            return _finished(recipe, output_dir)
         if on_device:
             from lsmha_keras.training.fit_on_device import fit_on_device
 
-            trained, checkpoint = fit_on_device(
-                recipe, sources, output_dir, deadline, shorten, verbose
-            )
-            if not checkpoint.finished:
-                return _result(None, recipe, checkpoint.history, None, output_dir)
+            def fit():
+                return fit_on_device(recipe, sources, output_dir, deadline, shorten, verbose)
+
         else:
-            trained, checkpoint = fit_recipe(recipe, sources, output_dir, callbacks, verbose)
+
+            def fit():
+                return fit_recipe(recipe, sources, output_dir, callbacks, verbose)
+
+        return _train(recipe, sources, output_dir, fit)
+
+
+def _train(recipe, sources, output_dir, fit):
+    with recipe_runtime(recipe.runtime):
+        trained, checkpoint = fit()
+        if not checkpoint.finished:
+            return _result(None, recipe, checkpoint.history, None, output_dir)
         model = full_precision(trained)
         report = class_report(model, sources["test"], evaluation_batch(recipe))
         results = write_preset(
@@ -124,11 +134,13 @@ def _check_minutes(minutes):
 def _finished(recipe, output_dir):
     from lsmha_keras.models import CCTImageClassifier
 
-    progress, _ = load_state(EpochCheckpoint(output_dir).last)
     preset_dir = output_dir / "preset"
+    history = read_history(preset_dir / "history.csv")
+    # The run may have been killed before the table was complete.
+    write_history(output_dir / "history.csv", history)
     results = json.loads((preset_dir / "results.json").read_text(encoding="utf-8"))
     model = CCTImageClassifier.from_preset(str(preset_dir))
-    return _result(model, recipe, progress["history"], results, output_dir)
+    return _result(model, recipe, history, results, output_dir)
 
 
 def _result(model, recipe, history, results, output_dir):

@@ -1,12 +1,12 @@
 """The state of a training run in one file that is never half-written."""
 
 import json
-import os
-import pathlib
 import zipfile
 
 import keras
 import numpy as np
+
+from lsmha_keras.files import write_atomically
 
 _FORMAT = 1
 
@@ -25,6 +25,7 @@ def save_state(path, model, progress):
 
     Raises:
         FloatingPointError: if a variable holds a number that is not finite; nothing is written.
+        OSError: if the file cannot be written; names it, and with a full disk the room needed.
 
     Example:
 
@@ -67,7 +68,9 @@ def copy_state(source, target, **progress):
 
 def _write(path, progress, arrays):
     header = json.dumps({"format": _FORMAT, "progress": progress})
-    write_atomically(path, lambda file: np.savez(file, header=np.array(header), **arrays))
+    # Beside the numbers: for each array NumPy's header and the zip's two entries.
+    needed = len(header) * 4 + sum(array.nbytes + 512 for array in arrays.values()) + 1024
+    write_atomically(path, lambda file: np.savez(file, header=np.array(header), **arrays), needed)
 
 
 def load_state(path):
@@ -122,41 +125,6 @@ def restore_state(model, arrays):
         )
     for key, variable in variables.items():
         variable.assign(arrays[key])
-
-
-def write_atomically(path, write):
-    """Writes a file that other readers see either as it was or complete.
-
-    Args:
-        path: path of the file.
-        write: function that is called with an open binary file.
-
-    Example:
-        >>> write_atomically("note.txt", lambda file: file.write(b"done"))
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    replace(temporary, path)
-
-
-def replace(temporary, path):
-    """Moves a finished file onto another, and makes sure that the move itself is on disk.
-
-    Args:
-        temporary: path of the finished file, in the same directory.
-        path: path it gets.
-    """
-    os.replace(temporary, path)
-    if os.name == "posix":  # Windows cannot open directories
-        directory = os.open(pathlib.Path(path).parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def _variables(model):

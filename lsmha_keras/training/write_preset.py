@@ -2,13 +2,12 @@
 
 import datetime
 import json
-import os
 import pathlib
-import shutil
 
 import keras
 import numpy as np
 
+from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.training.environment import describe_hardware, describe_versions
 from lsmha_keras.training.epoch_checkpoint import write_history
 from lsmha_keras.training.evaluate import predict_logits
@@ -47,27 +46,22 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
     from lsmha_keras.presets import CARD, write_checksums
 
     directory = pathlib.Path(directory)
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     results = _results(model, recipe, report.figures, history, train_seconds)
     results |= {key: trained[key] for key in _TRAINING} if trained else {}
-    model.save_to_preset(str(temporary))
-    (temporary / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    write_history(temporary / "history.csv", history)
-    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    (temporary / "results.json").write_text(text, encoding="utf-8")
     images = golden_images(model.backbone.image_shape)
     logits = predict_logits(model, images, _GOLDEN_IMAGES * recipe.runtime.devices)
-    np.savez_compressed(
-        temporary / "golden.npz", images=images, labels=logits.argmax(axis=1), logits=logits
-    )
-    report.write(temporary)
-    card = model_card(recipe, model, results, report.per_class)
-    (temporary / CARD).write_text(card, encoding="utf-8")
-    write_checksums(temporary)
-    if directory.exists():
-        shutil.rmtree(directory)
-    os.replace(temporary, directory)
+    golden = {"images": images, "labels": logits.argmax(axis=1), "logits": logits}
+    with fill_directory(directory, replace=True) as folder:
+        model.save_to_preset(str(folder))
+        write_atomically(folder / "recipe.toml", recipe.to_toml())
+        write_history(folder / "history.csv", history)
+        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(folder / "results.json", text)
+        write_atomically(folder / "golden.npz", lambda file: np.savez_compressed(file, **golden))
+        report.write(folder)
+        card = model_card(recipe, model, results, report.per_class)
+        write_atomically(folder / CARD, card)
+        write_checksums(folder)
     return results
 
 

@@ -15,12 +15,18 @@ def test_convert_gives_the_checkpoints_logits(tmp_path, capsys):
     peer = cct.cct_2(**shape, positional_embedding="learnable").eval()
     torch.save(peer.state_dict(), tmp_path / "peer.pth")
     output = tmp_path / "converted"
-    assert cli.main(["convert", str(tmp_path / "peer.pth"), str(output)]) == 0
+    command = ["convert", str(tmp_path / "peer.pth"), str(output)]
+    assert cli.main(command) == 2
+    assert "for CIFAR-100 0.5071" in capsys.readouterr().err
+    mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(10)))
+    command += ["--mean", *map(str, mean), "--std", *map(str, std), "--image-size", "32"]
+    assert cli.main([*command, "--class-names", str(tmp_path / "names.txt")]) == 0
     assert "283,723 parameters, 10 classes" in capsys.readouterr().out
 
     classifier = lsmha_keras.CCTImageClassifier.from_preset(output)
     images = np.random.default_rng(0).integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
-    mean, std = np.array([0.5071, 0.4867, 0.4408]), np.array([0.2675, 0.2565, 0.2761])
+    assert classifier.class_names == [f"class {i}" for i in range(10)]
     normalised = ((images / 255 - mean) / std).transpose(0, 3, 1, 2).astype("float32")
     with torch.no_grad():
         expected = peer(torch.from_numpy(normalised)).numpy()

@@ -219,6 +219,40 @@ def test_folder_with_parts(tmp_path):
         lsmha.open_dataset(tmp_path, "test")
 
 
+def test_what_systems_and_tools_leave_behind_is_no_data(tmp_path):
+    files = {f"train/{c}/{n}.png": (n, (8, 8), "RGB") for c in "ab" for n in range(3)}
+    files |= {f"test/{c}/0.png": (n, (8, 8), "RGB") for n, c in enumerate("ab")}
+    hidden = ["__MACOSX", ".ipynb_checkpoints", "@eaDir"]
+    files |= {f"train/{name}/a/0.png": (1, (8, 8), "RGB") for name in hidden}
+    files |= {f"train/a/{name}/0.png": (1, (8, 8), "RGB") for name in hidden}
+    files |= {f"{name}/test/a/0.png": (1, (8, 8), "RGB") for name in hidden}
+    root = write_folder(tmp_path, files)
+    for path in ("._train", "train/._a", "train/a/._0.png", "train/.DS_Store", "train/Thumbs.db"):
+        (root / path).write_bytes(b"\0\5\x16\7")
+    (root / "train/a/.hidden.png").write_bytes(b"")
+    for split, levels in {"train": [0, 0, 1, 1, 2, 2], "test": [0, 1]}.items():
+        dataset = lsmha.open_dataset(root, split)
+        assert dataset.class_names == ["a", "b"] and len(dataset) == len(levels)
+        assert dataset.load(range(len(levels)))[:, 0, 0, 0].tolist() == levels
+
+
+def test_a_class_may_be_called_like_a_part(tmp_path):
+    names = ("bus", "test", "train", "val")
+    files = {f"{name}/0.png": (n, (8, 8), "RGB") for n, name in enumerate(names)}
+    dataset = lsmha.open_dataset(write_folder(tmp_path / "vehicles", files))
+    assert dataset.class_names == list(names) and dataset.labels.tolist() == [0, 1, 2, 3]
+    # Inside a part, too; images without a class, as a contest's test images, are no part.
+    files = {f"train/{name}/0.png": (1, (8, 8), "RGB") for name in names}
+    root = write_folder(tmp_path / "contest", {**files, "test/0.png": (1, (8, 8), "RGB")})
+    assert lsmha.open_dataset(root).class_names == list(names)
+    with pytest.raises(ValueError, match="has the splits train.*Received: split='test'"):
+        lsmha.open_dataset(root, "test")
+    # What may be either is neither.
+    write_folder(root, {"train/1.png": (1, (8, 8), "RGB")})
+    with pytest.raises(ValueError, match="both 1.png and the folder bus"):
+        lsmha.open_dataset(root)
+
+
 def test_bad_folders(tmp_path):
     with pytest.raises(ValueError, match="one folder of images .* for each class"):
         lsmha.open_dataset(tmp_path)

@@ -1,5 +1,7 @@
 """Models in the hands of users of Keras and PyTorch: loops, saving in between, order, clones."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -151,3 +153,28 @@ def test_compilation_travels_between_backends():
     assert model.get_compile_config()["jit_compile"] == "auto"
     model.compile(jit_compile=False)
     assert model.get_compile_config()["jit_compile"] is False
+
+
+@pytest.mark.parametrize("kind", ["array", "PyDataset", "tf.data"])
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict"])
+def test_images_of_0_to_1_are_warned_of_once(kind, verb):
+    images, labels = random_images(24, 16, 16, 3) / np.float32(255), np.arange(24) % 5
+    images[images > 0.875] = 0.875
+    data = {"array": (images, labels), "PyDataset": (Images(images, labels),)}.get(kind)
+    if kind == "tf.data":
+        tf = pytest.importorskip("tensorflow")
+        data = (tf.data.Dataset.from_tensor_slices((images, labels)).batch(8),)
+    data = data[:1] if verb == "predict" else data
+    model = small_classifier()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        getattr(model, verb)(*data, verbose=0)
+    found = [str(w.message) for w in caught if "in 0 .. 255" in str(w.message)]
+    assert len(found) == 1 and "the largest here is 0.875: multiply" in found[0]
+
+
+def test_values_are_checked_inside_tf_data():
+    tf = pytest.importorskip("tensorflow")
+    images = tf.data.Dataset.from_tensor_slices(np.full((4, 16, 16, 3), 300, "float32")).batch(4)
+    with pytest.raises(Exception, match="values from 300.0 to 300.0"):
+        small_classifier().predict(images, verbose=0)

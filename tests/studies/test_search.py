@@ -217,7 +217,7 @@ def test_bad_arguments(dataset, tmp_path):
     with pytest.raises(ValueError, match="num_points"):
         search(study_dict(dataset, tuner={"arguments": {"num_points": 3}}), tmp_path / "runs")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="writable.*file"):
+    with pytest.raises(OSError, match="Cannot write to the directory .*file"):
         search(study_dict(dataset), tmp_path / "file" / "runs")
     with pytest.raises(ValueError, match="nowhere.npz"):
         search(study_dict("nowhere.npz"), tmp_path / "runs2")

@@ -16,6 +16,7 @@ from tests.training.tiny import write_dataset
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
+from lsmha_keras.studies import watchdog  # noqa: E402
 from lsmha_keras.studies.heartbeat import Heartbeat, heartbeat_path  # noqa: E402
 from lsmha_keras.studies.watchdog import Watchdog  # noqa: E402
 
@@ -24,13 +25,34 @@ pytestmark = pytest.mark.backend_free
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_only_the_silent_are_given_up(tmp_path):
+class Clock:
+    """Stands still unless it is moved, however slow the machine is."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(watchdog, "time", clock)
+    return clock
+
+
+def test_only_the_silent_are_given_up(tmp_path, clock):
     oracle, said = make_oracle(tmp_path), []
-    with Heartbeat(tmp_path, "alive", interval=0.05):
-        for worker in ("alive", "dead"):
-            oracle.create_trial(worker)
-        with Watchdog(oracle, tmp_path, timeout=0.6, poll=0.05, say=said.append):
-            time.sleep(1.5)
+    for worker in ("alive", "dead"):
+        oracle.create_trial(worker)
+    beat = heartbeat_path(tmp_path, "alive")
+    beat.parent.mkdir()
+    dog = Watchdog(oracle, tmp_path, say=said.append)
+    for count in range(4):
+        beat.write_text(str(count))
+        dog.look()
+        assert len(said) == (count == 3), count  # 75 seconds, of which 60 are allowed
+        clock.now += 25
     assert set(oracle.ongoing_trials) == {"alive"}
     assert len(said) == 1 and "Worker dead" in said[0] and "trial 1" in said[0]
 
@@ -53,31 +75,32 @@ def test_errors_do_not_end_the_watch(tmp_path, monkeypatch):
     assert oracle.create_trial("other").trial_id == "0"  # the lock is free
 
 
-def test_a_chief_without_workers_is_said_to_wait_once(tmp_path, monkeypatch):
+def test_a_chief_without_workers_is_said_to_wait_once(tmp_path, monkeypatch, clock):
     port = use_free_port(monkeypatch)
     oracle, said = make_oracle(tmp_path), []
     oracle.create_trial("dead")
-    with Watchdog(oracle, tmp_path, timeout=0.2, poll=0.05, say=said.append):
-        wait_until(lambda: len(said) == 2)
-        time.sleep(0.6)
+    dog = Watchdog(oracle, tmp_path, say=said.append)
+    for _ in range(4):
+        dog.look()
+        clock.now += 70
     assert len(said) == 2
     assert "Worker dead" in said[0] and f"waits for one at 127.0.0.1:{port}" in said[1]
 
 
-def test_a_returning_name_is_a_new_worker(tmp_path):
+def test_a_returning_name_is_a_new_worker(tmp_path, clock):
     oracle, said = make_oracle(tmp_path), []
-    dog = Watchdog(oracle, tmp_path, timeout=0.3, say=said.append)
+    dog = Watchdog(oracle, tmp_path, say=said.append)
     finish(oracle, oracle.create_trial("worker0"), 0.5)
     dog.look()
     oracle.tuner_ids.discard("worker0")  # as when it is sent home
     dog.look()
-    time.sleep(0.4)
+    clock.now += 70
     oracle.create_trial("worker0")
     dog.look()
     assert not said and set(oracle.ongoing_trials) == {"worker0"}
 
 
-def wait_until(true, seconds=10.0):
+def wait_until(true, seconds=100.0):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -88,7 +111,7 @@ def test_heartbeat_changes_and_goes(tmp_path):
     path = heartbeat_path(tmp_path, "w")
     with Heartbeat(tmp_path, "w", interval=0.02):
         seen = set()
-        end = time.monotonic() + 5
+        end = time.monotonic() + 100
         while len(seen) < 3 and time.monotonic() < end:
             seen |= {path.read_text()} if path.exists() else set()
     assert len(seen) >= 3

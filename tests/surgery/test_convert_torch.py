@@ -2,9 +2,15 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.surgery.convert_torch import convert_torch_checkpoint
-from tests.checks import random_tokens
+from tests.checks import random_images, random_tokens
 from tests.reference import vit_pytorch_cct
+
+NORMALISATION = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.1)}
+
+
+def convert(checkpoint, **arguments):
+    return lsmha.convert_torch_checkpoint(checkpoint, **{**NORMALISATION, **arguments})
+
 
 MODELS = {
     "cct_2_3x2": ({"kernel_size": 3, "n_conv_layers": 2, "img_size": 32}, 283_723),
@@ -38,7 +44,7 @@ def test_logits_equal_the_reference(name, position_embedding):
     if name == "cct_14_7x2" and position_embedding == "sine":
         pytest.skip("one 224-pixel model is enough")
     model = peer(name, position_embedding)
-    classifier = convert_torch_checkpoint(model.state_dict())
+    classifier = convert(model.state_dict())
     assert classifier.backbone.position_embedding == position_embedding
     side = MODELS[name][0]["img_size"]
     images = random_tokens(2, side, side, 3)
@@ -62,7 +68,7 @@ def test_files_and_wrappers(tmp_path, suffix):
         torch.save({"epoch": 3, "state_dict": state}, path)
     else:
         pytest.importorskip("safetensors.torch").save_file(state, path)
-    classifier = lsmha.convert_torch_checkpoint(path, class_names=list("abcdefghij"))
+    classifier = convert(path, class_names=list("abcdefghij"))
     kernel = classifier.output_dense.kernel
     np.testing.assert_array_equal(
         np.asarray(kernel.numpy()), model.state_dict()["classifier.fc.weight"].numpy().T
@@ -73,39 +79,39 @@ def test_files_and_wrappers(tmp_path, suffix):
 def test_other_head_counts_and_non_square_images():
     torch = pytest.importorskip("torch", reason="parity needs PyTorch")
     model = peer("cct_2_3x2", img_size=(48, 32))
-    classifier = convert_torch_checkpoint(model.state_dict(), num_heads=2, image_shape=(48, 32, 3))
+    classifier = convert(model.state_dict(), num_heads=2, image_shape=(48, 32, 3))
     images = random_tokens(2, 48, 32, 3)
     with torch.no_grad():
         expected = model(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
     classifier.preprocessor = None
     np.testing.assert_allclose(classifier.predict(images, verbose=0), expected, atol=1e-4)
-    many = convert_torch_checkpoint(model.state_dict(), num_heads=16, image_shape=(48, 32, 3))
+    many = convert(model.state_dict(), num_heads=16, image_shape=(48, 32, 3))
     assert many.backbone.num_heads == 16
     with pytest.raises(ValueError, match="give `image_shape`"):
-        convert_torch_checkpoint(model.state_dict())
+        convert(model.state_dict())
     with pytest.raises(ValueError, match="num_heads=7"):
-        convert_torch_checkpoint(model.state_dict(), num_heads=7, image_shape=(48, 32, 3))
+        convert(model.state_dict(), num_heads=7, image_shape=(48, 32, 3))
 
 
 def test_bad_checkpoints(tmp_path):
     torch = pytest.importorskip("torch", reason="parity needs PyTorch")
     state = dict(peer("cct_2_3x2").state_dict())
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
-        convert_torch_checkpoint(tmp_path / "nowhere.pth")
+        convert(tmp_path / "nowhere.pth")
     (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="broken.pth"):
-        convert_torch_checkpoint(tmp_path / "broken.pth")
+        convert(tmp_path / "broken.pth")
     with pytest.raises(ValueError, match="not a checkpoint of a compact"):
-        convert_torch_checkpoint({"fc.weight": torch.zeros(3)})
+        convert({"fc.weight": torch.zeros(3)})
     key = "classifier.blocks.1.linear1.bias"
     with pytest.raises(ValueError, match=f"no '{key}'"):
-        convert_torch_checkpoint({k: v for k, v in state.items() if k != key})
+        convert({k: v for k, v in state.items() if k != key})
     with pytest.raises(ValueError, match=r"unknown here.*classifier\.extra"):
-        convert_torch_checkpoint({**state, "classifier.extra": torch.zeros(3)})
+        convert({**state, "classifier.extra": torch.zeros(3)})
     with pytest.raises(ValueError, match=f"'{key}' must give shape"):
-        convert_torch_checkpoint({**state, key: torch.zeros(3)})
+        convert({**state, key: torch.zeros(3)})
     with pytest.raises(ValueError, match="class token"):
-        convert_torch_checkpoint({**state, "classifier.class_emb": torch.zeros(1, 1, 128)})
+        convert({**state, "classifier.class_emb": torch.zeros(1, 1, 128)})
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):
@@ -118,5 +124,27 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="plain tensors"):
-        convert_torch_checkpoint(tmp_path / "evil.pth")
+        convert(tmp_path / "evil.pth")
     assert not flag.exists()
+
+
+def test_the_normalisation_is_not_guessed():
+    torch = pytest.importorskip("torch", reason="parity needs PyTorch")
+    model = peer("cct_2_3x2")
+    images = random_images(2, 32, 32, 3)
+    scaled = (images / 255 - NORMALISATION["mean"]) / NORMALISATION["std"]
+    with torch.no_grad():
+        expected = model(torch.tensor(scaled.transpose(0, 3, 1, 2)).float()).numpy()
+    logits = convert(model.state_dict()).predict(images, verbose=0)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    for wrong in ({"mean": None}, {"std": None}, {"mean": (0.5,)}, {"std": (0.2, 0.2, 0)}):
+        with pytest.raises(ValueError, match="a checkpoint does not tell.*Received: mean="):
+            convert(model.state_dict(), **wrong)
+
+
+def test_the_size_of_images_is_not_guessed():
+    pytest.importorskip("torch", reason="parity needs PyTorch")
+    state = peer("cct_2_3x2", position_embedding="none").state_dict()
+    with pytest.raises(ValueError, match="does not tell the size"):
+        convert(state)
+    assert convert(state, image_shape=(48, 32)).image_shape == (48, 32, 3)

@@ -69,14 +69,73 @@ def test_finished_run_is_not_repeated(result, recipe, capsys):
 def test_killed_while_the_preset_was_written(result, recipe, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(result.output_dir, run)
-    (run / "preset").rename(run / "preset.tmp")  # as a kill leaves it
-    (run / "preset.tmp" / "results.json").unlink()
+    unfinished = run / ".preset.lsmha-tmp"
+    (run / "preset").rename(unfinished)  # as a kill leaves it
+    (unfinished / "results.json").unlink()
+    (run / "checkpoints" / ".last.npz.0.lsmha-tmp").write_bytes(b"half of the ne")
     second = train(recipe, run, verbose=0)
     assert second.history == result.history
-    assert not (run / "preset.tmp").exists()
+    assert not [path for path in run.rglob("*") if path.name.endswith(".lsmha-tmp")]
     # The averaged weights are put in place without `fit`, which does that at its end.
     ours, theirs = np.load(run / "preset/golden.npz"), np.load(result.preset_dir / "golden.npz")
     np.testing.assert_allclose(ours["logits"], theirs["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("moment", ["before the preset", "after the preset", "no checkpoint"])
+def test_a_table_that_lacks_the_last_epoch_is_completed(result, recipe, tmp_path, moment):
+    """As a kill between an epoch's state and its row of the table leaves it."""
+    run = tmp_path / "run"
+    shutil.copytree(result.output_dir, run)
+    whole = (run / "history.csv").read_text()
+    (run / "history.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    if moment == "before the preset":
+        shutil.rmtree(run / "preset")
+    if moment == "no checkpoint":
+        shutil.rmtree(run / "checkpoints")
+    again = train(recipe, run, verbose=0)
+    assert (run / "history.csv").read_text() == whole
+    assert again.history == result.history
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_files_of_others_are_refused_and_kept(recipe, tmp_path, resume):
+    for name in ("checkpoints/mine.h5", "tensorboard/log", "preset/config.json", "history.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"not written there by a run .* \(checkpoints"):
+        train(recipe, tmp_path, resume=resume, verbose=0)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert (tmp_path / "checkpoints" / "mine.h5").read_text() == "mine"
+    # The recipe that lies in the directory is not a run either.
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "recipe.toml").write_text("# my notes")
+    with pytest.raises(ValueError, match="recipe.toml"):
+        train(recipe, other, resume=resume, verbose=0)
+    assert (other / "recipe.toml").read_text() == "# my notes"
+
+
+def test_a_run_from_before_there_were_marks_goes_on(result, recipe, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(result.output_dir, run)
+    (run / ".lsmha").unlink()
+    assert train(recipe, run, verbose=0).history == result.history
+    assert (run / ".lsmha").exists()
+
+
+def test_two_runs_in_one_directory(recipe, tmp_path):
+    run = tmp_path / "run"
+
+    class Second(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            with pytest.raises(BlockingIOError, match=f"process {os.getpid()} on "):
+                train(recipe, run, verbose=0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, run, callbacks=[Second()], verbose=0)
+    assert not (run / ".lsmha.lock").exists()
 
 
 def test_early_stop_is_remembered(data, tmp_path):
@@ -115,7 +174,6 @@ def test_resume_false_starts_anew(result, data, tmp_path):
     short = recipe_dict(data, schedule={"epochs": 1, "warmup_epochs": 0})
     fresh = train(short, run, resume=False, verbose=0)
     assert len(fresh.history) == len(read_history(run)) == 1
-    # Without a validation split there are no best weights; the earlier run's are gone.
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.npz"]
     assert (run / "notes.txt").read_text() == "mine"
 

@@ -26,11 +26,9 @@ def test_it_learns(result):
 
 def test_output_directory(result):
     names = {path.name for path in result.output_dir.iterdir()}
-    assert names - {"tensorboard"} == {"recipe.toml", "history.csv", "checkpoints", "preset"}
-    assert {path.name for path in (result.output_dir / "checkpoints").iterdir()} == {
-        "last.npz",
-        "best.weights.h5",
-    }
+    expected = {".lsmha", "recipe.toml", "history.csv", "checkpoints", "preset"}
+    assert names - {"tensorboard"} == expected
+    assert [path.name for path in (result.output_dir / "checkpoints").iterdir()] == ["last.npz"]
     assert {
         "config.json",
         "task.weights.h5",
@@ -109,17 +107,6 @@ def test_averaged_weights_are_what_is_validated_and_saved(result, data):
     raw = arrays["model/0"]
     saved = keras.ops.convert_to_numpy(result.model.variables[0])
     assert raw.shape == saved.shape and np.abs(raw - saved).max() > 1e-4
-
-
-def test_best_weights_are_the_best_epochs(result, data):
-    model = CCTImageClassifier.from_preset(str(result.preset_dir), load_weights=False)
-    model.load_weights(result.output_dir / "checkpoints" / "best.weights.h5")
-    with np.load(data) as arrays:
-        figures = evaluate(model, (arrays["x_test"][:20], arrays["y_test"][:20]))
-    scores = [row["val_accuracy"] for row in result.history]
-    assert figures["accuracy"] == pytest.approx(max(scores))
-    best = result.history[scores.index(max(scores))]  # the first of equals
-    assert figures["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
 
 
 def test_precision_mixing_and_another_optimizer(data, tmp_path):
@@ -247,7 +234,7 @@ def test_too_many_devices(data, tmp_path):
 
 def test_unwritable_output(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="output directory must be writable .* Received: .*file/run"):
+    with pytest.raises(OSError, match="Cannot write to the directory .* Received: .*file/run"):
         train(recipe_dict(data), tmp_path / "file" / "run", verbose=0)
 
 

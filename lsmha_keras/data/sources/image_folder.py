@@ -5,9 +5,10 @@ import pathlib
 import numpy as np
 
 from lsmha_keras.data.image_dataset import ImageDataset
+from lsmha_keras.data.sources.image_file import EXTENSIONS, find_images, read_image
 from lsmha_keras.data.suggest import nearest
+from lsmha_keras.files import is_hidden
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _PARTS = ("train", "test", "val", "valid", "validation")
 
 
@@ -36,10 +37,14 @@ class ImageFolder(ImageDataset):
 def open_image_folder(root, base, image_size=None):
     """Opens a folder with one sub-folder of images for each class.
 
-    A folder with sub-folders named train, test, val, valid or validation is taken as parts, each
-    with its class folders. Otherwise the folder is one part, "train". Classes are in alphabetical
-    order. Files are taken in the order of their names, the classes interleaved in proportion to
-    their sizes, so that each range such as `train[90%:]` holds every class in proportion.
+    Sub-folders named train, test, val, valid or validation that hold class folders are taken as
+    parts. One that holds images is a class like any other, and without parts the folder is one
+    part, "train". Hidden files and folders, and those that systems, archives and notebooks leave
+    behind (`._0.png`, `.DS_Store`, `__MACOSX`), are neither images nor classes.
+
+    Classes are in alphabetical order. Files are taken in the order of their names, the classes
+    interleaved in proportion to their sizes, so that each range such as `train[90%:]` holds every
+    class in proportion.
 
     Args:
         root: the folder.
@@ -50,10 +55,11 @@ def open_image_folder(root, base, image_size=None):
         An `ImageFolder`.
 
     Raises:
-        ValueError: if the part does not exist or holds no class folders with images.
+        ValueError: if the part does not exist or holds no class folders with images, or a folder
+            named like a part holds both images and class folders.
     """
     root = pathlib.Path(root)
-    parts = [name for name in _PARTS if (root / name).is_dir()]
+    parts = _find_parts(root)
     if parts:
         if base not in parts:
             raise ValueError(
@@ -68,14 +74,14 @@ def open_image_folder(root, base, image_size=None):
         )
     # All parts share one list of classes: the one of the training images.
     reference = root / parts[0] if parts else root
-    classes = sorted(path.name for path in reference.iterdir() if _is_class(path))
+    classes = sorted(path.name for path in _folders(reference))
     part = root / base if parts else root
-    extra = sorted({path.name for path in part.iterdir() if _is_class(path)} - set(classes))
+    extra = sorted({path.name for path in _folders(part)} - set(classes))
     if extra:
         raise ValueError(
             f"{part} has classes that {reference} lacks. Received: {', '.join(extra[:5])}"
         )
-    files, labels = _interleave([_images(part / name) for name in classes])
+    files, labels = _interleave([find_images(part / name) for name in classes])
     if not files:
         raise ValueError(
             f"{part} must hold one folder of images ({', '.join(EXTENSIONS)}) for each class. "
@@ -84,42 +90,28 @@ def open_image_folder(root, base, image_size=None):
     return ImageFolder(files, labels, classes, image_size, name=str(root))
 
 
-def read_image(path, size=None):
-    """Reads an image file as RGB, upright as its EXIF orientation says.
-
-    Args:
-        path: file.
-        size: `(height, width)` to resize to, or None.
-
-    Returns:
-        `(height, width, 3)` uint8.
-
-    Raises:
-        ValueError: if the file is missing or not a sound image.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            if size is not None:
-                # Lets the JPEG decoder skip detail that the resize would throw away.
-                image.draft("RGB", (2 * max(size), 2 * max(size)))
-            image = ImageOps.exif_transpose(image).convert("RGB")
-            if size is not None and image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a sound image file. Received: {error}") from error
+def _folders(path):
+    return [sub for sub in path.iterdir() if sub.is_dir() and not is_hidden(sub.name)]
 
 
-def _is_class(path):
-    return path.is_dir() and not path.name.startswith(".")
-
-
-def _images(folder):
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+def _find_parts(root):
+    """Lists the sub-folders that are parts: they hold class folders, where a class holds images."""
+    parts = []
+    for name in _PARTS:
+        folder = root / name
+        if not folder.is_dir():
+            continue
+        own = [path for path in find_images(folder) if path.parent == folder]
+        classes = [sub for sub in _folders(folder) if find_images(sub)]
+        if own and classes:
+            raise ValueError(
+                f"{folder} can be a part of the data, which holds class folders only, or a class, "
+                f"which holds images only: move the images or the folders away. Received: both "
+                f"{own[0].name} and the folder {classes[0].name}"
+            )
+        if not own:
+            parts.append(name)
+    return parts
 
 
 def _interleave(files_by_class):

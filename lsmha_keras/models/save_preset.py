@@ -1,0 +1,49 @@
+"""Saves a preset whole or not at all."""
+
+import contextlib
+import math
+import pathlib
+
+from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.files import fill_directory
+from lsmha_keras.presets import write_checksums
+
+
+@contextlib.contextmanager
+def save_preset(preset_dir, variables):
+    """Yields a directory to save a preset to, which becomes `preset_dir` when it is complete.
+
+    Files of another name that `preset_dir` holds stay. The checksums cover all of them.
+
+    Args:
+        preset_dir: path.
+        variables: list of `keras.Variable` that are saved: they tell the room that is needed.
+
+    Yields:
+        `pathlib.Path`.
+
+    Raises:
+        OSError: if another process saves a preset there, or the disk has too little room;
+            `preset_dir` is as it was.
+
+    Example:
+
+    ```python
+    from lsmha_keras.models.save_preset import save_preset
+
+    backbone = lsmha_keras.CCTBackbone.from_preset("cct_2_3x2")
+    with save_preset("my_preset", backbone.variables) as directory:
+        backbone.save_weights(directory / "model.weights.h5")
+    ```
+    """
+    path = pathlib.Path(preset_dir)
+    # HDF5 adds a few KiB for each variable and its groups. A crash of HDF5 costs more than refusing
+    # a disk that has just enough room.
+    sizes = [math.prod(v.shape) * (8 if str(v.dtype).endswith("64") else 4) for v in variables]
+    needed = sum(size + 4096 for size in sizes) + 2**18
+    beside = path if path.is_dir() else path.absolute().parent
+    with DirectoryLock(beside, f".{path.absolute().name}.lsmha.lock"):
+        with fill_directory(path, needed) as directory:
+            yield directory
+            write_checksums(directory)
+        write_checksums(path)

@@ -1,0 +1,153 @@
+"""Commands that are told to stop."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import keras
+import pytest
+
+from lsmha_keras import cli
+from lsmha_keras.training.recipe import Recipe
+from lsmha_keras.training.train import train
+from tests.training.tiny import recipe_dict, write_dataset
+
+ROOT = pathlib.Path(__file__).parents[2]
+# A command that needs no framework, in place of a long one.
+WAITS = """
+import sys, time
+from lsmha_keras import cli
+from lsmha_keras.commands import presets
+
+def run(args):
+    args.resumes, args.fresh = sys.argv[2] or None, sys.argv[3] == "fresh"
+    try:
+        print("begun", flush=True)
+        time.sleep(300)
+    except KeyboardInterrupt:
+        if sys.argv[1] == "hangs":
+            print("cleaning up", flush=True)
+            time.sleep(300)
+        raise
+
+presets.run = run
+sys.exit(cli.main(["presets"]))
+"""
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="these signals are POSIX's")
+
+
+def start(*arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("resumes", "fresh", "message"),
+    [
+        ("", "", "lsmha: interrupted\n"),
+        (
+            "after the last finished epoch",
+            "",
+            "lsmha: interrupted. Give the same command again to go on after the last finished "
+            "epoch.\n",
+        ),
+        (
+            "after the last finished stage",
+            "fresh",
+            "lsmha: interrupted. Give the same command again without --fresh to go on after the "
+            "last finished stage.\n",
+        ),
+    ],
+)
+def test_both_signals_say_the_same(number, status, resumes, fresh, message):
+    process = start("ends", resumes, fresh)
+    process.send_signal(number)
+    assert process.communicate(timeout=60) == ("", message)
+    assert process.returncode == status
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(first, second):
+    process = start("hangs", "", "")
+    process.send_signal(first)
+    assert process.stdout.readline() == "cleaning up\n"
+    process.send_signal(second)
+    process.communicate(timeout=60)
+    assert process.returncode == -second
+
+
+@pytest.fixture
+def own_handlers():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_long_commands_say_how_to_go_on():
+    parser = cli.build_parser()
+    for arguments in (
+        ["train", "x"],
+        ["tune", "x"],
+        ["shp", "x", "--dataset", "y", "--out", "z"],
+        ["bench", "attention"],
+        ["bench", "cct"],
+        ["bench", "model", "x"],
+    ):
+        assert parser.parse_args(arguments).resumes.startswith("after the last ")
+    assert parser.parse_args(["presets"]).resumes is None
+
+
+def test_handlers_are_put_back(own_handlers, capsys):
+    assert cli.main(["presets"]) == 0
+    assert {number: signal.getsignal(number) for number in own_handlers} == own_handlers
+
+
+class FirstEpoch(Exception):
+    """Carries the epoch that a training begins with."""
+
+
+class EndAtFirstEpoch(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        raise FirstEpoch(epoch)
+
+
+def test_a_training_that_was_stopped_goes_on(own_handlers, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    data = write_dataset(tmp_path / "tiny.npz")
+    values = recipe_dict(data, schedule={"epochs": 60})
+    recipe.write_text(Recipe.from_dict(values).to_toml())
+    run = tmp_path / "run"
+    done = threading.Event()
+
+    def stop():
+        while not (run / "history.csv").exists() and not done.wait(0.02):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        status = cli.main(["train", str(recipe), "--output", str(run)])
+    finally:
+        done.set()
+        thread.join()
+    err = capsys.readouterr().err
+    assert status == 143 and "to go on after the last finished epoch.\n" in err
+    epochs = len((run / "history.csv").read_text().splitlines()) - 1
+    assert 1 <= epochs < 60 and not (run / ".lsmha.lock").exists()
+    with pytest.raises(FirstEpoch) as error:
+        train(recipe, run, callbacks=[EndAtFirstEpoch()], verbose=0)
+    assert error.value.args == (epochs,)
