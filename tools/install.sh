@@ -34,13 +34,17 @@ for name, least in {"numpy": (2, 0), "h5py": (3, 11), "pillow": (10, 0)}.items()
 versions = {"jax": (0, 10), "torch": (2, 6)}
 if not any(found(name) and found(name) >= least for name, least in versions.items()):
     fail(f"jax >= 0.10 or torch >= 2.6 is needed. Received: { {n: found(n) for n in versions} }")
-for name in ("absl-py", "ml_dtypes", "packaging", "regex", "rich"):
+needed = "absl-py ml_dtypes packaging regex rich sentencepiece tokenizers typing_extensions"
+for name in needed.split():
     if found(name) is None:
         fail(f"{name} is needed, which the bundle does not hold. Received: a Python without it")
 CHECK
 
 wheels=(wheels/keras-*.whl wheels/keras_hub-*.whl wheels/optree-*-"$tag"-*.whl wheels/lsmha_keras-*.whl)
 $PYTHON -m pip install -q --no-index --no-deps --no-compile --disable-pip-version-check "${wheels[@]}"
-$PYTHON -c 'import lsmha_keras; print("installed: lsmha-keras", lsmha_keras.__version__)'
+backend=$($PYTHON -c 'import importlib.util as u; print("jax" if u.find_spec("jax") else "torch")')
+KERAS_BACKEND=${KERAS_BACKEND:-$backend} $PYTHON -c '
+import lsmha_keras, keras_hub
+print("installed: lsmha-keras", lsmha_keras.__version__, "with keras_hub", keras_hub.__version__)'
 echo "now:"
-echo "  export KERAS_BACKEND=jax LSMHA_DATA_DIR=$PWD/data"
+echo "  export KERAS_BACKEND=$backend LSMHA_DATA_DIR=$PWD/data"

@@ -1,6 +1,5 @@
 """Packs a trained preset into one small file."""
 
-import csv
 import json
 import os
 import pathlib
@@ -40,6 +39,7 @@ def pack_preset(directory, output, data_dir=None):
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.presets import write_checksums
     from lsmha_keras.training.class_report import class_report
+    from lsmha_keras.training.epoch_checkpoint import read_history
     from lsmha_keras.training.fit_recipe import evaluation_batch
     from lsmha_keras.training.recipe import Recipe
     from lsmha_keras.training.recipe_data import open_recipe_data
@@ -55,7 +55,7 @@ def pack_preset(directory, output, data_dir=None):
     with tempfile.TemporaryDirectory(dir=output) as folder:
         packed = pathlib.Path(folder) / recipe.name
         seconds = trained["train_seconds"]
-        history = _read_history(preset / "history.csv")
+        history = read_history(preset / "history.csv")
         results = write_preset(packed, model, recipe, report, history, seconds, trained)
         for file in packed.glob("*.h5"):
             _store_as_float16(file)
@@ -113,11 +113,3 @@ def _store_as_float16(path):
 
         old.visititems(copy)
     os.replace(smaller, path)
-
-
-def _read_history(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {key: int(v) if key == "epoch" else float(v) for key, v in row.items() if v != ""}
-            for row in csv.DictReader(file)
-        ]
