@@ -39,7 +39,9 @@ def test_a_script_prints_our_warning_and_nothing_else():
     done = run(SCRIPT)
     assert done.returncode == 0, done.stderr
     assert not set("\b\r\x1b") & set(done.stdout)
-    message = "UserWarning: Images are expected with values in 0 .. 255, and these end at 0.5"
+    message = (
+        "UserWarning: Images are expected with values in 0 .. 255, and the largest here is 0.5"
+    )
     assert message in done.stderr
     # Python prints a warning and the line that caused it, which a script of `-c` has not.
     assert len(done.stderr.splitlines()) <= 2, done.stderr

@@ -9,6 +9,8 @@ import tempfile
 import h5py
 import numpy as np
 
+from lsmha_keras.files import writable_dir
+
 # What carries the file may take no larger ones.
 _LIMIT = 16_000_000
 
@@ -20,7 +22,7 @@ def pack_preset(directory, output, data_dir=None):
 
     Args:
         directory: path of a training run or of its preset.
-        output: path of a folder that exists; it gets `<name of the recipe>.tar`.
+        output: path of a folder, made if missing; it gets `<name of the recipe>.tar`.
         data_dir: folder that holds the data.
 
     Returns:
@@ -52,7 +54,7 @@ def pack_preset(directory, output, data_dir=None):
     _round_weights(model)
     test = open_recipe_data(recipe, data_dir, parts=("train", "test"))["test"]
     report = class_report(model, test, evaluation_batch(recipe))
-    with tempfile.TemporaryDirectory(dir=output) as folder:
+    with tempfile.TemporaryDirectory(dir=writable_dir(output)) as folder:
         packed = pathlib.Path(folder) / recipe.name
         seconds = trained["train_seconds"]
         history = read_history(preset / "history.csv")

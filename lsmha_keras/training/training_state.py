@@ -59,7 +59,7 @@ def copy_state(source, target, **progress):
     Example:
 
     ```python
-    copy_state("last.npz", "elsewhere/last.npz", stopped=False)
+    copy_state("last.npz", "continued.npz", stopped=False)
     ```
     """
     found, arrays = load_state(source)
