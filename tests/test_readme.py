@@ -93,7 +93,8 @@ def test_page_runs(page, scratch):
 
     keras.utils.set_random_seed(0)
     text = page.read_text(encoding="utf-8")
-    for pattern, replacement in _SHORTER:
+    # README fits a head to few images, which takes more than one epoch to show.
+    for pattern, replacement in _SHORTER[page.stem == "README" :]:
         text = pattern.sub(replacement, text)
     variables = {"__name__": "__main__"}
     for mark, language, code in read_blocks(text):
