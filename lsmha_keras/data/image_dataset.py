@@ -5,6 +5,8 @@ import copy
 
 import numpy as np
 
+from lsmha_keras.image_resize import resize_image
+
 
 class ImageDataset(abc.ABC):
     """Labelled images that are read by index, whatever they are stored in.
@@ -18,8 +20,8 @@ class ImageDataset(abc.ABC):
         class_names: list of str, one per label.
         stored_shape: `(height, width, channels)` of the stored images; height and width are None
             when they differ from image to image, and then `image_size` is needed.
-        image_size: int or `(height, width)` to which images are resized (antialiased bilinear,
-            Pillow); None keeps the stored size.
+        image_size: int or `(height, width)` to which images are resized (centre crop, antialiased,
+            see `docs/data.md`); None keeps the stored size.
         name: str used in error messages.
 
     Raises:
@@ -114,25 +116,6 @@ def parse_image_size(image_size):
             f"Received: image_size={image_size!r}"
         )
     return size
-
-
-def resize_image(image, size):
-    """Resizes one uint8 image with Pillow's antialiased bilinear filter.
-
-    Args:
-        image: `(height, width, channels)` uint8 with 1, 3 or 4 channels.
-        size: `(height, width)`.
-
-    Returns:
-        `(*size, channels)` uint8.
-    """
-    from PIL import Image
-
-    if image.shape[:2] == tuple(size):
-        return image
-    squeezed = image[:, :, 0] if image.shape[2] == 1 else image
-    resized = Image.fromarray(squeezed).resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(*size, image.shape[2])
 
 
 def _check_labels(labels, num_classes, name):

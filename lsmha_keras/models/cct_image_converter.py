@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 
+from lsmha_keras.image_resize import resize_batch
 from lsmha_keras.models.cct_backbone import CCTBackbone
 
 # CIFAR-100 channel statistics of images scaled to [0, 1].
@@ -13,16 +14,64 @@ CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
 
 
+_GEOMETRY = {
+    "crop_to_aspect_ratio": True,
+    "pad_to_aspect_ratio": False,
+    "interpolation": "bilinear",
+    "antialias": True,
+}
+
+
+class _CentredResizing(keras.layers.Resizing):
+    """Resizes by `resize_batch`: the backends' own filters differ from one another."""
+
+    def _transform_images(self, images, transformation, interpolation):
+        size = (self.height, self.width)
+        if tuple(images.shape[-3:-1]) == size:
+            return images
+        if type(images).__module__.startswith("tensorflow") and not hasattr(images, "numpy"):
+            return self._in_tf_graph(images, size)
+        if keras.config.backend() == "jax":
+            import jax
+
+            if isinstance(images, jax.core.Tracer):
+                shape = (*images.shape[:-3], *size, images.shape[-1])
+                result = jax.ShapeDtypeStruct(shape, images.dtype)
+                return jax.pure_callback(lambda x: _resize(np.asarray(x), size), result, images)
+        if getattr(getattr(images, "device", None), "type", "") == "meta":
+            # Torch asks for the shape only.
+            return super()._transform_images(images, transformation, interpolation)
+        resized = _resize(np.asarray(self.backend.convert_to_numpy(images)), size)
+        return self.backend.convert_to_tensor(resized)
+
+    def _in_tf_graph(self, images, size):
+        import tensorflow as tf
+
+        resized = tf.numpy_function(lambda x: _resize(x, size), [images], images.dtype)
+        resized.set_shape((*images.shape[:-3], *size, images.shape[-1]))
+        return resized
+
+
+def _resize(images, size):
+    return resize_batch(images, size) if images.ndim == 4 else resize_batch(images[None], size)[0]
+
+
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CCTImageConverter(keras_hub.layers.ImageConverter):
     """Turns images with values 0 to 255 into the normalised input of a `CCTBackbone`.
+
+    The largest centred part with the proportions of `image_size` is resized to it with an
+    antialiased bilinear filter, Pillow's, to whole numbers. Image files and data sets are resized
+    by the same function, so that a photo gives the same logits whichever way it comes. Images that
+    have the size already stay as they are.
 
     Args:
         image_size: `(height, width)` or `None` for no resizing.
         scale: floats, one per channel, or one for all; see `keras_hub.layers.ImageConverter`.
         offset: likewise; the output is `image * scale + offset`.
         **kwargs: see `keras_hub.layers.ImageConverter`. `dtype` is float32 by default, whatever
-            Keras's policy: of 256 values bfloat16 tells half apart once they are normalised.
+            Keras's policy: of 256 values bfloat16 tells half apart once they are normalised. The
+            geometry cannot be chosen.
 
     Call arguments:
         inputs: one image `(height, width, channels)` or a batch of them, integers or floats from 0
@@ -32,8 +81,8 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         Float images of the size asked for.
 
     Raises:
-        ValueError: if the rank, the number of channels or the dtype does not fit, or if values are
-            NaN or outside 0 to 255.
+        ValueError: if another geometry or filter is asked for; if the rank, the number of
+            channels or the dtype does not fit, or if values are NaN or outside 0 to 255.
 
     Example:
 
@@ -46,12 +95,30 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
     backbone_cls = CCTBackbone
 
     def __init__(self, image_size=None, scale=None, offset=None, **kwargs):
+        for name, value in _GEOMETRY.items():
+            if kwargs.setdefault(name, value) != value:
+                raise ValueError(
+                    f"Images are resized in one way, with {name}={value!r}; resize them before "
+                    f"for another. Received: {name}={kwargs[name]!r}"
+                )
         super().__init__(image_size, scale, offset, **{"dtype": "float32", **kwargs})
+        self.resizing = _CentredResizing(
+            *(image_size or (None, None)),
+            name="resizing",
+            dtype=self.dtype_policy,
+            bounding_box_format=self.bounding_box_format,
+            data_format=self.data_format,
+            **_GEOMETRY,
+        )
 
     @classmethod
     def from_config(cls, config):
-        """Builds from a config, in float32: what was saved may have the precision of a training."""
-        return super().from_config({**config, "dtype": "float32"})
+        """Builds from a config, in float32 and with today's resizing.
+
+        What was saved may have the precision of a training, and `antialias=False` of presets that
+        were written before all images were resized alike.
+        """
+        return super().from_config({**config, **_GEOMETRY, "dtype": "float32"})
 
     @classmethod
     def for_images(cls, image_shape, mean=CIFAR100_MEAN, std=CIFAR100_STD, **kwargs):

@@ -48,13 +48,6 @@ def test_preprocessing_is_float32_whatever_the_model_computes_in(tmp_path):
     np.testing.assert_array_equal(to_numpy(converter(images)), expected)
 
 
-def test_resizes_like_keras():
-    images = random_images(2, 20, 12, 3)
-    converter = lsmha.CCTImageConverter.for_images((8, 8, 3), mean=(0, 0, 0), std=(1, 1, 1))
-    expected = keras.layers.Resizing(8, 8, crop_to_aspect_ratio=True)(images.astype("float32"))
-    np.testing.assert_allclose(to_numpy(converter(images)), to_numpy(expected) / 255, atol=5e-3)
-
-
 def test_preprocessor_passes_labels_on():
     converter = lsmha.CCTImageConverter.for_images((8, 8, 3))
     preprocessor = lsmha.CCTImageClassifierPreprocessor(converter)

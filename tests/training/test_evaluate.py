@@ -137,7 +137,10 @@ def test_folder_of_images_of_many_sizes(tmp_path):
         (tmp_path / "photos" / f"class_{label}").mkdir(parents=True)
         picture = image.fromarray(RNG.integers(0, 256, (20 + label, 30, 3)).astype("uint8"))
         picture.save(tmp_path / "photos" / f"class_{label}" / "photo.png")
-        pictures.append(np.asarray(picture.resize((16, 16), image.Resampling.BILINEAR)))
+        side, left = 20 + label, (10 - label) // 2
+        box = (left, 0, left + side, side)
+        small = picture.resize((16, 16), image.Resampling.BILINEAR, box)
+        pictures.append(np.asarray(small))
     expected = evaluate(classifier, (np.stack(pictures), np.arange(CLASSES)))
     for model in (classifier, tmp_path / "preset"):
         figures = evaluate(model, tmp_path / "photos", split="train")

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.image_dataset import resize_image
+from lsmha_keras.image_resize import resize_image
 
 SPLITS = ("train", "test")
 _SIZE = 32

@@ -7,13 +7,13 @@ import zlib
 import numpy as np
 
 from lsmha_keras.files import is_hidden
+from lsmha_keras.image_resize import resize_to_fit
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # What EXIF's orientations need to stand upright, in Pillow's names.
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
 _TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
-_SIDEWAYS = (5, 6, 7, 8)
 _TIFF_BITS, _TIFF_FORMAT = 258, 339
 _UNSIGNED = 1
 # Channels of PNG's colour types, and its passes: first row, first column, steps of rows, columns.
@@ -58,7 +58,8 @@ def read_image(path, size=None):
 
     Args:
         path: file.
-        size: `(height, width)` to resize to, or None.
+        size: `(height, width)` of the model, or None; a centred part with these proportions is
+            resized to it.
 
     Returns:
         `(height, width, 3)` uint8.
@@ -93,20 +94,17 @@ def read_image(path, size=None):
 def _to_rgb(image, size):
     from PIL import Image
 
-    if size is not None:
-        # Lets the JPEG decoder skip detail that the resize would throw away.
-        image.draft("RGB", (2 * max(size), 2 * max(size)))
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     image = _to_resizable(_to_eight_bits(image))
-    # Resized before anything else is copied, as a large photo takes gigabytes; turned afterwards.
-    if size is not None:
-        width, height = size if orientation in _SIDEWAYS else size[::-1]
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+    # Turned and laid on white before the resize, and JPEGs decoded in full, so that the file gives
+    # the same as the array of its pixels. Most photos need neither, and are not copied.
     if orientation in _TURNS:
         image = image.transpose(Image.Transpose[_TURNS[orientation]])
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
+    if size is not None:
+        image = resize_to_fit(image, size)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -7,8 +7,9 @@ import urllib.request
 import numpy as np
 
 from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.image_dataset import ImageDataset, parse_image_size, resize_image
+from lsmha_keras.data.image_dataset import ImageDataset, parse_image_size
 from lsmha_keras.data.suggest import nearest
+from lsmha_keras.image_resize import resize_image
 
 
 class RandomAccessDataset(ImageDataset):
