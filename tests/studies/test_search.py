@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -122,6 +123,23 @@ def test_failures_are_written_down_and_passed(dataset, tmp_path, capsys):
     assert "NonFiniteLossError" in result.rows[0]["error"]
     assert "failed: NonFiniteLossError" in capsys.readouterr().out
     assert (tmp_path / "runs" / "trial_0" / "execution_0" / "error.txt").exists()
+
+
+@pytest.mark.backend_free
+def test_a_full_disk_is_no_failure_of_the_trial(dataset, tmp_path, monkeypatch):
+    fit = run_execution_module.fit_recipe
+    study = study_dict(dataset, tuner={"max_trials": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_execution_module, "fit_recipe", full)
+    with pytest.raises(Exception, match="No space left on device"):
+        search(study, tmp_path / "runs", verbose=0)
+    assert not list((tmp_path / "runs").glob("trial_*/execution_*/execution.json"))
+    monkeypatch.setattr(run_execution_module, "fit_recipe", fit)
+    result = search(study, tmp_path / "runs", verbose=0)
+    assert [(row["trial"], row["status"]) for row in result.rows] == [("0", "completed")]
 
 
 @pytest.mark.backend_free
