@@ -143,6 +143,28 @@ def test_a_full_disk_is_no_failure_of_the_trial(dataset, tmp_path, monkeypatch):
 
 
 @pytest.mark.backend_free
+def test_equal_trials_are_trained_once(dataset, tmp_path, monkeypatch):
+    import keras_tuner
+
+    class Stubborn(keras_tuner.oracles.RandomSearchOracle):
+        def populate_space(self, trial_id):
+            return {"status": "RUNNING", "values": {"num_heads": 4}}
+
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("num_heads", [2, 4])
+    fit, trained = run_execution_module.fit_recipe, []
+    monkeypatch.setattr(
+        run_execution_module, "fit_recipe", lambda *args: [trained.append(1), fit(*args)][1]
+    )
+    objective = keras_tuner.Objective("val_accuracy", "max")
+    oracle = Stubborn(objective, max_trials=3, hyperparameters=hp)
+    result = search(study_dict(dataset), tmp_path / "runs", oracle=oracle, verbose=0)
+    assert [row["trial"] for row in result.rows] == ["0", "1", "2"] and len(trained) == 1
+    assert len({row["val_accuracy"] for row in result.rows}) == 1
+    assert result.best["trial"] == "0" and result.recipe().model.overrides["num_heads"] == 4
+
+
+@pytest.mark.backend_free
 def test_many_failures_do_not_stop_it_but_all_do(dataset, tmp_path, no_training):
     space = {"num_heads": [1, 2, 4, 8, 16]}
     study = study_dict(dataset, space=space, tuner={"max_trials": 5})
