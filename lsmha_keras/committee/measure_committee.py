@@ -1,5 +1,7 @@
 """Measures a committee, its members and their diversity in one pass over the data."""
 
+import os
+
 import numpy as np
 from keras import ops
 
@@ -7,19 +9,23 @@ from lsmha_keras.committee import diversity
 from lsmha_keras.committee.committee_report import CommitteeReport
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
+from lsmha_keras.training.open_source import open_source
 
 
-def measure_committee(committee, dataset, batch_size=256, verbose="auto"):
+def measure_committee(
+    committee, dataset, batch_size=256, verbose="auto", split="test", data_dir=None
+):
     """Measures the members, the committee in every mode, and how differently the members answer.
 
     Every image goes through every member once, whatever the committee's own mode.
 
     Args:
         committee: a `SoftCommittee`.
-        dataset: labelled images as `lsmha_keras.evaluate` takes them, but not a name; a name is
-            opened by `lsmha_keras.open_dataset`.
+        dataset: labelled images or the name of a dataset, as `lsmha_keras.evaluate` takes them.
         batch_size: int, images that go through the members at a time.
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
+        split: part of a dataset given by name.
+        data_dir: folder that holds a dataset given by name.
 
     Returns:
         A `CommitteeReport`.
@@ -34,6 +40,8 @@ def measure_committee(committee, dataset, batch_size=256, verbose="auto"):
     print(report.modes["soft"]["accuracy"], report.mean_disagreement)
     ```
     """
+    if isinstance(dataset, (str, os.PathLike)):
+        dataset = open_source(dataset, split, data_dir, None, lambda: committee.image_shape[:2])
     votes = {mode: CommitteeVote(mode) for mode in MODES}
     member_sums = np.zeros((len(committee.members), 4))
     mode_sums = dict.fromkeys(MODES, 0.0)

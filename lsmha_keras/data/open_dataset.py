@@ -84,7 +84,8 @@ def _opener(name, data_dir, image_size):
         return lambda base: image_folder.open_image_folder(path, base, image_size)
     if path is not None and path.suffix == ".npz":
         return lambda base: npz_archive.open_npz(path, base, image_size)
-    if path is not None or os.sep in name or name.endswith(".npz"):
+    is_path = os.sep in name and not tfds_dataset.is_configuration(name)
+    if path is not None or is_path or name.endswith(".npz"):
         raise ValueError(
             "A dataset must be a known name, a folder of class folders, or an .npz file. "
             f"Received: name={name!r}, which is {'another file' if path else 'no file or folder'}"

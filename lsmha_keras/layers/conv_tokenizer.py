@@ -186,7 +186,9 @@ class ConvTokenizer(keras.layers.Layer):
                 x = self.pool(self.pool_padding(x))
             if ends_stage or self.design != "separable":
                 x = ops.relu(x)
-        return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+        # Not -1 for a size that is known: of an empty batch it cannot be found out.
+        tokens = -1 if None in x.shape[1:3] else x.shape[1] * x.shape[2]
+        return ops.reshape(x, (ops.shape(x)[0], tokens, self.hidden_dim))
 
     def fused_weights(self):
         """Returns the weights that make this layer with `fused=True` give the same at inference.

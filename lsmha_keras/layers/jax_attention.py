@@ -21,11 +21,12 @@ def loop_pays(query, key, dropout_rate):
         dropout_rate: float in [0, 1).
 
     Returns:
-        A bool; False for sizes that are symbols, as in an export with any batch size.
+        A bool; False for sizes that are symbols, as in an export with any batch size, or zero.
     """
     if jax.default_backend() != "cpu" or keras.distribution.distribution() is not None:
         return False
-    return all(isinstance(size, int) for size in (*query.shape, *key.shape))
+    # An empty batch has no groups of heads.
+    return all(isinstance(size, int) and size for size in (*query.shape, *key.shape))
 
 
 def has_gpu():

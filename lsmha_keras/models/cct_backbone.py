@@ -9,6 +9,8 @@ from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
+from lsmha_keras.models.merged_weights import merged_weights
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure, plain
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
@@ -174,7 +176,8 @@ class CCTBackbone(keras_hub.models.Backbone):
 
         # === Functional Model ===
         images = keras.Input(image_shape, name="images")
-        super().__init__(inputs=images, outputs=self.trace(images)["output"], dtype=dtype, **kwargs)
+        with KERAS_LOCK:
+            super().__init__(images, self.trace(images)["output"], dtype=dtype, **kwargs)
         register_torch_parameters(self)
 
         # === Config ===
@@ -279,17 +282,16 @@ class CCTBackbone(keras_hub.models.Backbone):
     def fuse(self):
         """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
 
-        Batch normalisations and parallel branches become part of their convolutions; outputs at
-        inference stay the same, but for rounding.
+        Batch normalisations and parallel branches become part of their convolutions, and what LoRA
+        learned part of its kernels; outputs at inference stay the same, but for rounding.
 
         Returns:
             A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
         """
         fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
-            folds = isinstance(layer, (ConvBlock, ConvTokenizer))
-            weights = layer.fused_weights() if folds else layer.get_weights()
-            fused.get_layer(layer.name).set_weights(weights)
+            fold = getattr(layer, "fused_weights", None)
+            fused.get_layer(layer.name).set_weights(fold() if fold else merged_weights(layer))
         return fused
 
     @classmethod
@@ -316,6 +318,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         super().load_weights(filepath, *args, **kwargs)
 
     @classmethod
+    @locked
     def from_preset(cls, preset, load_weights=True, **kwargs):
         """Builds a backbone from a preset; see `CCTImageClassifier.from_preset`."""
         source = presets.resolve_preset(preset)
@@ -331,8 +334,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
         # A whole path: KerasHub would take a bare name for that of a shipped preset.
-        directory = str(source.resolve())
-        return super().from_preset(directory, load_weights=load_weights, **kwargs)
+        return super().from_preset(str(source.resolve()), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""

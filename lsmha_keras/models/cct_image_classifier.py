@@ -12,6 +12,8 @@ from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
+from lsmha_keras.models.merged_weights import merged_weights
 from lsmha_keras.models.preset_arguments import (
     arguments_of,
     check_arguments,
@@ -120,9 +122,10 @@ class CCTImageClassifier(RawImageClassifier):
         images = backbone.input
         outputs = self._head(backbone(images))
         # `ImageClassifier.__init__` would build a head for 4-D feature maps.
-        super(keras_hub.models.ImageClassifier, self).__init__(
-            inputs=images, outputs=outputs, **kwargs
-        )
+        with KERAS_LOCK:
+            super(keras_hub.models.ImageClassifier, self).__init__(
+                inputs=images, outputs=outputs, **kwargs
+            )
         register_torch_parameters(self)
 
         # === Config ===
@@ -186,7 +189,7 @@ class CCTImageClassifier(RawImageClassifier):
             name=self.name,
         )
         for layer in (self.pooler, self.output_dense):
-            classifier.get_layer(layer.name).set_weights(layer.get_weights())
+            classifier.get_layer(layer.name).set_weights(merged_weights(layer))
         return classifier
 
     def quantize(self, mode=None, config=None, **kwargs):
@@ -223,6 +226,7 @@ class CCTImageClassifier(RawImageClassifier):
             self.optimizer = optimizer
 
     @classmethod
+    @locked
     def from_preset(cls, preset, num_classes=None, image_shape=None, load_weights=True, **kwargs):
         """Builds a classifier from a preset.
 

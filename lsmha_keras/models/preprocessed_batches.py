@@ -1,5 +1,7 @@
 """Feeds arrays and `PyDataset`s to a model through its preprocessor, without TensorFlow."""
 
+import sys
+
 import keras
 import numpy as np
 
@@ -12,7 +14,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
 
     Args:
         preprocess: function of `(x, y, sample_weight)`, such as `Task.preprocess_samples`.
-        x: array of images or a `keras.utils.PyDataset`.
+        x: array of images, list of images of different sizes, or a `keras.utils.PyDataset`.
         y, sample_weight: arrays or `None`; `None` if `x` is a `PyDataset`.
         batch_size: int or `None` for 32. `None` if `x` is a `PyDataset`.
         shuffle: bool, whether arrays are put in a new order every epoch.
@@ -34,7 +36,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 )
             self.x = x
             return
-        arrays = [to_numpy(a) for a in (x, y, sample_weight)]
+        arrays = [_as_rows(x), to_numpy(y), to_numpy(sample_weight)]
         self.x, self.y, self.sample_weight = arrays
         lengths = {len(a) for a in arrays if a is not None and a.ndim}
         if len(lengths) != 1 or lengths == {0}:
@@ -62,9 +64,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
             x, y, sample_weight = (
                 None if a is None else a[rows] for a in (self.x, self.y, self.sample_weight)
             )
-        batch = self.preprocess(x, y, sample_weight)
-        # A committee whose members preprocess differently gets a dict of images.
-        return keras.tree.map_structure(to_numpy, batch)
+        return preprocessed(self.preprocess, x, y, sample_weight)
 
     def on_epoch_begin(self):
         """Passes the event on to the wrapped dataset."""
@@ -82,6 +82,78 @@ class PreprocessedBatches(keras.utils.PyDataset):
         if self.shuffle:
             # NumPy's global generator, which `keras.utils.set_random_seed` seeds.
             np.random.shuffle(self._order)
+
+
+def preprocessed(preprocess, x, y=None, sample_weight=None):
+    """Returns one batch after its preprocessing, in NumPy arrays.
+
+    Args:
+        preprocess: as for `PreprocessedBatches`.
+        x: array of images, or an array of objects, images of different sizes.
+        y: array of labels or `None`.
+        sample_weight: array or `None`.
+
+    Raises:
+        ValueError: if images have different sizes also after their preprocessing.
+    """
+    if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
+        batch = preprocess(x, y, sample_weight)
+        # A committee whose members preprocess differently gets a dict of images.
+        return keras.tree.map_structure(to_numpy, batch)
+    # Labels pass the preprocessor with the first image.
+    first, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+        preprocess(x[0][None], y, sample_weight)
+    )
+    images = [first, *(preprocess(image[None]) for image in x[1:])]
+    sizes = {tuple(array.shape) for array in keras.tree.flatten(images)}
+    if len(sizes) > 1 and not isinstance(first, dict):
+        raise ValueError(
+            "Images of different sizes need a preprocessor with an `image_size`, which resizes "
+            f"them. Received: images of shapes {sorted(image.shape for image in x)}"
+        )
+    joined = keras.tree.map_structure(
+        lambda *parts: np.concatenate([*map(to_numpy, parts)]), *images
+    )
+    batch = keras.utils.pack_x_y_sample_weight(joined, y, sample_weight)
+    return keras.tree.map_structure(to_numpy, batch)
+
+
+def preprocessed_generator(preprocess, batches):
+    """Yields the batches of an iterable, as tuples, after their preprocessing."""
+    for batch in batches:
+        parts = map(to_numpy, keras.utils.unpack_x_y_sample_weight(batch))
+        batch = preprocessed(preprocess, *parts)
+        yield batch if isinstance(batch, tuple) else (batch,)
+
+
+def is_torch_loader(value):
+    """Returns whether `value` is a `torch.utils.data.DataLoader`."""
+    torch = sys.modules.get("torch")  # Where nobody has imported it there are no loaders.
+    return torch is not None and isinstance(value, torch.utils.data.DataLoader)
+
+
+def preprocessed_loader(preprocess, loader):
+    """Returns a `torch.utils.data.DataLoader` of another one's batches after preprocessing."""
+    import torch
+
+    class Batches(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return preprocessed_generator(preprocess, loader)
+
+    if hasattr(loader.dataset, "__len__"):
+        Batches.__len__ = lambda self: len(loader)
+    return torch.utils.data.DataLoader(Batches(), batch_size=None)
+
+
+def _as_rows(images):
+    """Returns an array of images, or one of objects if their shapes differ."""
+    if isinstance(images, (list, tuple)) and len(images):
+        images = [to_numpy(image) for image in images]
+        if len({image.shape for image in images}) > 1:
+            rows = np.empty(len(images), dtype=object)
+            rows[:] = images
+            return rows
+    return to_numpy(images)
 
 
 def to_numpy(value):

@@ -1,11 +1,21 @@
 """What classifiers of raw images have in common."""
 
+import os
+import types
+
 import keras
 import keras_hub
 import numpy as np
 
 from lsmha_keras.models.cct_image_converter import check_image_values, warn_of_fractions
-from lsmha_keras.models.preprocessed_batches import PreprocessedBatches, to_numpy
+from lsmha_keras.models.keras_lock import locked
+from lsmha_keras.models.preprocessed_batches import (
+    PreprocessedBatches,
+    is_torch_loader,
+    preprocessed_generator,
+    preprocessed_loader,
+    to_numpy,
+)
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.progress import fit_progress, progress_style
 
@@ -14,10 +24,12 @@ from lsmha_keras.progress import fit_progress, progress_style
 class RawImageClassifier(keras_hub.models.ImageClassifier):
     """Base of classifiers that train and predict on images as they are, with values 0 to 255.
 
-    Arrays, `keras.utils.PyDataset` and `tf.data.Dataset` go through `preprocess_samples` on their
-    way into `fit`, `evaluate` and `predict`; with `verbose="auto"` these show a bar in a terminal
-    and lines without control characters anywhere else. A subclass builds the model and sets
-    `num_classes`, `activation`, `class_names` and `preprocessor`.
+    Arrays, lists of images of different sizes, `keras.utils.PyDataset`, `tf.data.Dataset`, torch's
+    `DataLoader` and Python generators go through `preprocess_samples` on their way into `fit`,
+    `evaluate` and `predict`; with `verbose="auto"` these show a bar in a terminal and lines without
+    control characters anywhere else. `evaluate` and `predict` may be called from several threads:
+    they wait for each other. A subclass builds the model and sets `num_classes`, `activation`,
+    `class_names` and `preprocessor`.
     """
 
     _warned = False  # of images with values in 0 .. 1
@@ -138,42 +150,44 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
         """
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
-        if not _is_array_or_py_dataset(x):
-            kwargs["shuffle"] = False  # Datasets shuffle themselves; Keras would warn.
+        if not self._is_known(x):  # Grain, which KerasHub preprocesses
             return super().fit(
                 x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
             )
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
-        if validation_data is not None:
-            validation_data = self._preprocessed_validation(validation_data, batch_size)
-        # Images are shuffled here, whole batches by Keras.
-        by_batch = isinstance(x, keras.utils.PyDataset) or shuffle == "batch"
-        batches = PreprocessedBatches(
-            self.preprocess_samples, x, y, sample_weight, batch_size, bool(shuffle) and not by_batch
-        )
-        kwargs["shuffle"] = bool(shuffle) and by_batch
+        if isinstance(validation_data, (tuple, list)):
+            held_out = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
+            validation_data = self._preprocessed(*held_out, batch_size=batch_size)
+        elif self._is_known(validation_data):
+            validation_data = self._preprocessed(validation_data)
+        # Images are shuffled here, whole batches by Keras, and other datasets by themselves.
+        by_image = _is_array(x) and shuffle and shuffle != "batch"
+        batches = self._preprocessed(x, y, sample_weight, batch_size, shuffle=bool(by_image))
+        in_batches = isinstance(batches, PreprocessedBatches) and not by_image
+        kwargs["shuffle"] = bool(shuffle) and in_batches
         return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
 
+    @locked
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
-        if cached or not _is_array_or_py_dataset(x):
+        if cached or not self._is_known(x):
             return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
-        batches = PreprocessedBatches(self.preprocess_samples, x, y, sample_weight, batch_size)
+        batches = self._preprocessed(x, y, sample_weight, batch_size)
         return keras.Model.evaluate(self, batches, **kwargs)
 
+    @locked
     def predict(self, x, batch_size=None, **kwargs):
         """Predicts; as `keras.Model.predict`, on raw images, or on one `(height, width, channels)`.
 
         Images of one channel may come without their last dimension.
         """
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
-        if not _is_array_or_py_dataset(x):
+        if not self._is_known(x):
             return super().predict(x, batch_size=batch_size, **kwargs)
-        x = self._as_images(x)
-        batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
+        batches = self._preprocessed(self._as_images(x), batch_size=batch_size)
         return keras.Model.predict(self, batches, **kwargs)
 
     def probabilities(self, outputs):
@@ -201,25 +215,56 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
         return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
-    def _preprocessed_validation(self, data, batch_size):
-        if isinstance(data, keras.utils.PyDataset):
-            return PreprocessedBatches(self.preprocess_samples, data)
-        if isinstance(data, (tuple, list)):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
-            return PreprocessedBatches(self.preprocess_samples, x, y, sample_weight, batch_size)
-        return data.map(self.preprocess_samples)  # tf.data and Grain
+    def _is_known(self, x):
+        """Whether `_preprocessed` takes `x`; KerasHub takes the rest."""
+        if isinstance(x, (str, os.PathLike)):
+            raise ValueError(
+                "Datasets are called by name in `lsmha_keras.evaluate(model, name)` and "
+                "`lsmha_keras.load_dataset(name)`; a model takes what the latter returns. "
+                f"Received: {str(x)!r}"
+            )
+        kinds = (keras.utils.PyDataset, types.GeneratorType)
+        return _is_array(x) or isinstance(x, kinds) or is_torch_loader(x) or _is_tf_dataset(x)
+
+    def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
+        """Returns what Keras takes for data, with the preprocessor in between."""
+        if _is_array(x) or isinstance(x, keras.utils.PyDataset):
+            return PreprocessedBatches(
+                self.preprocess_samples, x, y, sample_weight, batch_size, shuffle
+            )
+        if not (y is None and sample_weight is None and batch_size is None):
+            raise ValueError(
+                f"A {type(x).__name__} supplies `y`, `sample_weight` and the batches itself: pass "
+                f"none of them. Received: y of type {type(y).__name__}, sample_weight of type "
+                f"{type(sample_weight).__name__}, batch_size={batch_size}"
+            )
+        if isinstance(x, types.GeneratorType):
+            return preprocessed_generator(self.preprocess_samples, x)
+        if is_torch_loader(x):
+            return preprocessed_loader(self.preprocess_samples, x)
+        import tensorflow as tf
+
+        mapped = x.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
+        return mapped.prefetch(tf.data.AUTOTUNE)
 
 
-def _is_array_or_py_dataset(x):
-    return isinstance(x, (list, tuple, keras.utils.PyDataset)) or hasattr(x, "__array__")
+def _is_array(x):
+    return isinstance(x, (list, tuple)) or hasattr(x, "__array__")
+
+
+def _is_tf_dataset(x):
+    # Without an import of TensorFlow, which may be missing.
+    return any(
+        kind.__module__.startswith("tensorflow.python.data") for kind in type(x).__mro__
+    ) and hasattr(x, "map")
 
 
 def _split(arrays, validation_split):
     """Holds out the last fraction of arrays, as `keras.Model.fit` does."""
     x = arrays[0]
-    if isinstance(x, keras.utils.PyDataset) or not 0 < validation_split < 1:
+    if not _is_array(x) or not 0 < validation_split < 1:
         raise ValueError(
-            "`validation_split` must be in (0, 1) and `x` arrays, not a `PyDataset`. "
+            "`validation_split` must be in (0, 1) and `x` arrays, no dataset. "
             f"Received: validation_split={validation_split}, x of type {type(x).__name__}"
         )
     cut = int(len(x) * (1 - validation_split))

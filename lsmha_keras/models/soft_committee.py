@@ -13,6 +13,7 @@ from keras import ops
 from lsmha_keras import presets
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
@@ -88,9 +89,11 @@ class SoftCommittee(RawImageClassifier):
         logits = ops.stack(logits, axis=1)  # (batch, members, classes)
         images = inputs if len(inputs) > 1 else next(iter(inputs.values()))
         # Not `RawImageClassifier.__init__`, which would build a head upon a backbone.
-        super(keras_hub.models.ImageClassifier, self).__init__(
-            inputs=images, outputs=vote(logits), **kwargs
-        )
+        outputs = vote(logits)
+        with KERAS_LOCK:
+            super(keras_hub.models.ImageClassifier, self).__init__(
+                inputs=images, outputs=outputs, **kwargs
+            )
         register_torch_parameters(self)
 
         # === Config ===
@@ -119,6 +122,7 @@ class SoftCommittee(RawImageClassifier):
             return super().probabilities(outputs)
         return np.asarray(outputs, "float64") / (len(self.members) + 1)
 
+    @locked
     def predict_members(self, x, batch_size=None, verbose="auto"):
         """Predicts with every member, each image being preprocessed once for all.
 
@@ -157,6 +161,7 @@ class SoftCommittee(RawImageClassifier):
                 shutil.rmtree(member, ignore_errors=True)
 
     @classmethod
+    @locked
     def from_preset(cls, preset, mode=None, **kwargs):
         """Loads what `save_to_preset` wrote.
 

@@ -37,6 +37,10 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
         dict, the row of the execution in the study's table. Its "status" is "completed",
         "infeasible" (above the budget, not trained) or "failed" (with "error").
 
+    Raises:
+        OSError: if the disk is full or data cannot be read: the execution has no row then, and is
+            trained when the study goes on.
+
     Example:
 
     ```python
@@ -49,6 +53,8 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
     row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
     try:
         _train(row, study, recipe, directory, sources, callbacks, verbose)
+    except OSError:  # A full disk or a lost mount, which says nothing about the trial.
+        raise
     except Exception as error:  # Memory, NaN, an unforeseen value: the search continues.
         row |= {"status": "failed", "score": None, "error": _describe(error)}
         _write(directory / "error.txt", traceback.format_exc())

@@ -96,8 +96,8 @@ class SearchSpace:
         """Checks the space against the model it changes.
 
         Args:
-            defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim` and `num_heads` of
-                the model.
+            defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim`, `num_heads` and, if
+                heads have a width of their own, `head_dim` of the model.
 
         Raises:
             ValueError: if nothing varies, or values contradict each other.
@@ -139,7 +139,8 @@ class SearchSpace:
                 "`head_dim` and `inner_dim` exclude each other: heads times head_dim is inner_dim. "
                 "Received: a space with both"
             )
-        if "head_dim" in self.dimensions:
+        own_width = defaults.get("head_dim") is not None and "inner_dim" not in self.dimensions
+        if "head_dim" in self.dimensions or own_width:
             return
         key = "inner_dim" if "inner_dim" in self.dimensions else "hidden_dim"
         for width in self._values(key, defaults):

@@ -105,7 +105,7 @@ class Study:
 
         model = self.recipe.model
         config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
-        return {key: config[key] for key in _BASE}
+        return {**{key: config[key] for key in _BASE}, "head_dim": config.get("head_dim")}
 
     @classmethod
     def from_toml(cls, path):

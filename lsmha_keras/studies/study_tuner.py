@@ -14,7 +14,7 @@ from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.grid_oracle import GridOracle
 from lsmha_keras.studies.hparams_log import write_hparams
-from lsmha_keras.studies.run_execution import run_execution
+from lsmha_keras.studies.run_execution import EXECUTION, run_execution
 from lsmha_keras.training.epoch_checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
@@ -122,8 +122,10 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         self.say(f"Trial {trial.trial_id}: {_show(values)}")
         directory = pathlib.Path(self.project_dir) / f"trial_{trial.trial_id}"
         rows = []
+        if twin := self._equal_trial(trial):
+            self.say(f"  equal to trial {twin}, whose results it takes")
         for execution in range(self.study.tuner.executions_per_trial):
-            rows.append(self._execute(trial, directory, execution))
+            rows.append(self._execute(trial, directory, execution, twin))
             if rows[-1]["status"] == "infeasible":
                 break  # so are the others: only their seeds differ
         write_table(collect_executions(self.project_dir), pathlib.Path(self.project_dir) / TABLE)
@@ -132,7 +134,32 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             raise keras_tuner.errors.FailedTrialError(rows[-1]["error"])
         return statistics.fmean(scores)
 
-    def _execute(self, trial, trial_dir, execution):
+    def _equal_trial(self, trial):
+        """Returns another trial of the same values that has results, or None.
+
+        KerasTuner 1.4.8 proposes points again: its Bayesian optimisation when it is sure, and any
+        tuner when a study goes on with more trials.
+        """
+        # From the files, as a worker does not know the trials of the others.
+        values = {f"hp.{name}": value for name, value in trial.hyperparameters.values.items()}
+        for row in collect_executions(self.project_dir):
+            own = {name: value for name, value in row.items() if name.startswith("hp.")}
+            if row["trial"] != trial.trial_id and row["status"] != "failed" and own == values:
+                return row["trial"]
+        return None
+
+    def _copy_execution(self, twin, trial, directory):
+        """Gives a trial the row and the recipe of an equal trial's execution, if it has one."""
+        source = pathlib.Path(self.project_dir) / f"trial_{twin}" / directory.name
+        if (directory / EXECUTION).exists() or not (source / EXECUTION).exists():
+            return
+        row = json.loads((source / EXECUTION).read_text(encoding="utf-8"))
+        directory.mkdir(parents=True, exist_ok=True)
+        if (source / "recipe.toml").exists():
+            shutil.copyfile(source / "recipe.toml", directory / "recipe.toml")
+        write_atomically(directory / EXECUTION, json.dumps({**row, "trial": trial}, indent=1))
+
+    def _execute(self, trial, trial_dir, execution, twin=None):
         began = time.monotonic()
         hp = trial.hyperparameters
         directory = trial_dir / f"execution_{execution}"
@@ -143,6 +170,8 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             epochs=epochs,
             name=f"{self.study.name}_{trial.trial_id}",
         )
+        if twin is not None:
+            self._copy_execution(twin, trial.trial_id, directory)
         self._continue_parent(hp.values.get(_PARENT), directory, recipe)
         facts = {
             "trial": trial.trial_id,

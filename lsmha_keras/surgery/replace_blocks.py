@@ -2,13 +2,14 @@
 
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.merged_weights import merged_weights
 
 
 def replace_blocks(model, num_blocks, design="separable"):
     """Makes a low-latency hybrid: convolutions in the place of the first transformer blocks.
 
-    The new blocks work on the same tokens and have random weights; everything else keeps its own. A
-    short fine-tuning follows, by a recipe or `fit`.
+    The new blocks work on the same tokens and have random weights; everything else keeps its own,
+    with what LoRA learned added to them. A short fine-tuning follows, by a recipe or `fit`.
 
     Args:
         model: a `CCTImageClassifier` or a `CCTBackbone`; it is left as it is.
@@ -57,7 +58,7 @@ def replace_blocks(model, num_blocks, design="separable"):
     hybrid = CCTBackbone.from_config(config)
     for layer in hybrid.layers:
         source = model.get_layer(layer.name) if not _is_new(layer, model) else layer
-        layer.set_weights(source.get_weights())
+        layer.set_weights(merged_weights(source))
     return hybrid
 
 

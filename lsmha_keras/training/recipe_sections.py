@@ -89,7 +89,8 @@ class ScheduleSection(_Section):
         super().__post_init__()
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                "`schedule.warmup_epochs` is a part of `schedule.epochs` and must be below it. "
+                "`schedule.warmup_epochs` is a part of `schedule.epochs` and must be below it: set "
+                "both, on the command line with `--set schedule.warmup_epochs=0`. "
                 f"Received: schedule.warmup_epochs={self.warmup_epochs:g}, "
                 f"schedule.epochs={self.epochs}"
             )

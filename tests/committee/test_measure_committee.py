@@ -64,6 +64,19 @@ def test_modes(report, probabilities):
     assert math.isnan(losses["vote"])
 
 
+def test_a_dataset_may_be_named(committee, report, tmp_path):
+    path = tmp_path / "pictures.npz"
+    np.savez(path, x_train=IMAGES[:5], y_train=LABELS[:5], x_test=IMAGES, y_test=LABELS)
+    named = lsmha.measure_committee(committee, path, batch_size=16, verbose=0)
+    assert named.modes["soft"] == report.modes["soft"]
+    train = lsmha.measure_committee(
+        committee, "pictures.npz", verbose=0, split="train", data_dir=tmp_path
+    )
+    assert train.modes["soft"]["num_images"] == 5
+    with pytest.raises(ValueError, match=r"lsmha_keras.evaluate\(model, name\).*pictures"):
+        committee.evaluate("pictures.npz")
+
+
 def test_bad_data(committee):
     with pytest.raises(ValueError, match="Received: label 5 of image"):
         lsmha.measure_committee(committee, (IMAGES, LABELS + 1), verbose=0)

@@ -74,6 +74,27 @@ def test_prepared_in_the_other_format(tmp_path):
     check(tmp_path)
 
 
+class TinyScripts(TinyPictures):
+    """Two configurations, as those of EMNIST; the second has five times as many classes' rows."""
+
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("digits", "letters")]
+
+    def _generate_examples(self, count):
+        return super()._generate_examples(
+            count * (5 if self.builder_config.name == "letters" else 1)
+        )
+
+
+def test_configurations_are_named_as_in_tfds(tmp_path):
+    for name, count in (("tiny_scripts/letters", 50), ("tiny_scripts/digits", 10)):
+        for _ in range(2):  # downloaded, and found
+            assert len(lsmha.open_dataset(name, "train", tmp_path, image_size=8)) == count
+    with pytest.raises(ValueError, match="which is no file or folder"):
+        lsmha.open_dataset("pictures/letters", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="Received: name='tiny_scripts/lettres'"):
+        lsmha.open_dataset("tiny_scripts/lettres", data_dir=tmp_path)
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="different sizes, so `image_size` is needed"):
         lsmha.open_dataset("tiny_pictures", data_dir=tmp_path)

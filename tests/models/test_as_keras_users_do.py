@@ -225,3 +225,12 @@ def test_labels_are_checked_as_the_loss_takes_them():
         model.fit(images, targets[:, None], verbose=0)
     with pytest.raises(ValueError, match="np.unique.*labels such as 'cat'"):
         model.fit(images, np.array(["cat"] * 8), verbose=0)
+
+
+def test_no_images_give_no_logits():
+    nothing = np.zeros((0, 16, 16, 3), "float32")
+    assert tuple(small_classifier()(nothing).shape) == (0, 5)
+    model = small_classifier(num_conv_blocks=1, conv_block_design="separable")
+    assert tuple(model(nothing).shape) == (0, 5)
+    with pytest.raises(ValueError, match=r"at least 1. Received: shapes \[\(0, 16, 16, 3\)\]"):
+        model.predict(nothing, verbose=0)

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -122,6 +123,45 @@ def test_failures_are_written_down_and_passed(dataset, tmp_path, capsys):
     assert "NonFiniteLossError" in result.rows[0]["error"]
     assert "failed: NonFiniteLossError" in capsys.readouterr().out
     assert (tmp_path / "runs" / "trial_0" / "execution_0" / "error.txt").exists()
+
+
+@pytest.mark.backend_free
+def test_a_full_disk_is_no_failure_of_the_trial(dataset, tmp_path, monkeypatch):
+    fit = run_execution_module.fit_recipe
+    study = study_dict(dataset, tuner={"max_trials": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_execution_module, "fit_recipe", full)
+    with pytest.raises(Exception, match="No space left on device"):
+        search(study, tmp_path / "runs", verbose=0)
+    assert not list((tmp_path / "runs").glob("trial_*/execution_*/execution.json"))
+    monkeypatch.setattr(run_execution_module, "fit_recipe", fit)
+    result = search(study, tmp_path / "runs", verbose=0)
+    assert [(row["trial"], row["status"]) for row in result.rows] == [("0", "completed")]
+
+
+@pytest.mark.backend_free
+def test_equal_trials_are_trained_once(dataset, tmp_path, monkeypatch):
+    import keras_tuner
+
+    class Stubborn(keras_tuner.oracles.RandomSearchOracle):
+        def populate_space(self, trial_id):
+            return {"status": "RUNNING", "values": {"num_heads": 4}}
+
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("num_heads", [2, 4])
+    fit, trained = run_execution_module.fit_recipe, []
+    monkeypatch.setattr(
+        run_execution_module, "fit_recipe", lambda *args: [trained.append(1), fit(*args)][1]
+    )
+    objective = keras_tuner.Objective("val_accuracy", "max")
+    oracle = Stubborn(objective, max_trials=3, hyperparameters=hp)
+    result = search(study_dict(dataset), tmp_path / "runs", oracle=oracle, verbose=0)
+    assert [row["trial"] for row in result.rows] == ["0", "1", "2"] and len(trained) == 1
+    assert len({row["val_accuracy"] for row in result.rows}) == 1
+    assert result.best["trial"] == "0" and result.recipe().model.overrides["num_heads"] == 4
 
 
 @pytest.mark.backend_free

@@ -156,3 +156,22 @@ def test_declared_as_keras_tuner_draws_them():
     assert 1e-4 <= rates[0] and rates[-1] <= 1e-2
     # Even in the logarithm: half of the draws lie below the middle of the decades.
     assert 15 < sum(rate < 1e-3 for rate in rates) < 45
+
+
+def test_the_width_of_the_heads_of_the_base_counts():
+    from lsmha_keras.studies.study import Study
+
+    splits = {"train_split": "train[:90%]", "validation_split": "train[90%:]"}
+    recipe = {
+        "data": {"name": "digits", **splits},
+        "schedule": {"epochs": 1},
+        "model": {"preset": "cct_2_3x2_h25x5"},
+    }
+    study = Study.from_dict(
+        {"name": "rate", "recipe": recipe, "space": {"learning_rate": [0.1, 1.0]}}
+    )
+    assert study.defaults["head_dim"] == 5 and study.defaults["hidden_dim"] % 25
+    assert study.trial_recipe({"learning_rate": 0.1}).optimizer.learning_rate == 0.1
+    # As wide as the model, heads must divide it.
+    with pytest.raises(ValueError, match="hidden_dim must be a multiple"):
+        SearchSpace.from_dict({"learning_rate": [0.1, 1.0]}).check({**BASE, "num_heads": 25})

@@ -106,3 +106,26 @@ def test_bad_arguments():
         replace_blocks(hybrid, 2, design="separable")
     with pytest.raises(ValueError, match="fused=True"):
         replace_blocks(hybrid.fuse(), 2, design="full")
+
+
+def test_what_lora_learned_stays_in_hybrids_and_fused_models():
+    model = make_classifier(num_conv_blocks=1, num_heads=[3, 5], head_dim=[8, 7])
+    model.backbone.enable_lora(2)
+    for layer in model.backbone._flatten_layers():
+        if getattr(layer, "lora_enabled", False):
+            layer.lora_kernel_b.assign(random_tokens(*layer.lora_kernel_b.shape))
+    images = random_images(2, 16, 12, 3)
+    expected = model.predict(images, verbose=0)
+    fused = model.fuse()
+    np.testing.assert_allclose(fused.predict(images, verbose=0), expected, atol=1e-4)
+    assert len(fused.backbone.blocks[1].weights) == len(
+        make_classifier().backbone.blocks[1].weights
+    )
+    hybrid = replace_blocks(model, 2)
+    # The last block is the only one left; what it computes from the same tokens stays.
+    tokens = random_tokens(2, 48, 24)
+    np.testing.assert_allclose(
+        to_numpy(hybrid.backbone.blocks[2](tokens)),
+        to_numpy(model.backbone.blocks[2](tokens)),
+        atol=1e-4,
+    )

@@ -68,6 +68,11 @@ class ImageAugmentation(keras.layers.Layer):
             )
         if not training:
             return images
+        if self.mixes_labels and len(batch["labels"].shape) != 2:
+            raise ValueError(
+                f"`{type(self).__name__}` mixes labels, which must be one-hot, of shape (batch, "
+                f"classes): see `keras.ops.one_hot`. Received: shape={tuple(batch['labels'].shape)}"
+            )
         augment = self._in_graph if _is_in_graph(batch["images"]) else self._eagerly
         augmented, labels = augment(batch["images"], batch.get("labels"))
         if not isinstance(images, dict):
@@ -85,6 +90,8 @@ class ImageAugmentation(keras.layers.Layer):
         _check_images(images)
         if labels is not None:
             labels = keras.ops.convert_to_numpy(labels)
+        if self.mixes_labels and labels.dtype.kind != "f":
+            labels = labels.astype("float32")  # Mixed labels are fractions.
         images, labels = self.augment(images, labels, self._generator)
         if labels is not None:
             labels = keras.ops.convert_to_tensor(labels)
@@ -98,6 +105,8 @@ class ImageAugmentation(keras.layers.Layer):
                 "`images` must be a batch of shape (batch, height, width, channels): call "
                 f"`dataset.batch` before `dataset.map`. Received: shape={images.shape}"
             )
+        if self.mixes_labels and not labels.dtype.is_floating:
+            labels = tf.cast(labels, "float32")  # Mixed labels are fractions.
         given = [images] if labels is None else [images, labels]
         outputs = tf.numpy_function(
             lambda images, labels=None: [

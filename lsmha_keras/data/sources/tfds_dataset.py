@@ -1,5 +1,6 @@
 """Datasets of TensorFlow Datasets (TFDS)."""
 
+import importlib.util
 import socket
 import urllib.parse
 import urllib.request
@@ -33,6 +34,16 @@ class RandomAccessDataset(ImageDataset):
         return [example["image"] for example in self._source.__getitems__(rows.tolist())]
 
 
+def is_configuration(name):
+    """Returns whether `name` is a TFDS dataset with a configuration, such as "emnist/letters"."""
+    dataset = name.partition("/")[0]
+    if not dataset.isidentifier() or importlib.util.find_spec("tensorflow_datasets") is None:
+        return False
+    import tensorflow_datasets as tfds
+
+    return dataset in tfds.list_builders(with_community_datasets=False)
+
+
 def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     """Opens an image classification dataset of TFDS, downloading it if it is not prepared.
 
@@ -40,7 +51,8 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     without TensorFlow. One that lies there in another format is read into memory, as uint8.
 
     Args:
-        name: any name TFDS knows, such as "mnist" or "oxford_flowers102:2.1.1".
+        name: any name TFDS knows, such as "mnist", "emnist/letters" or
+            "oxford_flowers102:2.1.1".
         base: name of the part, such as "train".
         data_dir: folder of prepared datasets; None means TFDS's own default.
         image_size: see `ImageDataset`.

@@ -40,6 +40,23 @@ def test_mixup_blends_images_and_labels():
     assert mixed.ravel().tolist() == [17.5, 20.0, 130.5]
 
 
+@pytest.mark.parametrize("layer", [MixUp(0.4, seed=1), CutMix(1.0, seed=1)])
+def test_integer_labels_mix_as_floats_do(layer):
+    import keras
+
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype="uint8")
+    mixed = []
+    for dtype in ("float32", "int32", "bool"):
+        copy = type(layer).from_config(layer.get_config())
+        batch = {"images": images, "labels": one_hot(np.arange(8) % 4, 4).astype(dtype)}
+        mixed.append(keras.ops.convert_to_numpy(copy(batch)["labels"]))
+    assert ((mixed[0] > 0) & (mixed[0] < 1)).any()
+    for labels in mixed[1:]:
+        np.testing.assert_array_equal(labels, mixed[0])
+    with pytest.raises(ValueError, match=r"must be one-hot.*shape=\(8,\)"):
+        layer({"images": images, "labels": np.arange(8)})
+
+
 def test_cutmix_pastes_boxes_and_mixes_by_area():
     images = np.stack([np.full((8, 8, 1), level, dtype="uint8") for level in (1, 2)])
     # Areas of 1/4 and 1: sides of 4 and 8 pixels, about centres (row, column) (4, 4) and (0, 2).

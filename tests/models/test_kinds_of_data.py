@@ -1,0 +1,107 @@
+"""What `keras.Model.fit` takes, a classifier takes as well, and the answer is that of arrays."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.checks import random_images
+from tests.models.test_cct_image_classifier import Images, small_classifier
+
+STILL = {"attention_dropout": 0.0, "stochastic_depth_rate": 0.0}
+KINDS = ["arrays", "PyDataset", "generator", "DataLoader", "tf.data"]
+
+
+def data_of(kind, images, labels):
+    """Returns positional arguments of `fit`, in batches of 8 for all kinds but arrays."""
+    if kind == "arrays":
+        return images, labels
+    if kind == "PyDataset":
+        return (Images(images, labels),)
+    if kind == "generator":
+        rows = range(0, len(images), 8)
+        return ((images[i : i + 8], labels[i : i + 8]) for i in rows)
+    if kind == "DataLoader":
+        data = pytest.importorskip("torch").utils.data
+        pairs = list(zip(images, labels, strict=True))
+        return (data.DataLoader(pairs, batch_size=8),)
+    tf = pytest.importorskip("tensorflow")
+    return (tf.data.Dataset.from_tensor_slices((images, labels)).batch(8),)
+
+
+def as_arguments(kind, images, labels):
+    data = data_of(kind, images, labels)
+    return data if isinstance(data, tuple) else (data,)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_every_kind_of_data_gives_what_arrays_give(kind):
+    images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5  # The last batch is smaller.
+    model = small_classifier(**STILL)
+    weights = model.get_weights()
+    logits = model.predict(images, verbose=0)
+    figures = model.evaluate(images, labels, verbose=0)
+    x = as_arguments(kind, images, labels)[0]
+    np.testing.assert_allclose(model.predict(x, verbose=0), logits, atol=1e-5)
+    x = as_arguments(kind, images, labels)[0]
+    np.testing.assert_allclose(model.evaluate(x, verbose=0), figures, rtol=1e-5)
+    losses = []
+    for fitted in ("arrays", kind):
+        model = small_classifier(**STILL)
+        model.set_weights(weights)
+        model.compile(keras.optimizers.SGD(0.1), model.loss)
+        data = as_arguments(fitted, images, labels)
+        batch = {"batch_size": 8} if fitted == "arrays" else {}
+        epochs = 1 if kind == "generator" else 2
+        history = model.fit(*data, shuffle=False, epochs=epochs, verbose=0, **batch).history
+        losses.append([*history["loss"], *model.evaluate(images, labels, verbose=0)[:1]])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_validation_data_may_be_of_another_kind(kind):
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    for train, validation in ((kind, "arrays"), ("arrays", kind), (kind, "PyDataset")):
+        model = small_classifier(**STILL)
+        held_out = data_of(validation, images, labels)
+        if validation != "arrays" and isinstance(held_out, tuple):
+            held_out = held_out[0]
+        data = as_arguments(train, images, labels)
+        history = model.fit(*data, validation_data=held_out, verbose=0).history
+        loss = model.evaluate(images, labels, verbose=0)[0]
+        assert history["val_loss"] == [pytest.approx(loss, rel=1e-4)]
+
+
+def test_images_of_different_sizes():
+    images = [
+        random_images(*shape, 3, seed=i) for i, shape in enumerate([(16, 16), (40, 24), (9, 9)])
+    ]
+    model = small_classifier(**STILL)
+    expected = np.concatenate([model.predict(image[None], verbose=0) for image in images])
+    np.testing.assert_allclose(model.predict(images, batch_size=2, verbose=0), expected, atol=1e-5)
+    labels = np.arange(3)
+    logits = expected - expected.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[labels, labels]
+    loss = model.evaluate(images, labels, verbose=0)[0]
+    assert loss == pytest.approx(losses.mean(), rel=1e-4)
+    model.fit(images, labels, batch_size=2, verbose=0)
+    with pytest.raises(ValueError, match="labels from 0 to 7"):
+        model.evaluate(images, [0, 1, 7], verbose=0)
+    model.preprocessor.image_converter.image_size = None
+    with pytest.raises(ValueError, match=r"different sizes.*\(9, 9, 3\)"):
+        model.predict(images, verbose=0)
+
+
+def test_data_that_supplies_its_labels_takes_no_others():
+    images, labels = random_images(8, 16, 16, 3), np.arange(8) % 5
+    with pytest.raises(ValueError, match="generator supplies .* Received: y of type ndarray"):
+        small_classifier().fit((batch for batch in [(images, labels)]), labels)
+    with pytest.raises(ValueError, match="x of type generator"):
+        small_classifier().fit((b for b in [(images, labels)]), validation_split=0.5)
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="a limit of the torch backend")
+def test_several_steps_per_execution_are_refused_on_torch():
+    model = small_classifier()
+    model.compile("sgd", model.loss, steps_per_execution=4)
+    with pytest.raises(ValueError, match="`steps_per_execution` must be 1.*Received.*=4"):
+        model.fit(random_images(8, 16, 16, 3), np.arange(8) % 5, verbose=0)
