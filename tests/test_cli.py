@@ -284,8 +284,8 @@ def test_results_columns_are_the_rows_keys(tmp_path):
 def test_predict_agrees_with_the_model(trained, digit_image, capsys):
     preset = str(trained / "preset")
     classifier = lsmha_keras.CCTImageClassifier.from_preset(preset)
-    image = Image.open(digit_image).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
-    logits = classifier.predict(np.asarray(image)[None], verbose=0)[0].astype("float64")
+    photo = np.asarray(Image.open(digit_image).convert("RGB"))  # not of the model's size
+    logits = classifier.predict(photo[None], verbose=0)[0].astype("float64")
     expected = np.exp(logits) / np.exp(logits).sum()
     order = np.argsort(-expected)
     capsys.readouterr()
