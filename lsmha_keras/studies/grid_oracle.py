@@ -6,7 +6,7 @@ import keras_tuner
 
 
 class GridOracle(keras_tuner.oracles.GridSearchOracle):
-    """KerasTuner's grid search, which after a restart goes on where it was.
+    """KerasTuner's grid search, able to continue after a restart.
 
     KerasTuner 1.4.8 does not save which points of the grid its trials are: once restarted, it fails
     with a `KeyError` at the end of the next trial, and again at each further start. The points
