@@ -10,8 +10,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of images, channels last, computed in one kernel.
 
     Keras (3.15) writes batch normalisation as a chain of element-wise operations, each of which
-    passes over the whole image. This layer calls the fused kernel of TensorFlow and PyTorch in training. XLA fuses the chain by
-    itself, so on JAX, and at inference, it is Keras's layer.
+    passes over the whole image. This layer calls the fused kernel of TensorFlow and PyTorch in
+    training. XLA fuses the chain by itself, so on JAX, and at inference, it is Keras's layer.
 
     Args:
         momentum: float, of the running statistics. Defaults to `0.9`.
