@@ -23,6 +23,7 @@ from lsmha_keras.models.preset_arguments import (
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
+from lsmha_keras.models.saved_classifier import saved_classifier, saved_preprocessor
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
@@ -219,7 +220,7 @@ class CCTImageClassifier(RawImageClassifier):
     def _optimizer_detached(self):
         # KerasHub would save the optimizer of a trained model into the preset, several times the
         # size of the head, and warn on loading that it does not fit.
-        optimizer, self.optimizer = self.optimizer, None
+        optimizer, self.optimizer = getattr(self, "optimizer", None), None
         try:
             yield
         finally:
@@ -268,16 +269,21 @@ class CCTImageClassifier(RawImageClassifier):
         presets.verify_checksums(source)
         if load_weights:
             check_structure(preset, CCTBackbone, presets.read_config(source), inner)
+        saved_cls, arguments = saved_classifier(source, cls)
+        if not arguments:
+            if num_classes is None:
+                raise ValueError(
+                    "The preset holds a backbone without a head: give `num_classes`. "
+                    f"Received: preset={str(preset)!r}, num_classes={num_classes}"
+                )
+            if "preprocessor" not in head:
+                arguments["preprocessor"] = saved_preprocessor(source, cls.preprocessor_cls)
         if num_classes is not None:
             head = {"class_names": None, **head, "num_classes": num_classes}
-        # With a `task.json`, KerasHub's loader loads all weights itself, in the end.
-        whole = (source / "task.json").is_file()
-        backbone = CCTBackbone.from_preset(source, load_weights and not whole, **inner)
-        # A whole path: KerasHub would take a bare name for that of a shipped preset.
-        directory = str(source.resolve())
-        classifier = super().from_preset(
-            directory, load_weights=load_weights, backbone=backbone, **head
-        )
+        backbone = CCTBackbone.from_preset(source, load_weights, **inner)
+        classifier = saved_cls.from_config({**arguments, **head, "backbone": backbone})
+        if load_weights and num_classes is None:
+            classifier.load_task_weights(source / "task.weights.h5")
         if "preprocessor" not in head:
             classifier._fit_converter(image_shape)
         return classifier
@@ -326,10 +332,13 @@ class CCTImageClassifier(RawImageClassifier):
     @classmethod
     def from_config(cls, config):
         """Builds from a config; names that do not fit another `num_classes` are dropped."""
+        # A copy: KerasHub 0.32 puts the backbone that it builds into it, and a second model made
+        # from the same config would share the weights of the first.
+        config = dict(config)
         names = config.get("class_names")
         # KerasHub puts `from_preset(num_classes=)` into the saved config, names and all.
         if names is not None and len(names) != config["num_classes"]:
-            config = {**config, "class_names": None}
+            config["class_names"] = None
         return super().from_config(config)
 
     def get_config(self):

@@ -1,8 +1,10 @@
 """What `from_preset` makes of its arguments, every pair of two of them."""
 
 import itertools
+import re
 import types
 
+import keras
 import numpy as np
 import pytest
 
@@ -10,20 +12,29 @@ import lsmha_keras as lsmha
 from lsmha_keras.studies.search_space import SearchSpace
 from lsmha_keras.studies.study import Study
 from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.class_report import class_report
+from lsmha_keras.training.full_precision import full_precision
 from lsmha_keras.training.recipe import Recipe
+from lsmha_keras.training.write_preset import write_preset
 from tests.checks import random_images, random_tokens, to_numpy
 from tests.models.test_cct_image_classifier import small_classifier
+from tests.training.tiny import recipe_dict
 
-SMALL = {"hidden_dim": 16, "mlp_dim": 16, "tokenizer_filters": 8}
+SMALL = {"hidden_dim": 16, "mlp_dim": 16, "tokenizer_filters": 8, "image_shape": (16, 16, 3)}
 FREE = {"attention_dropout": 0.25, "stochastic_depth_rate": 0.3}
 STRUCTURE = {"num_heads": 8, "mlp_dim": 12}
+HEAD = {"activation": "softmax", "dropout": 0.25, "head_dtype": "float32", "name": "mine"}
+HEAD |= {"trainable": False}
 CHOICES = {
+    "source": ("shipped", "directory", "run", "architecture"),
     "load_weights": (True, False),
-    "overrides": ({}, FREE, STRUCTURE),
-    "num_classes": (None, 5, 3),
-    "image_shape": (None, (24, 20, 3)),
-    "dtype": (None, "mixed_bfloat16"),
+    "overrides": ({}, FREE, STRUCTURE, HEAD),
+    "num_classes": (None, "as before", 3),
+    "class_names": (None, "names"),
+    "image_shape": (None, (24, 20, 3), (16, 16, 1)),
+    "dtype": (None, "mixed_bfloat16", "float16"),
 }
+OF_THE_HEAD = ("num_classes", "class_names", "activation", "dropout", "head_dtype", "name")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +43,24 @@ def trained(tmp_path_factory):
     model = small_classifier(class_names=list("abcde"))
     model.save_to_preset(directory)
     return model, directory
+
+
+@pytest.fixture(scope="module")
+def sources(trained, tmp_path_factory):
+    """What `from_preset` loads from, and the model that is there, None for an architecture."""
+    run = small_classifier(num_classes=4, class_names=list("abcd"), dtype="mixed_bfloat16")
+    run = full_precision(run)
+    report = class_report(run, (random_images(8, 16, 16, 3), np.arange(8) % 4), batch_size=8)
+    written = tmp_path_factory.mktemp("run") / "preset"
+    history = [{"epoch": 1, "loss": 1.4}]
+    write_preset(written, run, Recipe.from_dict(recipe_dict("digits")), report, history, 1.0)
+    shipped = lsmha.CCTImageClassifier.from_preset("lsmha-small")
+    return {
+        "shipped": ("lsmha-small", shipped),
+        "directory": (trained[1], trained[0]),
+        "run": (written, run),
+        "architecture": ("cct_2_3x2_h4_c1", None),
+    }
 
 
 def pairwise(choices):
@@ -49,54 +78,99 @@ def pairwise(choices):
         yield rows[best]
 
 
-def expected_config(base, row):
-    config = {**base, **row["overrides"]}
-    if row["image_shape"]:
-        config["image_shape"] = row["image_shape"]
-    return config
+def arguments_of(row, before):
+    """Returns the arguments of a row, and how many classes the model is to have."""
+    arguments = {**({} if before else SMALL), "load_weights": row["load_weights"]}
+    arguments |= {k: row[k] for k in ("image_shape", "dtype") if row[k]} | row["overrides"]
+    classes = before.num_classes if before else 5
+    if row["num_classes"]:
+        classes = classes if row["num_classes"] == "as before" else row["num_classes"]
+        arguments["num_classes"] = classes
+    if row["class_names"]:
+        arguments["class_names"] = [f"class {i}" for i in range(classes)]
+    return arguments, classes
 
 
-@pytest.mark.parametrize("source", ["trained", "architecture"])
+def refusal(row, before):
+    """Returns what the error of a row says, or None for one that is right."""
+    if before is None:
+        return None if row["num_classes"] else "give `num_classes`"
+    received = []
+    if row["overrides"] is STRUCTURE:
+        received.append("num_heads=8, mlp_dim=12")
+    if row["image_shape"] and row["image_shape"][2] != before.image_shape[2]:
+        received.append(re.escape(f"image_shape={row['image_shape']}"))
+    return f"Received: {', '.join(received)}" if received and row["load_weights"] else None
+
+
+def check_config(model, arguments, before):
+    """The configs hold the arguments, and for the rest what was there before."""
+    head, inner = model.get_config(), model.backbone.get_config()
+    for key, value in arguments.items():
+        if key not in ("load_weights", "dtype", "trainable"):
+            found = (head if key in OF_THE_HEAD else inner)[key]
+            assert (tuple(found) if key == "image_shape" else found) == value, key
+    assert model.trainable == arguments.get("trainable", True)
+    if before is None:
+        assert model.class_names == arguments.get("class_names")
+        return
+    for found, old in (head, before.get_config()), (inner, before.backbone.get_config()):
+        for key in set(old) - {"name", "dtype", "backbone", "preprocessor", *arguments}:
+            if key != "class_names":
+                assert found[key] == old[key], key
+    if "class_names" not in arguments:
+        assert model.class_names == (None if "num_classes" in arguments else before.class_names)
+
+
+def check_dtypes(model, arguments):
+    policy = keras.DTypePolicy(arguments.get("dtype", "float32"))
+    head = keras.DTypePolicy(arguments.get("head_dtype", policy.name))
+    assert model.pooler.dtype_policy.name == head.name  # whose scores stay in float32
+    for layer in [*model.backbone._flatten_layers(), model.output_dense]:
+        wanted = head if layer is model.output_dense else policy
+        if layer.weights:
+            assert layer.dtype_policy.name == wanted.name, layer.path
+            dtypes = {keras.backend.standardize_dtype(w.dtype) for w in layer.weights}
+            assert dtypes - {"uint32", "int64"} <= {wanted.variable_dtype}, layer.path
+    converter = model.preprocessor.image_converter
+    assert converter.dtype_policy.name == "float32"
+    assert tuple(converter.image_size) == tuple(model.image_shape[:2])
+
+
+def check_weights(model, arguments, before):
+    """The weights are the preset's where they were to be loaded, and new ones elsewhere."""
+    loaded = arguments["load_weights"]
+    # Rounded once to 11 bits where they are kept in half precision.
+    tolerance = 2.0**-11 if arguments.get("dtype") == "float16" else 0.0
+    for old, new in zip(before.backbone.weights, model.backbone.weights, strict=True):
+        resized = "position" in old.path and "image_shape" in arguments
+        if old.shape == new.shape and not resized and "seed" not in old.path:
+            same = np.allclose(to_numpy(new), to_numpy(old), rtol=tolerance, atol=1e-7)
+            # Random ones; biases and scales start alike.
+            assert same if loaded else not same or "kernel" not in old.path, old.path
+        else:
+            assert not loaded or resized or "seed" in old.path, old.path
+    old, new = (to_numpy(m.output_dense.kernel) for m in (before, model))
+    if old.shape == new.shape:
+        same = np.allclose(new, old, rtol=2.0**-11, atol=1e-7)
+        assert same == (loaded and "num_classes" not in arguments)
+
+
 @pytest.mark.parametrize("row", list(pairwise(CHOICES)), ids=str)
-def test_every_argument_counts(trained, source, row):
-    model, directory = trained
-    arguments = {k: v for k, v in row.items() if k != "overrides" and v is not None}
-    arguments |= row["overrides"]
-    if source == "architecture":
-        name, base = "cct_2_3x2_h4_c1", {**model.backbone.get_config()}
-        arguments = {**SMALL, "image_shape": (16, 16, 3), **arguments}
-        if row["num_classes"] is None:
-            with pytest.raises(ValueError, match="give `num_classes`"):
-                lsmha.CCTImageClassifier.from_preset(name, **arguments)
-            return
-    else:
-        name, base = directory, model.backbone.get_config()
-        if row["load_weights"] and row["overrides"] == STRUCTURE:
-            with pytest.raises(ValueError, match="Received: num_heads=8, mlp_dim=12"):
-                lsmha.CCTImageClassifier.from_preset(name, **arguments)
-            return
-    loaded = lsmha.CCTImageClassifier.from_preset(name, **arguments)
-    config, wanted = loaded.backbone.get_config(), expected_config(base, row)
-    for key in set(wanted) - {"name", "dtype", "attention_dropout", "stochastic_depth_rate"}:
-        assert config[key] == wanted[key] or list(config[key]) == list(wanted[key]), key
-    for key, value in row["overrides"].items():
-        assert config[key] == value
-    policy = row["dtype"] or "float32"
-    assert loaded.backbone.dtype_policy.name == policy
-    assert loaded.backbone.blocks[1].attention.dtype_policy.name == policy
-    assert loaded.num_classes == (row["num_classes"] or 5)
-    kept = source == "trained" and row["num_classes"] is None
-    assert loaded.class_names == (list("abcde") if kept else None)
-    assert loaded.preprocessor.image_converter.image_size == config["image_shape"][:2]
-    same = source == "trained" and row["load_weights"]
-    weight = [to_numpy(m.backbone.blocks[1].mlp_hidden.kernel) for m in (model, loaded)]
-    if weight[0].shape == weight[1].shape:
-        assert np.array_equal(*weight) == same
-    head = [to_numpy(m.output_dense.kernel) for m in (model, loaded)]
-    if head[0].shape == head[1].shape:
-        assert np.array_equal(*head) == (same and kept)
-    images = random_images(2, *config["image_shape"])
-    assert loaded.predict(images, verbose=0).shape == (2, loaded.num_classes)
+def test_every_argument_counts(sources, row):
+    name, before = sources[row["source"]]
+    arguments, classes = arguments_of(row, before)
+    if message := refusal(row, before):
+        with pytest.raises(ValueError, match=message):
+            lsmha.CCTImageClassifier.from_preset(name, **arguments)
+        return
+    model = lsmha.CCTImageClassifier.from_preset(name, **arguments)
+    check_config(model, arguments, before)
+    check_dtypes(model, arguments)
+    if before is not None:
+        check_weights(model, arguments, before)
+    assert model.input_shape == (None, *model.image_shape)
+    assert model.output_shape == (None, classes)
 
 
 def test_heads_of_another_number_compute_otherwise(trained):
@@ -198,3 +272,80 @@ def test_studies_of_a_trained_preset_train_what_they_say(trained):
     space = SearchSpace.from_dict({"model.overrides.mlp_dim": [8, 16]})
     with pytest.raises(ValueError, match="trained with mlp_dim=16 .* Received: mlp_dim=8"):
         Study("s", recipe(directory), space)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Derived(lsmha.CCTImageClassifier):
+    """A user's class."""
+
+    backbone_cls = None  # else KerasHub's `ImageClassifier.from_preset` would find this class
+
+
+class Unregistered(lsmha.CCTImageClassifier):
+    """One that Keras does not know."""
+
+    backbone_cls = None
+
+
+def test_a_class_of_ones_own_loads_what_its_base_class_saved(trained, tmp_path):
+    model, directory = trained
+    images = random_images(2, 16, 16, 3)
+    derived = Derived.from_preset(directory)
+    assert type(derived) is Derived and derived.class_names == list("abcde")
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(derived.predict(images, verbose=0), expected, atol=1e-6)
+    kernels = [
+        to_numpy(m.backbone.blocks[1].mlp_hidden.kernel)
+        for m in (model, Derived.from_preset(directory, num_classes=2))
+    ]
+    np.testing.assert_array_equal(*kernels)
+    derived.save_to_preset(tmp_path / "derived")
+    assert type(lsmha.CCTImageClassifier.from_preset(tmp_path / "derived")) is Derived
+    Unregistered(model.backbone, 5, preprocessor=model.preprocessor).save_to_preset(tmp_path / "u")
+    assert type(Unregistered.from_preset(tmp_path / "u")) is Unregistered
+    with pytest.raises(ValueError, match="register_keras_serializable.*Received: .*Unregistered"):
+        lsmha.CCTImageClassifier.from_preset(tmp_path / "u")
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_what_was_saved_in_half_precision_loads_in_that_of_keras(trained, tmp_path, precision):
+    half = lsmha.CCTImageClassifier.from_preset(trained[1], dtype=precision)
+    half.save_to_preset(tmp_path)
+    for model in (lsmha.load_classifier(tmp_path), lsmha.CCTBackbone.from_preset(tmp_path)):
+        assert model.dtype_policy.name == "float32"
+    loaded = lsmha.CCTImageClassifier.from_preset(tmp_path, dtype=precision)
+    assert loaded.backbone.dtype_policy.name == loaded.output_dense.dtype_policy.name == precision
+    for old, new in zip(half.weights, loaded.weights, strict=True):
+        if "seed" not in old.path:
+            np.testing.assert_array_equal(to_numpy(new), to_numpy(old))
+
+
+def test_backbones_become_classifiers_with_a_preprocessor_only(trained, tmp_path):
+    model = trained[0]
+    model.backbone.save_to_preset(tmp_path)
+    for arguments, message in (
+        ({}, "a backbone without a head: give `num_classes`"),
+        ({"num_classes": 5}, "without preprocessing: give `preprocessor`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lsmha.CCTImageClassifier.from_preset(tmp_path, **arguments)
+    bare = lsmha.CCTImageClassifier.from_preset(tmp_path, num_classes=5, preprocessor=None)
+    tokens = [to_numpy(m.backbone(random_tokens(2, 16, 16, 3))) for m in (model, bare)]
+    np.testing.assert_allclose(*tokens, atol=1e-6)
+    assert bare.preprocessor is None
+    model.preprocessor.save_to_preset(str(tmp_path))
+    own = lsmha.CCTImageClassifier.from_preset(tmp_path, num_classes=5, image_shape=(24, 20, 3))
+    assert tuple(own.preprocessor.image_converter.image_size) == (24, 20)
+
+
+def test_models_made_of_one_config_share_nothing(trained):
+    model = trained[0]
+    config = model.get_config()
+    one, two = (type(model).from_config(config) for _ in range(2))
+    assert not {id(w) for w in one.weights} & {id(w) for w in two.weights}
+    assert config == model.get_config()
+
+
+def test_a_preset_loads_without_compilation(trained):
+    model = lsmha.CCTImageClassifier.from_preset(trained[1], compile=False)
+    assert not model.compiled
