@@ -1,5 +1,6 @@
 """What classifiers of raw images have in common."""
 
+import contextlib
 import os
 import types
 
@@ -8,6 +9,7 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.models.cct_image_converter import check_image_values, warn_of_fractions
+from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import locked
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
@@ -17,9 +19,11 @@ from lsmha_keras.models.preprocessed_batches import (
     to_numpy,
 )
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
+from lsmha_keras.models.trained_in_threads import refuse_if_trained, trained_here
 from lsmha_keras.progress import fit_progress, progress_style
 
 
+@keeps_weights
 @torch_parameters_up_to_date
 class RawImageClassifier(keras_hub.models.ImageClassifier):
     """Base of classifiers that train and predict on images as they are, with values 0 to 255.
@@ -28,11 +32,13 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     `DataLoader` and Python generators go through `preprocess_samples` on their way into `fit`,
     `evaluate` and `predict`; with `verbose="auto"` these show a bar in a terminal and lines without
     control characters anywhere else. `evaluate` and `predict` may be called from several threads:
-    they wait for each other. A subclass builds the model and sets `num_classes`, `activation`,
-    `class_names` and `preprocessor`.
+    they wait for each other. While a thread is in `fit`, others cannot `evaluate` the same weights,
+    nor `predict` with them on JAX. A subclass builds the model and sets `num_classes`,
+    `activation`, `class_names` and `preprocessor`.
     """
 
     _warned = False  # of images with values in 0 .. 1
+    _data_error = None  # what `preprocess_samples` has raised
 
     def compile(
         self, optimizer="auto", loss="auto", *, metrics="auto", jit_compile="auto", **kwargs
@@ -75,11 +81,32 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """
         if isinstance(x, dict) and {"image", "label"} <= set(x) and y is None:
             x, y = x["image"], x["label"]
-        if self.preprocessor is not None:
-            x = self._checked(x)
-        if isinstance(y, np.ndarray):
-            self._check_labels(y)
-        return super().preprocess_samples(x, y, sample_weight)
+        with self._noting_errors():
+            if self.preprocessor is not None:
+                x = self._checked(x)
+            if isinstance(y, np.ndarray):
+                self._check_labels(y)
+            return super().preprocess_samples(x, y, sample_weight)
+
+    @contextlib.contextmanager
+    def _noting_errors(self):
+        try:
+            yield
+        except ValueError as error:
+            self._data_error = error
+            raise
+
+    @contextlib.contextmanager
+    def _plain_errors(self):
+        """Raises what is wrong with data as it is: TensorFlow writes pages around it."""
+        self._data_error = None
+        try:
+            yield
+        except Exception as error:
+            found, self._data_error = self._data_error, None
+            if found is None or found is error:
+                raise
+            raise found from None
 
     def _checked(self, x):
         if isinstance(x, np.ndarray):
@@ -90,7 +117,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             import tensorflow as tf
 
             def check(ends):
-                self._checked(ends)
+                with self._noting_errors():
+                    self._checked(ends)
                 return ends[:0]
 
             # Only its ends leave the graph: they are what the checks look at.
@@ -151,9 +179,10 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
         if not self._is_known(x):  # Grain, which KerasHub preprocesses
-            return super().fit(
-                x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
-            )
+            with trained_here(self), self._plain_errors():
+                return super().fit(
+                    x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
+                )
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         if isinstance(validation_data, (tuple, list)):
@@ -166,17 +195,20 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         batches = self._preprocessed(x, y, sample_weight, batch_size, shuffle=bool(by_image))
         in_batches = isinstance(batches, PreprocessedBatches) and not by_image
         kwargs["shuffle"] = bool(shuffle) and in_batches
-        return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
+        with trained_here(self), self._plain_errors():
+            return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
 
     @locked
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
-        if cached or not self._is_known(x):
-            return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
-        batches = self._preprocessed(x, y, sample_weight, batch_size)
-        return keras.Model.evaluate(self, batches, **kwargs)
+        refuse_if_trained(self, "evaluate")
+        with state_of_its_own(self), self._plain_errors():
+            if cached or not self._is_known(x):
+                return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
+            batches = self._preprocessed(x, y, sample_weight, batch_size)
+            return keras.Model.evaluate(self, batches, **kwargs)
 
     @locked
     def predict(self, x, batch_size=None, **kwargs):
@@ -185,10 +217,12 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         Images of one channel may come without their last dimension.
         """
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
-        if not self._is_known(x):
-            return super().predict(x, batch_size=batch_size, **kwargs)
-        batches = self._preprocessed(self._as_images(x), batch_size=batch_size)
-        return keras.Model.predict(self, batches, **kwargs)
+        refuse_if_trained(self, "predict")
+        with state_of_its_own(self), self._plain_errors():
+            if not self._is_known(x):
+                return super().predict(x, batch_size=batch_size, **kwargs)
+            batches = self._preprocessed(self._as_images(x), batch_size=batch_size)
+            return keras.Model.predict(self, batches, **kwargs)
 
     def probabilities(self, outputs):
         """Turns what `predict` returned into probabilities, whatever the model's activation.

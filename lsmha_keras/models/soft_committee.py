@@ -13,12 +13,14 @@ from keras import ops
 from lsmha_keras import presets
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
+from lsmha_keras.models.trained_in_threads import refuse_if_trained
 from lsmha_keras.progress import progress_style
 
 
@@ -103,7 +105,7 @@ class SoftCommittee(RawImageClassifier):
         self.mode = mode
         # Not as attributes that Keras tracks: the graph holds the same layers already.
         object.__setattr__(self, "members", tuple(members))
-        object.__setattr__(self, "_members_model", keras.Model(images, logits))
+        object.__setattr__(self, "_members_model", _MembersModel(images, logits, name="members"))
         self._members_model.compile(jit_compile=self.jit_compile)
 
     @property
@@ -134,8 +136,10 @@ class SoftCommittee(RawImageClassifier):
         Returns:
             `(images, members, classes)` array of logits.
         """
+        refuse_if_trained(self, "predict")
         batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
-        return self._members_model.predict(batches, verbose=progress_style(verbose))
+        with state_of_its_own(self._members_model), self._plain_errors():
+            return self._members_model.predict(batches, verbose=progress_style(verbose))
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Saves the members, each as a preset of its own, with the mode and checksums of it all.
@@ -203,6 +207,11 @@ class SoftCommittee(RawImageClassifier):
             "mode": self.mode,
             "name": self.name,
         }
+
+
+@keeps_weights
+class _MembersModel(keras.Model):
+    """From images to the logits of each member."""
 
 
 class _EachWay:

@@ -176,7 +176,7 @@ def test_images_of_0_to_1_are_warned_of_once(kind, verb):
 def test_values_are_checked_inside_tf_data():
     tf = pytest.importorskip("tensorflow")
     images = tf.data.Dataset.from_tensor_slices(np.full((4, 16, 16, 3), 300, "float32")).batch(4)
-    with pytest.raises(Exception, match="values from 300.0 to 300.0"):
+    with pytest.raises(ValueError, match="^Images .* values from 300.0 to 300.0$"):
         small_classifier().predict(images, verbose=0)
 
 
