@@ -201,6 +201,20 @@ def test_train_again_goes_on_unless_fresh(trained, recipe, capsys):
     assert "schedule.epochs" in capsys.readouterr().err
 
 
+@pytest.mark.backend_free
+def test_fewer_epochs_than_the_warm_up(tmp_path, capsys):
+    recipe = tmp_path / "warm.toml"
+    recipe.write_text(
+        'name = "warm"\n[model]\npreset = "cct_2_3x2"\n[data]\nname = "digits"\n'
+        "[schedule]\nepochs = 5\nwarmup_epochs = 2\n"
+    )
+    assert cli.main(["train", str(recipe), "--output", str(tmp_path / "o"), "--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "with `--set schedule.warmup_epochs=0`" in error
+    assert "Received: schedule.warmup_epochs=2, schedule.epochs=1" in error
+    assert not list((tmp_path / "o").glob("*"))
+
+
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [

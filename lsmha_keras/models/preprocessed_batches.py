@@ -35,6 +35,8 @@ class PreprocessedBatches(keras.utils.PyDataset):
                     "itself: pass none of them."
                 )
             self.x = x
+            if x.num_batches == 0:
+                raise ValueError(no_batches(x))
             return
         arrays = [_as_rows(x), to_numpy(y), to_numpy(sample_weight)]
         self.x, self.y, self.sample_weight = arrays
@@ -121,9 +123,52 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
 def preprocessed_generator(preprocess, batches):
     """Yields the batches of an iterable, as tuples, after their preprocessing."""
     for batch in batches:
-        parts = map(to_numpy, keras.utils.unpack_x_y_sample_weight(batch))
+        x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
+        x = {key: to_numpy(x[key]) for key in x} if isinstance(x, dict) else to_numpy(x)
+        parts = (x, *map(to_numpy, rest))
         batch = preprocessed(preprocess, *parts)
         yield batch if isinstance(batch, tuple) else (batch,)
+
+
+def no_batches(dataset):
+    """Returns what is said of a dataset without batches, which Keras's loops do not expect."""
+    return (
+        f"A dataset must have at least one batch. Received: a {type(dataset).__name__} of length 0"
+    )
+
+
+def is_grain(value):
+    """Returns whether `value` is a dataset or a `DataLoader` of Grain."""
+    grain = sys.modules.get("grain")  # Where nobody has imported it there are none.
+    kinds = () if grain is None else (grain.MapDataset, grain.IterDataset, grain.DataLoader)
+    return isinstance(value, kinds)
+
+
+def preprocessed_grain(preprocess, data):
+    """Returns a dataset of Grain of another one's, or a loader's, batches after preprocessing."""
+    import grain
+
+    if not isinstance(data, grain.DataLoader):
+        return data.map(lambda batch: next(preprocessed_generator(preprocess, [batch])))
+
+    class Iterator(grain.DatasetIterator):
+        def __init__(self):
+            super().__init__()
+            self._batches = preprocessed_generator(preprocess, data)
+
+        def __next__(self):
+            return next(self._batches)
+
+        def get_state(self):
+            raise NotImplementedError("The state of the loader itself can be saved.")
+
+        set_state = get_state
+
+    class Batches(grain.IterDataset):
+        def __iter__(self):
+            return Iterator()
+
+    return Batches()
 
 
 def is_torch_loader(value):
@@ -135,6 +180,9 @@ def is_torch_loader(value):
 def preprocessed_loader(preprocess, loader):
     """Returns a `torch.utils.data.DataLoader` of another one's batches after preprocessing."""
     import torch
+
+    if hasattr(loader.dataset, "__len__") and not len(loader):
+        raise ValueError(no_batches(loader))
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self):

@@ -13,8 +13,11 @@ from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import locked
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
+    is_grain,
     is_torch_loader,
+    no_batches,
     preprocessed_generator,
+    preprocessed_grain,
     preprocessed_loader,
     to_numpy,
 )
@@ -29,12 +32,12 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     """Base of classifiers that train and predict on images as they are, with values 0 to 255.
 
     Arrays, lists of images of different sizes, `keras.utils.PyDataset`, `tf.data.Dataset`, torch's
-    `DataLoader` and Python generators go through `preprocess_samples` on their way into `fit`,
-    `evaluate` and `predict`; with `verbose="auto"` these show a bar in a terminal and lines without
-    control characters anywhere else. `evaluate` and `predict` may be called from several threads:
-    they wait for each other. While a thread is in `fit`, others cannot `evaluate` the same weights,
-    nor `predict` with them on JAX. A subclass builds the model and sets `num_classes`,
-    `activation`, `class_names` and `preprocessor`.
+    and Grain's `DataLoader`, Grain's datasets and Python generators go through `preprocess_samples`
+    on their way into `fit`, `evaluate` and `predict`; with `verbose="auto"` these show a bar in a
+    terminal and lines without control characters anywhere else. `evaluate` and `predict` may be
+    called from several threads: they wait for each other. While a thread is in `fit`, others cannot
+    `evaluate` the same weights, nor `predict` with them on JAX. A subclass builds the model and
+    sets `num_classes`, `activation`, `class_names` and `preprocessor`.
     """
 
     _warned = False  # of images with values in 0 .. 1
@@ -75,7 +78,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     def preprocess_samples(self, x, y=None, sample_weight=None):
         """Checks images and labels, then runs the preprocessor.
 
-        Images in a `tf.data` pipeline are checked as it runs, labels only as NumPy arrays. A model
+        Images and labels in a `tf.data` pipeline are checked as it runs. A model
         warns once of images with values in 0 .. 1. Elements `{"image": ..., "label": ...}`, as TFDS
         gives them, are taken apart.
         """
@@ -86,6 +89,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 x = self._checked(x)
             if isinstance(y, np.ndarray):
                 self._check_labels(y)
+            elif _is_tf(y):
+                y = self._checked_in_graph(y, self._check_labels, y)
             return super().preprocess_samples(x, y, sample_weight)
 
     @contextlib.contextmanager
@@ -113,20 +118,25 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             check_image_values(x)
             if not self._warned:
                 self._warned = warn_of_fractions(x)
-        elif type(x).__module__.startswith("tensorflow") and x.dtype.is_floating:
+        elif _is_tf(x) and x.dtype.is_floating:
             import tensorflow as tf
-
-            def check(ends):
-                with self._noting_errors():
-                    self._checked(ends)
-                return ends[:0]
 
             # Only its ends leave the graph: they are what the checks look at.
             ends = tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
-            checked = tf.numpy_function(check, [ends], ends.dtype)
-            with tf.control_dependencies([checked]):
-                x = tf.identity(x)
+            x = self._checked_in_graph(x, self._checked, ends)
         return x
+
+    def _checked_in_graph(self, tensor, check, values):
+        """Returns a tensor of a `tf.data` pipeline that is computed once `values` are checked."""
+        import tensorflow as tf
+
+        def run(values):
+            with self._noting_errors():
+                check(values)
+            return np.int32(0)
+
+        with tf.control_dependencies([tf.numpy_function(run, [values], tf.int32)]):
+            return tf.identity(tensor)
 
     def _check_labels(self, y):
         if y.dtype.kind in "US" or (y.dtype.kind == "O" and isinstance(y.flat[0], (str, bytes))):
@@ -178,7 +188,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
         """
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
-        if not self._is_known(x):  # Grain, which KerasHub preprocesses
+        if not self._is_known(x):
             with trained_here(self), self._plain_errors():
                 return super().fit(
                     x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
@@ -258,7 +268,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 f"Received: {str(x)!r}"
             )
         kinds = (keras.utils.PyDataset, types.GeneratorType)
-        return _is_array(x) or isinstance(x, kinds) or is_torch_loader(x) or _is_tf_dataset(x)
+        if _is_array(x) or isinstance(x, kinds):
+            return True
+        return is_torch_loader(x) or is_grain(x) or _is_tf_dataset(x)
 
     def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
         """Returns what Keras takes for data, with the preprocessor in between."""
@@ -276,14 +288,23 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             return preprocessed_generator(self.preprocess_samples, x)
         if is_torch_loader(x):
             return preprocessed_loader(self.preprocess_samples, x)
+        if is_grain(x):
+            return preprocessed_grain(self.preprocess_samples, x)
         import tensorflow as tf
 
+        if x.cardinality() == 0:
+            raise ValueError(no_batches(x))
         mapped = x.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
 
 
 def _is_array(x):
     return isinstance(x, (list, tuple)) or hasattr(x, "__array__")
+
+
+def _is_tf(x):
+    """Whether `x` is a tensor of TensorFlow, which need not be there."""
+    return type(x).__module__.startswith("tensorflow") and hasattr(x, "dtype")
 
 
 def _is_tf_dataset(x):

@@ -6,6 +6,7 @@ import pathlib
 import statistics
 
 from lsmha_keras.files import write_atomically
+from lsmha_keras.studies.bounds import at_bounds
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.plot_front import plot_front
 from lsmha_keras.studies.study import Study
@@ -75,6 +76,11 @@ class SearchResult:
         """The first execution of the best trial: a dict, or None if no trial was completed."""
         return self.trials[0][0] if self.trials else None
 
+    @property
+    def notes(self):
+        """Sentences about settings of the best trial that lie on a bound of the space."""
+        return [] if self.best is None else at_bounds(self.study.space, _settings(self.best))
+
     def recipe(self, name=None):
         """Returns the recipe of the best trial, with the length of the study's schedule.
 
@@ -116,7 +122,7 @@ class SearchResult:
             paths.append(self.directory / "front.csv")
             write_front(pareto_front(trial_points(self.rows)), paths[-1])
             paths.append(self.directory / "report.md")
-            write_atomically(paths[-1], study_report(self.rows))
+            write_atomically(paths[-1], study_report(self.rows, self.notes))
             if importlib.util.find_spec("matplotlib"):
                 paths.append(self.directory / "front.png")
                 plot_front(self.rows, paths[-1])
@@ -132,15 +138,21 @@ class SearchResult:
             accuracies = [row["val_accuracy"] for row in rows]
             spread = f" ± {statistics.stdev(accuracies):.2%}" if len(accuracies) > 1 else ""
             settings = ", ".join(
-                f"{key.removeprefix('hp.')}={_short(value)}"
-                for key, value in rows[0].items()
-                if key.startswith("hp.") and not key.startswith("hp.tuner/")
+                f"{name}={_short(value)}" for name, value in _settings(rows[0]).items()
             )
             lines.append(
                 f"  trial {rows[0]['trial']}: accuracy {statistics.fmean(accuracies):.2%}{spread}, "
                 f"{rows[0]['latency_ms']:.2f} ms, {rows[0]['parameters']:,} parameters: {settings}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  on a bound: {note}" for note in self.notes)])
+
+
+def _settings(row):
+    return {
+        key.removeprefix("hp."): value
+        for key, value in row.items()
+        if key.startswith("hp.") and not key.startswith("hp.tuner/")
+    }
 
 
 def _score(rows):

@@ -9,11 +9,12 @@ from lsmha_keras.studies.trial_points import pareto_front, trial_points
 _SIGNALS = ("shp_snr", "shp_readout_accuracy")
 
 
-def study_report(rows):
+def study_report(rows, notes=()):
     """Lays out what a study found out: its trials, its front, each setting, the heads' signals.
 
     Args:
         rows: list of dicts, rows of a study's table.
+        notes: list of str, what `at_bounds` says of the best trial.
 
     Returns:
         str, Markdown.
@@ -32,6 +33,9 @@ def study_report(rows):
         f"## Trials, the best first\n\n{_outcomes(rows)}\n\n{_trials(points)}",
         f"## No trial is faster and as accurate\n\n{_trials(pareto_front(points))}",
     ]
+    if notes:
+        found = "".join(f"* {note}\n" for note in notes)
+        parts.insert(1, f"## The best trial lies on a bound of the space\n\n{found}")
     for name in points[0].hyperparameters:
         settings = sorted({str(point.hyperparameters.get(name)) for point in points})
         # A continuous one has hardly two trials with one value: no table of it.

@@ -22,7 +22,8 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
         model_or_name: a classifier or committee that gives logits (or a softmax), or a preset's
             name or directory.
         dataset: a dataset's name, as `lsmha_keras.open_dataset` takes it, an `ImageDataset`, a
-            `tf.data.Dataset`, a `keras.utils.PyDataset`, or a pair of arrays `(images, labels)`.
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a pair of arrays `(images, labels)`, or
+            what gives batches of both, such as a generator or a `DataLoader` of torch or Grain.
             Images with values in 0 .. 255; labels are integers or one-hot.
         split: part of a dataset given by name.
         data_dir: folder that holds a dataset given by name.

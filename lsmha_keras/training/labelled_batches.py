@@ -9,7 +9,8 @@ def labelled_batches(dataset, batch_size):
 
     Args:
         dataset: an `ImageDataset`, a `tf.data.Dataset` (batched or not), a `keras.utils.PyDataset`,
-            or a pair of arrays `(images, labels)`.
+            a pair of arrays `(images, labels)`, or anything that gives batches one after the other,
+            such as a generator or a `DataLoader` of torch or Grain.
         batch_size: int, images of a batch where the dataset does not decide that itself.
 
     Yields:
@@ -24,6 +25,8 @@ def labelled_batches(dataset, batch_size):
         [2, 2, 1]
     """
     for batch in _batches(dataset, batch_size):
+        if isinstance(batch, dict) and {"image", "label"} <= set(batch):  # as TFDS gives them
+            batch = (batch["image"], batch["label"])
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             raise ValueError(
                 "The dataset must give pairs of images and labels. "
@@ -62,16 +65,20 @@ def _batches(dataset, batch_size):
             )
         for start in range(0, len(images), batch_size):
             yield images[start : start + batch_size], labels[start : start + batch_size]
+    elif hasattr(dataset, "__iter__") and not isinstance(dataset, dict):
+        yield from dataset
     else:
         raise ValueError(
-            "A dataset must be a name, an ImageDataset, a tf.data.Dataset, a PyDataset or a pair "
-            f"of arrays (images, labels). Received: {type(dataset).__name__}"
+            "A dataset must be a name, an ImageDataset, a tf.data.Dataset, a PyDataset, a pair of "
+            f"arrays (images, labels) or give batches of both. Received: {type(dataset).__name__}"
         )
 
 
 def _tf_batches(dataset, batch_size):
     spec = dataset.element_spec
-    if isinstance(spec, (tuple, list)) and spec[0].shape.rank == 3:
+    image = spec.get("image") if isinstance(spec, dict) else spec
+    image = image[0] if isinstance(image, (tuple, list)) else image
+    if image is not None and image.shape.rank == 3:
         dataset = dataset.batch(batch_size)
     if dataset.cardinality().numpy() == -1:  # tf.data.INFINITE_CARDINALITY
         raise ValueError(

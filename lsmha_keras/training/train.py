@@ -5,7 +5,7 @@ import time
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.epoch_checkpoint import read_history, write_history
+from lsmha_keras.training.epoch_checkpoint import LAST, read_history, write_history
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
 from lsmha_keras.training.full_precision import full_precision
 from lsmha_keras.training.output_dir import claim_output_dir, output_path
@@ -80,7 +80,7 @@ def train(
     on_device = is_on_device(recipe, sources["train"], policy, callbacks, minutes is not None, say)
     with DirectoryLock(output_path(output_dir, recipe)):
         output_dir = claim_output_dir(output_dir, recipe, resume)
-        if (output_dir / "preset" / "results.json").exists():
+        if _is_finished(output_dir):
             if verbose:
                 print(f"{output_dir} holds the finished run; there is nothing left to train.")
             return _finished(recipe, output_dir)
@@ -129,6 +129,21 @@ def _check_minutes(minutes):
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
         raise ValueError(f"`minutes` must be a positive number. Received: minutes={minutes!r}")
     return minutes
+
+
+def _is_finished(output_dir):
+    preset = output_dir / "preset"
+    missing = [n for n in ("results.json", "history.csv") if not (preset / n).exists()]
+    if missing and (preset / "config.json").exists():
+        if (output_dir / "checkpoints" / LAST).exists():
+            return False  # `write_preset` makes it again
+        raise ValueError(
+            "The directory holds a preset that is incomplete and no training state to make it "
+            "again from: choose another output directory, or start anew with resume=False "
+            f"(`lsmha train --fresh`), which removes it. Received: {preset} without "
+            f"{' and '.join(missing)}"
+        )
+    return not missing
 
 
 def _finished(recipe, output_dir):

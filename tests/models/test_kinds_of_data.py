@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 
+import lsmha_keras as lsmha
 from tests.checks import random_images
 from tests.models.test_cct_image_classifier import Images, small_classifier
 
 STILL = {"attention_dropout": 0.0, "stochastic_depth_rate": 0.0}
 KINDS = ["arrays", "PyDataset", "generator", "DataLoader", "tf.data"]
+GRAIN = ["grain.MapDataset", "grain.IterDataset", "grain.DataLoader"]
 
 
 def data_of(kind, images, labels):
@@ -24,8 +26,21 @@ def data_of(kind, images, labels):
         data = pytest.importorskip("torch").utils.data
         pairs = list(zip(images, labels, strict=True))
         return (data.DataLoader(pairs, batch_size=8),)
+    if kind in GRAIN:
+        return (grain_data(kind, list(zip(images, labels, strict=True))),)
     tf = pytest.importorskip("tensorflow")
     return (tf.data.Dataset.from_tensor_slices((images, labels)).batch(8),)
+
+
+def grain_data(kind, rows):
+    grain = pytest.importorskip("grain", reason="Grain is not among this package's extras")
+    if kind == "grain.DataLoader":
+        order = grain.samplers.SequentialSampler(len(rows), grain.sharding.NoSharding())
+        return grain.DataLoader(
+            data_source=rows, sampler=order, operations=[grain.transforms.Batch(8)]
+        )
+    data = grain.MapDataset.source(rows)
+    return (data.to_iter_dataset() if kind == "grain.IterDataset" else data).batch(8)
 
 
 def as_arguments(kind, images, labels):
@@ -33,7 +48,7 @@ def as_arguments(kind, images, labels):
     return data if isinstance(data, tuple) else (data,)
 
 
-@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize("kind", [*KINDS[2:], *GRAIN])
 def test_every_kind_of_data_gives_what_arrays_give(kind):
     images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5  # The last batch is smaller.
     model = small_classifier(**STILL)
@@ -57,7 +72,7 @@ def test_every_kind_of_data_gives_what_arrays_give(kind):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *GRAIN])
 def test_validation_data_may_be_of_another_kind(kind):
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
     for train, validation in ((kind, "arrays"), ("arrays", kind), (kind, "PyDataset")):
@@ -69,6 +84,76 @@ def test_validation_data_may_be_of_another_kind(kind):
         history = model.fit(*data, validation_data=held_out, verbose=0).history
         loss = model.evaluate(images, labels, verbose=0)[0]
         assert history["val_loss"] == [pytest.approx(loss, rel=1e-4)]
+
+
+def in_dicts(kind, images, labels):
+    """Data as TFDS gives them, in batches of 8."""
+    rows = [{"image": i, "label": n} for i, n in zip(images, labels, strict=True)]
+    starts = range(0, len(images), 8)
+    batches = [{"image": images[i : i + 8], "label": labels[i : i + 8]} for i in starts]
+    if kind == "PyDataset":
+        return Batches(batches)
+    if kind == "DataLoader":
+        return pytest.importorskip("torch").utils.data.DataLoader(rows, batch_size=8)
+    return grain_data(kind, rows) if kind in GRAIN else iter_of(batches)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def iter_of(batches):
+    yield from batches
+
+
+@pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", *GRAIN])
+def test_images_and_labels_in_dicts(kind):
+    images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5
+    model = small_classifier(**STILL)
+    figures = model.evaluate(images, labels, verbose=0, batch_size=8)
+    found = model.evaluate(in_dicts(kind, images, labels), verbose=0)
+    np.testing.assert_allclose(found, figures, rtol=1e-5)
+    logits = model.predict(images, verbose=0, batch_size=8)
+    found = model.predict(in_dicts(kind, images, labels), verbose=0)
+    np.testing.assert_allclose(found, logits, atol=1e-5)
+    found = lsmha.evaluate(model, in_dicts(kind, images, labels), batch_size=8)
+    assert found["loss"] == pytest.approx(figures[0], rel=1e-5) and found["num_images"] == 20
+    model.compile(keras.optimizers.SGD(0.0), model.loss)
+    losses = model.fit(in_dicts(kind, images, labels), verbose=0).history["loss"]
+    assert losses == [pytest.approx(figures[0], rel=0.05)]  # batch statistics are of the batch
+
+
+@pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", "tf.data"])
+def test_what_is_wrong_with_data_is_said_in_a_line(kind):
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    nothing = (images[:0], labels[:0])
+    damaged = images.astype("float32")
+    damaged[12] = np.nan
+    labels_of_others = np.where(np.arange(16) == 12, 7, labels)
+    model = small_classifier(**STILL)
+    for verb in ("fit", "evaluate", "predict"):
+        empty = "at least one batch" if kind != "generator" else "Received an empty generator"
+        cases = [(nothing, empty), ((damaged, labels), "values from nan to nan")]
+        if verb != "predict":
+            cases.append(((images, labels_of_others), "labels from (0|1) to 7"))
+        for data, message in cases:
+            with pytest.raises(ValueError, match=f"^[^\\n]*{message}"):
+                getattr(model, verb)(as_arguments(kind, *data)[0], verbose=0)
+    for data, message in (
+        (nothing, "holds no images"),
+        ((damaged, labels), "values from nan to nan"),
+        ((images, labels_of_others), "label 7 of image 12"),
+    ):
+        with pytest.raises(ValueError, match=f"^[^\\n]*{message}"):
+            lsmha.evaluate(model, as_arguments(kind, *data)[0], batch_size=8)
 
 
 def test_images_of_different_sizes():

@@ -97,6 +97,26 @@ def test_a_table_that_lacks_the_last_epoch_is_completed(result, recipe, tmp_path
     assert again.history == result.history
 
 
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_finished_run_that_lost_files(result, recipe, tmp_path, checkpoints, monkeypatch, capsys):
+    """It is not trained again: without a state that would replace the preset that is there."""
+    run = tmp_path / "run"
+    shutil.copytree(result.output_dir, run)
+    monkeypatch.setattr(keras.Model, "fit", None)
+    if not checkpoints:
+        shutil.rmtree(run / "checkpoints")
+    assert train(recipe, run).results == result.results
+    assert f"{run} holds the finished run; there is nothing left" in capsys.readouterr().out
+    (run / "preset" / "results.json").unlink()
+    (run / "preset" / "history.csv").unlink()
+    if checkpoints:
+        assert train(recipe, run, verbose=0).results["accuracy"] == result.results["accuracy"]
+        return
+    with pytest.raises(ValueError, match="incomplete .* without results.json and history.csv"):
+        train(recipe, run, verbose=0)
+    assert (run / "preset" / "model.weights.h5").exists()
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_files_of_others_are_refused_and_kept(recipe, tmp_path, resume):
     for name in ("checkpoints/mine.h5", "tensorboard/log", "preset/config.json", "history.csv"):
