@@ -5,6 +5,8 @@ import sys
 import keras
 import numpy as np
 
+from lsmha_keras.models.shares import check_shares
+
 
 class PreprocessedBatches(keras.utils.PyDataset):
     """Batches of arrays, or of another `PyDataset`, passed through a model's preprocessor.
@@ -47,6 +49,9 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
         self.batch_size = batch_size or 32
+        if self.num_batches > 1:
+            check_shares(self.batch_size)
+        check_shares(len(self.x) % self.batch_size)  # before the first epoch, not at its end
         self.shuffle = shuffle
         self._order = np.arange(len(self.x))
         self._reorder()
@@ -96,8 +101,12 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
         sample_weight: array or `None`.
 
     Raises:
-        ValueError: if images have different sizes also after their preprocessing.
+        ValueError: if images have different sizes also after their preprocessing, or their number
+            cannot be divided among Keras's devices.
     """
+    images = x.get("image", x.get("images")) if isinstance(x, dict) else x
+    if images is not None:
+        check_shares(len(images))
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
         batch = preprocess(x, y, sample_weight)
         # A committee whose members preprocess differently gets a dict of images.

@@ -21,6 +21,7 @@ from lsmha_keras.models.preprocessed_batches import (
     preprocessed_loader,
     to_numpy,
 )
+from lsmha_keras.models.shares import devices_per_batch
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.models.trained_in_threads import refuse_if_trained, trained_here
 from lsmha_keras.progress import fit_progress, progress_style
@@ -231,8 +232,10 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         with state_of_its_own(self), self._plain_errors():
             if not self._is_known(x):
                 return super().predict(x, batch_size=batch_size, **kwargs)
-            batches = self._preprocessed(self._as_images(x), batch_size=batch_size)
-            return keras.Model.predict(self, batches, **kwargs)
+            x, count = _filled_up(self._as_images(x))
+            batches = self._preprocessed(x, batch_size=batch_size)
+            outputs = keras.Model.predict(self, batches, **kwargs)
+            return outputs if count is None else outputs[:count]
 
     def probabilities(self, outputs):
         """Turns what `predict` returned into probabilities, whatever the model's activation.
@@ -296,6 +299,18 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             raise ValueError(no_batches(x))
         mapped = x.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
+
+
+def _filled_up(x):
+    """Repeats the last image until all devices get as many; returns how many there were."""
+    devices = devices_per_batch()
+    if devices == 1 or not _is_array(x) or not len(x) % devices:
+        return x, None
+    missing = -len(x) % devices
+    if isinstance(x, (list, tuple)):
+        return [*x, *[x[-1]] * missing], len(x)
+    x = to_numpy(x)
+    return np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]), len(x)
 
 
 def _is_array(x):

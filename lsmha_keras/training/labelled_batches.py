@@ -65,7 +65,9 @@ def _batches(dataset, batch_size):
             )
         for start in range(0, len(images), batch_size):
             yield images[start : start + batch_size], labels[start : start + batch_size]
-    elif hasattr(dataset, "__iter__") and not isinstance(dataset, dict):
+    elif hasattr(dataset, "__iter__") and not (
+        isinstance(dataset, (list, tuple, dict)) or hasattr(dataset, "__array__")
+    ):
         yield from dataset
     else:
         raise ValueError(
