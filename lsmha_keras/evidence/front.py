@@ -5,9 +5,9 @@ import pathlib
 import tomllib
 
 from lsmha_keras.evidence.csv_rows import read_rows, write_rows
+from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
 from lsmha_keras.markdown_table import markdown_table
-from lsmha_keras.shp._style import INK, MUTED, SIGNAL, draws, new_figure
 
 COLUMNS = (
     "model",
