@@ -7,9 +7,9 @@ from keras import ops
 
 from lsmha_keras.committee import diversity
 from lsmha_keras.committee.committee_report import CommitteeReport
+from lsmha_keras.data.open_for_model import open_source
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
-from lsmha_keras.training.open_source import open_source
 
 
 def measure_committee(
