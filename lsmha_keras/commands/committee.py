@@ -151,7 +151,7 @@ def _coverages(args, names):
             f"--shp takes one file for each of the {len(names)} members. "
             f"Received: {len(args.shp)} files"
         )
-    from lsmha_keras.committee.load_coverage import load_coverage
+    from lsmha_keras.committee.diversity import load_coverage
 
     return [load_coverage(path, args.block) for path in args.shp]
 
