@@ -13,8 +13,8 @@ from lsmha_keras.studies.search_space import SearchSpace
 from lsmha_keras.studies.study import Study
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.full_precision import full_precision
 from lsmha_keras.training.recipe import Recipe
+from lsmha_keras.training.training_state import full_precision
 from lsmha_keras.training.write_preset import write_preset
 from tests.checks import random_images, random_tokens, to_numpy
 from tests.models.test_cct_image_classifier import small_classifier
