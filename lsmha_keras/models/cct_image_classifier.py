@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras import presets
+from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
@@ -18,7 +19,6 @@ from lsmha_keras.models.preset_arguments import (
     arguments_of,
     check_arguments,
     check_structure,
-    plain,
     split_arguments,
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
@@ -84,6 +84,7 @@ class CCTImageClassifier(RawImageClassifier):
         class_names=None,
         **kwargs,
     ):
+        check_channels_last(kwargs.pop("data_format", None))
         hint = (
             "It is one of the backbone: give it to `CCTBackbone`, or to `from_preset` of this class"
         )
@@ -93,11 +94,7 @@ class CCTImageClassifier(RawImageClassifier):
             base=("name", "trainable", "compile"),
             hints=dict.fromkeys(arguments_of(CCTBackbone), hint),
         )
-        num_classes = plain(num_classes)
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be a positive int. Received: num_classes={num_classes}"
-            )
+        num_classes = positive_int("num_classes", num_classes)
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(
                 "`class_names` must have one name per class. Received: "
@@ -131,9 +128,9 @@ class CCTImageClassifier(RawImageClassifier):
         # === Config ===
         self.num_classes = num_classes
         self.activation = activation
-        self.dropout = dropout
+        self.dropout = plain(dropout)
         self.head_dtype = head_dtype
-        self.class_names = None if class_names is None else list(class_names)
+        self.class_names = None if class_names is None else plain(list(class_names))
 
     @property
     def image_shape(self):
@@ -253,6 +250,7 @@ class CCTImageClassifier(RawImageClassifier):
                 checksum (it is named), an argument is unknown or does not fit the weights, or
                 `num_classes` is missing for an architecture.
         """
+        check_channels_last(kwargs.pop("data_format", None))
         source = presets.resolve_preset(preset)
         head, inner = split_arguments(kwargs, cls, CCTBackbone)
         if image_shape is not None:

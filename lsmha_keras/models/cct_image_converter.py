@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 
+from lsmha_keras.arguments import check_channels_last, plain
 from lsmha_keras.image_resize import resize_batch
 from lsmha_keras.models.cct_backbone import CCTBackbone
 
@@ -81,8 +82,8 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         Float images of the size asked for.
 
     Raises:
-        ValueError: if another geometry or filter is asked for; if the rank, the number of
-            channels or the dtype does not fit, or if values are NaN or outside 0 to 255.
+        ValueError: if another geometry, filter or `data_format` is asked for; if the rank, the
+            number of channels or the dtype does not fit, or if values are NaN or outside 0 to 255.
 
     Example:
 
@@ -101,7 +102,10 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
                     f"Images are resized in one way, with {name}={value!r}; resize them before "
                     f"for another. Received: {name}={kwargs[name]!r}"
                 )
-        super().__init__(image_size, scale, offset, **{"dtype": "float32", **kwargs})
+        check_channels_last(kwargs.get("data_format"))
+        image_size, scale, offset = map(plain, (image_size, scale, offset))
+        kwargs = {"dtype": "float32", **kwargs, "data_format": "channels_last"}
+        super().__init__(image_size, scale, offset, **kwargs)
         self.resizing = _CentredResizing(
             *(image_size or (None, None)),
             name="resizing",

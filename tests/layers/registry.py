@@ -1,6 +1,6 @@
 """What each layer is made of and called on: tests that go over all layers parametrise by it."""
 
-
+import lsmha_keras as lsmha
 from lsmha_keras.layers.batch_normalization import BatchNormalization
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.layers.conv_block import ConvBlock
@@ -60,6 +60,18 @@ LAYERS = [
     (CommitteeVote, {"mode": "soft"}, (2, 3, 5)),
     (CommitteeVote, {"mode": "logits"}, (2, 3, 5)),
     (CommitteeVote, {"mode": "vote"}, (2, 3, 5)),
+]
+
+# They take no symbolic tensors.
+AUGMENTATIONS = [
+    (lsmha.CutMix, {"alpha": 0.5, "seed": 3}),
+    (lsmha.HorizontalFlip, {"probability": 0.25, "seed": 3}),
+    (lsmha.MixUp, {"alpha": 0.5, "seed": 3}),
+    (lsmha.PadCrop, {"padding": 2, "seed": 3}),
+    (lsmha.RandAugment, {"num_ops": 1, "magnitude": 5, "fill": 0, "seed": 3}),
+    (lsmha.RandomErasing, {"probability": 0.5, "area": [0.1, 0.2], "seed": 3}),
+    (lsmha.ResizedCrop, {"area": [0.5, 1.0], "aspect_ratio": [0.5, 2.0], "seed": 3}),
+    (lsmha.OneOf, {"layers": [lsmha.MixUp(seed=1), lsmha.CutMix(seed=2)], "seed": 3}),
 ]
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-import lsmha_keras as lsmha
-from tests.layers.registry import LAYERS, layer_name
+from tests.layers.registry import AUGMENTATIONS, LAYERS, layer_name
 
 harness = pytest.importorskip(
     "keras.src.testing", reason="this version of Keras comes without its tests of layers"
@@ -23,20 +22,7 @@ def test_layer(case, cls, arguments, shape):
     case.run_layer_test(cls, arguments, input_shape=shape)
 
 
-AUGMENTATIONS = [
-    (lsmha.CutMix, {"alpha": 0.5}),
-    (lsmha.HorizontalFlip, {"probability": 0.25}),
-    (lsmha.MixUp, {"alpha": 0.5}),
-    (lsmha.PadCrop, {"padding": 2}),
-    (lsmha.RandAugment, {"num_ops": 1, "magnitude": 5}),
-    (lsmha.RandomErasing, {"probability": 0.5}),
-    (lsmha.ResizedCrop, {"area": (0.5, 1.0)}),
-    (lsmha.OneOf, {"layers": [lsmha.MixUp(seed=1), lsmha.CutMix(seed=2)]}),
-]
-
-
 @pytest.mark.backend_free
 @pytest.mark.parametrize("cls, arguments", AUGMENTATIONS, ids=layer_name)
 def test_augmentation_layer(case, cls, arguments):
-    """They take no symbolic tensors, so only the part on serialisation applies."""
-    case.run_class_serialization_test(cls(**arguments, seed=3))
+    case.run_class_serialization_test(cls(**arguments))
