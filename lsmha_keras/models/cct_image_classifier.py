@@ -12,6 +12,7 @@ from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
+from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.merged_weights import merged_weights
@@ -26,6 +27,7 @@ from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
+@cloneable
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CCTImageClassifier(RawImageClassifier):
     """Image classifier: a `CCTBackbone`, sequence pooling and a dense layer.
@@ -34,8 +36,8 @@ class CCTImageClassifier(RawImageClassifier):
     `keras.utils.PyDataset` or `tf.data.Dataset` and pass them through the preprocessor. It comes
     compiled with Adam, sparse categorical cross entropy and accuracy; call `compile` for your own.
 
-    A copy is `type(model).from_config(model.get_config())` with the weights set; Keras's
-    `clone_model` (3.15) makes a plain functional model without the preprocessing.
+    `keras.models.clone_model(model)` makes a copy with weights of its own and the same
+    preprocessing; to change layers meanwhile, clone `keras.Model(model.input, model.output)`.
 
     Args:
         backbone: a `CCTBackbone`.
