@@ -9,10 +9,11 @@ from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import check_heads, per_block
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.merged_weights import merged_weights
+from lsmha_keras.models.layer_policies import resolve_policies
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
@@ -181,6 +182,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         images = keras.Input(image_shape, name="images")
         with KERAS_LOCK:
             super().__init__(images, self.trace(images)["output"], dtype=dtype, **kwargs)
+        resolve_policies(self)
         register_torch_parameters(self)
 
         # === Config ===
@@ -286,15 +288,22 @@ class CCTBackbone(keras_hub.models.Backbone):
         """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
 
         Batch normalisations and parallel branches become part of their convolutions, and what LoRA
-        learned part of its kernels; outputs at inference stay the same, but for rounding.
+        learned part of its kernels; outputs at inference stay the same, but for rounding. Quantised
+        layers stay quantised.
 
         Returns:
             A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
+
+        Raises:
+            ValueError: if LoRA is enabled in layers of a quantisation other than int8 and int4.
         """
         fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
-            fold = getattr(layer, "fused_weights", None)
-            fused.get_layer(layer.name).set_weights(fold() if fold else merged_weights(layer))
+            copy = fused.get_layer(layer.name)
+            if hasattr(layer, "fused_weights"):
+                copy.set_weights(layer.fused_weights())
+            else:
+                copy_weights(layer, copy)
         return fused
 
     @classmethod

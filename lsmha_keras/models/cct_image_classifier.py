@@ -13,9 +13,9 @@ from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from lsmha_keras.models.cloning import cloneable
+from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.merged_weights import merged_weights
 from lsmha_keras.models.preset_arguments import (
     arguments_of,
     check_arguments,
@@ -188,7 +188,7 @@ class CCTImageClassifier(RawImageClassifier):
             name=self.name,
         )
         for layer in (self.pooler, self.output_dense):
-            classifier.get_layer(layer.name).set_weights(merged_weights(layer))
+            copy_weights(layer, classifier.get_layer(layer.name))
         return classifier
 
     def quantize(self, mode=None, config=None, **kwargs):
