@@ -24,9 +24,9 @@ def copy_weights(source, target):
     for part, copy in pairs:
         if getattr(part, "lora_enabled", False) and part.quantization_mode not in _MERGEABLE:
             raise ValueError(
-                "What LoRA learned can be added to kernels in full precision, int8 and int4: train it "
-                f"before the model is quantised. Received: {part.quantization_mode} in "
-                f"{part.path}"
+                "What LoRA learned can be added to kernels in full precision, int8 and int4: train "
+                "it before the model is quantised. Received: "
+                f"{part.quantization_mode} in {part.path}"
             )
         # The same way as into a file and back, which knows all kinds of quantisation.
         store = {}
