@@ -22,7 +22,8 @@ def joint_mask(x, **masks):
         if mask is None:
             continue
         mask = ops.convert_to_tensor(mask, dtype="bool")
-        if len(mask.shape) != 2 or mask.shape[1] != x.shape[1]:
+        tokens = {mask.shape[-1], x.shape[1]} - {None}  # unknown in some graphs
+        if len(mask.shape) != 2 or len(tokens) > 1:
             raise ValueError(
                 f"`{name}` must have shape (batch, {x.shape[1]}). "
                 f"Received: {name} of shape {tuple(mask.shape)}"

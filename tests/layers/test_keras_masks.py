@@ -117,6 +117,19 @@ def test_a_classifier_behind_an_embedding_with_mask_zero():
     assert not (to_numpy(table)[words[0, 0]] == 0.0).any()
 
 
+def test_sequences_of_any_length():
+    words = keras.Input((None,))
+    x = keras.layers.Embedding(20, 8, mask_zero=True)(words)
+    x = lsmha.TransformerBlock(num_heads=2, mlp_dim=6)(x)
+    model = keras.Model(words, lsmha.SequencePooling()(x))
+    large_weights(model)
+    for length in (5, 9):
+        row = np.arange(1, length + 1)[None]
+        padded = np.pad(row, ((0, 0), (0, 4)))
+        answers = [model.predict(x, verbose=0) for x in (row, padded)]
+        np.testing.assert_allclose(answers[1], answers[0], atol=1e-5)
+
+
 def test_a_classifier_behind_a_masking_layer():
     model = classifier(keras.layers.Masking(-1.0), keras.Input((12, 8)))
     large_weights(model)
