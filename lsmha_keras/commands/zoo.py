@@ -1,7 +1,8 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
-verify measures presets again; cards writes their cards again; collect puts training runs into a
-table; evidence makes the tables of zoo/EVIDENCE.md from the csv files in zoo/results.
+verify measures presets again; cards writes their cards again; onnx writes their model.onnx again;
+collect puts training runs into a table; evidence makes the tables of zoo/EVIDENCE.md from the csv
+files in zoo/results.
 """
 
 import sys
@@ -60,6 +61,19 @@ examples:
   lsmha zoo cards runs/mine/preset --data-dir ~/datasets
 """
 
+_ONNX = """\
+Write the model.onnx of presets again.
+
+With that file `lsmha predict` and `lsmha_keras.Predictor` need neither Keras nor a backend. It is
+kept if its answers to golden and random images are those of `predict` to 1e-3.
+"""
+
+_ONNX_EPILOG = """\
+examples:
+  lsmha zoo onnx --all
+  lsmha zoo onnx runs/mine/preset
+"""
+
 _COLLECT = """\
 Put finished training runs into a table, one row a run.
 
@@ -111,6 +125,7 @@ def add_parser(commands, parents):
     kinds = parser.add_subparsers(title="what to do", metavar="WHAT", required=True)
     _add_verify(kinds, parents)
     _add_cards(kinds, parents)
+    _add_onnx(kinds, parents)
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
     _add_pack(kinds, parents)
@@ -156,6 +171,20 @@ def cards(args):
         else:
             write_card(directory)
         print(directory / CARD, flush=True)
+    return 0
+
+
+def onnx(args):
+    """Writes ONNX files; prints the path of each."""
+    names = _names(args)
+    check_presets(*names)
+    import_framework()
+    from lsmha_keras.evidence.verify_preset import find_trained
+    from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+
+    for directory in [find_trained(name) for name in names]:
+        path = write_preset_onnx(directory)
+        print(f"{path} ({path.stat().st_size:,} bytes)", flush=True)
     return 0
 
 
@@ -239,6 +268,13 @@ def _add_cards(kinds, parents):
     parser.add_argument(
         "--data-dir", metavar="DIR", help="measure each class on the datasets in this folder"
     )
+
+
+def _add_onnx(kinds, parents):
+    module = {"__doc__": _ONNX, "run": onnx}
+    parser = add_command(kinds, "onnx", module, _ONNX_EPILOG, parents)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="preset names or directories")
+    parser.add_argument("--all", action="store_true", help="every preset that is shipped")
 
 
 def _add_collect(kinds, parents):

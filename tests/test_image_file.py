@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lsmha_keras.data.sources import image_file
-from lsmha_keras.data.sources.image_file import find_images, read_image
+from lsmha_keras import image_file
+from lsmha_keras.image_file import find_images, read_image
 from lsmha_keras.image_resize import resize_image
 
 pytestmark = pytest.mark.backend_free
