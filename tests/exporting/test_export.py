@@ -193,6 +193,13 @@ def test_only_an_export_is_replaced(tmp_path):
     assert (target / "model.onnx").read_bytes() != before
 
 
+def test_the_command_knows_the_formats():
+    from lsmha_keras.commands import export as command
+    from lsmha_keras.exporting.export import FORMATS
+
+    assert command._FORMATS == FORMATS
+
+
 def test_the_command_writes_an_export(tmp_path, capsys):
     model = small_classifier(class_names=list("abcdefg"))
     model.save_to_preset(str(tmp_path / "preset"))
@@ -256,8 +263,9 @@ def run_in(runtime, path):
 @pytest.mark.slow
 @pytest.mark.backend_free
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
-@pytest.mark.parametrize("softmax", [False, True])
-@pytest.mark.parametrize("format", ["tf_saved_model", "litert", "torch"])
+@pytest.mark.parametrize(
+    ("format", "softmax"), [("tf_saved_model", True), ("litert", False), ("torch", False)]
+)
 def test_formats_of_backends_give_what_predict_gives(format, softmax, tmp_path):
     pytest.importorskip("torch" if format == "torch" else "tensorflow", reason="writes the format")
     # With the core's loop on TensorFlow: 4 MiB of scores.
