@@ -2,6 +2,7 @@
 
 import keras
 
+from lsmha_keras.interrupt import raise_if_interrupted
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
 from lsmha_keras.training.epoch_seed import EpochSeed
@@ -142,7 +143,13 @@ def evaluation_batch(recipe):
 
 
 def _watchers(recipe, sources, checkpoint):
-    watchers = [EpochSeed(recipe.runtime.seed), StopOnNonFiniteLoss(checkpoint.last)]
+    watchers = [
+        EpochSeed(recipe.runtime.seed),
+        StopOnNonFiniteLoss(checkpoint.last),
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs=None: raise_if_interrupted()
+        ),
+    ]
     if "validation" in sources:
         watchers.append(EpochValidation(sources["validation"], evaluation_batch(recipe)))
     return watchers
