@@ -46,7 +46,8 @@ def test_shipped_files_give_what_predict_gives(info):
     for size in (1, 3, 8):
         assert np.abs(classify.logits(random[:size]) - expected[:size]).max() < 1e-3
     assert classify.class_names == model.class_names
-    # Made from these weights, whole, small, and in the list of checksums.
+    # As docs/export.md says; made from these weights, which loading checks, and listed.
+    assert classify._runtime.description.weights == "float32"
     file = info.path / presets.ONNX
     assert file.stat().st_size < 8 * 2**20
     assert f"  {presets.ONNX}" in (info.path / presets.CHECKSUMS).read_text()

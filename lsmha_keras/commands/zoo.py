@@ -1,8 +1,8 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
 verify measures presets again; cards writes their cards again; onnx writes their model.onnx again;
-collect puts training runs into a table; evidence makes the tables of zoo/EVIDENCE.md from the csv
-files in zoo/results.
+collect puts training runs into a table; front compares presets with published CNNs; evidence makes
+the tables of zoo/EVIDENCE.md from the csv files in zoo/results.
 """
 
 import sys
@@ -104,6 +104,17 @@ examples:
   lsmha zoo evidence --check
 """
 
+_FRONT = """\
+Compare the shipped presets with published CNNs: accuracy over multiply-adds and parameters.
+
+Counts the multiply-adds of every trained preset, puts its row into zoo/results/front.csv, where
+published models stand already, and draws zoo/results/front.png.
+"""
+
+_FRONT_EPILOG = """\
+examples:
+  lsmha zoo front
+"""
 
 _PACK = """\
 Put trained presets into one small file each, to be carried away from where they were trained.
@@ -128,6 +139,7 @@ def add_parser(commands, parents):
     _add_onnx(kinds, parents)
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
+    add_command(kinds, "front", {"__doc__": _FRONT, "run": front}, _FRONT_EPILOG, parents)
     _add_pack(kinds, parents)
 
 
@@ -229,6 +241,21 @@ def evidence(args):
     if before != after:
         write_atomically(path, after)
     print(path)
+    return 0
+
+
+def front(args):
+    """Counts what presets cost, and draws; prints the paths of table and figure."""
+    import_framework()
+    from lsmha_keras.evidence.front import measure_front, plot_zoo_front
+    from lsmha_keras.evidence.verify_preset import find_trained
+    from lsmha_keras.presets import list_presets, zoo_dir
+
+    results = zoo_dir() / "results"
+    names = [preset.name for preset in list_presets("*_cifar100*", architectures=False)]
+    print(measure_front([find_trained(name) for name in names], results))
+    plot_zoo_front(results, results / "front.png")
+    print(results / "front.png")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lsmha_keras.shp.classical import spearman
+from lsmha_keras.shp.head_scores import spearman
 
 
 def pairwise_disagreement(answers):

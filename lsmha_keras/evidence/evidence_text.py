@@ -3,6 +3,7 @@
 import re
 
 from lsmha_keras.evidence.design_table import designs_table
+from lsmha_keras.evidence.front import front_table
 from lsmha_keras.evidence.head_tables import clusters_table, snr_table
 from lsmha_keras.evidence.layout_tables import hybrids_table, layouts_table
 from lsmha_keras.evidence.measurement_tables import committees_table, latency_table
@@ -15,6 +16,7 @@ TABLES = {
     "T5-designs": designs_table,
     "T5-accuracy": hybrids_table,
     "T5-latency": latency_table,
+    "front": front_table,
 }
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 

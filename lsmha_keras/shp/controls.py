@@ -4,10 +4,10 @@ import random
 
 import numpy as np
 
-from lsmha_keras.shp.clusters import block_statistics
-from lsmha_keras.shp.head_fields import HeadFields
 from lsmha_keras.shp.image_batches import ImageBatches
+from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.shp_result import SHPResult
+from lsmha_keras.shp.statistics import block_statistics
 from lsmha_keras.training.class_labels import class_labels
 
 # 0.2, 0.25, ..., 0.6

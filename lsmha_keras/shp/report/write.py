@@ -8,11 +8,17 @@ import pathlib
 import numpy as np
 
 from lsmha_keras.files import fill_directory
-from lsmha_keras.shp import plots
-from lsmha_keras.shp.classical import rank_correlations
 from lsmha_keras.shp.controls import THRESHOLDS
-from lsmha_keras.shp.page import render_page
-from lsmha_keras.shp.tables import block_rows, head_rows, label_rows, labels_covered, sweep_rows
+from lsmha_keras.shp.head_scores import rank_correlations
+from lsmha_keras.shp.report import plots
+from lsmha_keras.shp.report.page import render_page
+from lsmha_keras.shp.report.tables import (
+    block_rows,
+    head_rows,
+    label_rows,
+    labels_covered,
+    sweep_rows,
+)
 
 
 def write_report(

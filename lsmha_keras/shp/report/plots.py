@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lsmha_keras.shp._style import (
+from lsmha_keras.figure_style import (
     EMPTY,
     INK,
     NOISE,
@@ -16,7 +16,7 @@ from lsmha_keras.shp._style import (
     response_colors,
     swatches,
 )
-from lsmha_keras.shp.tables import label_names, labels_covered
+from lsmha_keras.shp.report.tables import label_names, labels_covered
 
 # Cluster sizes 1, 2, 3 and more: from light to dark.
 _SIZES = {"1 label": "#a8cdea", "2 labels": "#4e97d1", "3 labels": "#0b5fa5", "more": "#062a4a"}

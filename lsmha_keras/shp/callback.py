@@ -6,8 +6,8 @@ import pathlib
 
 import keras
 
-from lsmha_keras.shp.head_fields import HeadFields
 from lsmha_keras.shp.image_batches import ImageBatches
+from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
 from lsmha_keras.training.averaged_weights import averaged_weights

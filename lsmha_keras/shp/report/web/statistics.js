@@ -1,5 +1,5 @@
 "use strict";
-// What the page shows, `state`, and the statistics of it, as lsmha_keras/shp/clusters.py has them.
+// What the page shows, `state`, and the statistics of it, as lsmha_keras/shp/statistics.py has them.
 
 const report = JSON.parse(document.getElementById("report").textContent);
 const NUM_LABELS = report.label_names.length;

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from lsmha_keras.shp.tables import label_names
+from lsmha_keras.shp.report.tables import label_names
 
 _WEB = pathlib.Path(__file__).parent / "web"
 _SCRIPTS = ("statistics.js", "tools.js", "matrix.js", "page.js")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lsmha_keras.shp.clusters import (
+from lsmha_keras.shp.statistics import (
     block_statistics,
     count_cluster_noise,
     count_coverage,

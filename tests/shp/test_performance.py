@@ -5,9 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.shp.block_readouts import BlockReadouts
-from lsmha_keras.shp.fields import single_head_performance
-from lsmha_keras.shp.head_fields import HeadFields
+from lsmha_keras.shp.performance import HeadFields, single_head_performance
+from lsmha_keras.shp.readouts import BlockReadouts
 from tests.checks import to_numpy
 from tests.shp.models import (
     LABELS,

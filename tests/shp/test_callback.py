@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.callbacks.single_head_performance import SingleHeadPerformance
 from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.shp.fields import single_head_performance
+from lsmha_keras.shp.callback import SingleHeadPerformance
 from lsmha_keras.shp.head_outputs import compile_setting
-from lsmha_keras.shp.readout import fit_readout
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.readout_trainer import fit_readout
 from lsmha_keras.shp.shp_result import SHPResult
 from lsmha_keras.training.train import train
 from tests.training.tiny import CLASSES, SIDE, read_history, recipe_dict, write_dataset

@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.shp.block_head_scores import (
+from lsmha_keras.shp.head_scores import (
+    SCORES,
     attention_distance,
     attention_entropy,
+    head_scores,
+    rank_correlations,
     token_distances,
 )
-from lsmha_keras.shp.classical import SCORES, head_scores, rank_correlations
 from tests.checks import random_images, to_numpy
 
 CLASSES, IMAGES = 5, 22

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.shp.block_readouts import BlockReadouts
+from lsmha_keras.shp.readouts import BlockReadouts
 from lsmha_keras.shp.shp_result import SHPResult
 
 _SETTINGS = "settings.json"
