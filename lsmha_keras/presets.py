@@ -21,6 +21,8 @@ CHECKSUMS = "checksums.sha256"
 HUBS = ("hf://", "kaggle://")
 # What a committee's directory has instead of a model's `config.json`.
 COMMITTEE = "committee.json"
+# The model as a graph, for runtimes other than Keras; made from the other files.
+ONNX = "model.onnx"
 # The card is not in the checksums: the text may be edited, on a hub for example, and decides
 # nothing about the model.
 CARD = "README.md"
