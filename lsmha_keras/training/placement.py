@@ -2,6 +2,7 @@
 
 import keras
 
+from lsmha_keras.training.accelerator import has_gpu, memory_bytes
 from lsmha_keras.training.model_image_size import model_image_size
 
 # Of the device's memory, the rest being for the model.
@@ -45,7 +46,7 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
                 f"{obstacle}. Received: data.placement={placement!r}"
             )
         return True
-    if not _has_gpu():
+    if not has_gpu():
         return False
     if obstacle:
         say(f"The images stay on the host: {obstacle}.")
@@ -54,8 +55,8 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
 
 def _obstacle(recipe, source, policy, callbacks):
     backend = keras.backend.backend()
-    if backend != "jax":
-        return f"that takes the jax backend (KERAS_BACKEND=jax), not {backend}"
+    if backend not in ("jax", "torch"):
+        return f"that takes the jax or torch backend (KERAS_BACKEND=jax), not {backend}"
     if recipe.runtime.devices > 1:
         return f"that takes one device, not runtime.devices={recipe.runtime.devices}"
     if callbacks:
@@ -75,17 +76,6 @@ def _obstacle(recipe, source, policy, callbacks):
     return None
 
 
-def _has_gpu():
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return jax.default_backend() == "gpu"
-
-
 def _room():
-    import jax
-
-    statistics = jax.devices()[0].memory_stats() or {}
-    limit = statistics.get("bytes_limit")
-    return None if limit is None else _SHARE_FOR_IMAGES * limit
+    memory = memory_bytes()
+    return None if memory is None else _SHARE_FOR_IMAGES * memory
