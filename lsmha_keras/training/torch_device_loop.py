@@ -124,10 +124,14 @@ class TorchDeviceLoop(DeviceLoop):
             labels,
             images.new_ones(()),
         )
+
+        def gradients(trainable, fixed, images, labels, factor):  # FX does not take a method
+            return self._gradients(trainable, fixed, images, labels, factor)
+
         # What cannot be traced or compiled shows as any kind of error, and runs all the same.
         try:
             with _default_generator():
-                traced = make_fx(self._gradients)(*arguments)
+                traced = make_fx(gradients)(*arguments)
             _refuse_generators(traced.graph)
             compiled = _compile_graph(traced)
             with torch.no_grad():  # the gradient is part of the graph

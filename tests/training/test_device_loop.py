@@ -21,17 +21,16 @@ BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.skipif(BACKEND == "tensorflow", reason="tensorflow has no device loop")
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="about torch's graphs")
 
+WITHOUT_DROPOUT = {"dropout_rate": 0.0, "attention_dropout": 0.0, "stochastic_depth_rate": 0.0}
 WHOLE = 96  # images of the dataset: in one batch their order does not matter
 
 
-def make_loop(data, rate=1e-2, overrides=None, **sections):
-    plain = {"dropout_rate": 0.0, "stochastic_depth_rate": 0.0}
-    sections = {"data": {"name": str(data), "batch_size": WHOLE}, "augmentation": None, **sections}
-    recipe = recipe_dict(data, **{k: v for k, v in sections.items() if v})
-    if sections["augmentation"] is None:
+def make_loop(dataset, rate=1e-2, overrides=None, **sections):
+    recipe = recipe_dict(dataset, **{"data": {"batch_size": WHOLE}, **sections})
+    if "augmentation" not in sections:
         del recipe["augmentation"]
-    recipe["model"]["overrides"] |= {**plain, **(overrides or {})}
-    recipe, source = load_recipe(recipe), open_dataset(data)
+    recipe["model"]["overrides"] |= {**WITHOUT_DROPOUT, **(overrides or {})}
+    recipe, source = load_recipe(recipe), open_dataset(dataset)
     with recipe_runtime(recipe.runtime):
         model = build_model(recipe, source)
         compile_model(model, recipe)
@@ -45,19 +44,19 @@ def weights(model):
     return [ops.convert_to_numpy(variable) for variable in model.variables]
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"name": "SGD", "arguments": {"momentum": 0.9}}])
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_steps_are_those_of_keras(data, optimizer):
     # The inverted bottlenecks have batch normalisation, whose statistics are state.
     sections = {
         "model": {"preset": "cct_4_3x2_ib_h16_c2", "image_shape": [16, 16, 3]},
-        "optimizer": optimizer,
+        "optimizer": {"name": optimizer},
         "ema": {"enabled": True, "momentum": 0.5},
     }
-    loop, source = make_loop(data, 1e-2, **sections)
-    other, _ = make_loop(data, 1e-2, **sections)
-    model = other.model
+    rate = {"AdamW": 1e-2, "SGD": 0.3}[optimizer]
+    loop, source = make_loop(data, rate, **sections)
+    model = make_loop(data, rate, **sections)[0].model
     model.set_weights(loop.model.get_weights())
-    model.optimizer.learning_rate = 1e-2
+    model.optimizer.learning_rate = rate
     converter = model.preprocessor.image_converter
     images = ops.convert_to_numpy(converter(source.load(np.arange(WHOLE))))
     labels = np.eye(len(source.class_names), dtype="float32")[source.labels]
@@ -72,9 +71,12 @@ def test_steps_are_those_of_keras(data, optimizer):
     loop.sync()
     found, expected = np.transpose(losses)
     np.testing.assert_allclose(found, expected, rtol=2e-4)
-    for own, other, old in zip(weights(loop.model), weights(model), before, strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-2, atol=1e-3)
-    assert np.mean([np.abs(a - b).max() > 1e-2 for a, b in zip(weights(model), before)]) > 0.5
+    after = weights(model)
+    # Adam divides by the gradient's size, so that the sign of a tiny one decides.
+    wrong = [np.abs(a - b) > 1e-3 for a, b in zip(weights(loop.model), after, strict=True)]
+    assert np.mean(np.concatenate([x.ravel() for x in wrong])) < 1e-3
+    changes = [np.abs(a - b).max() for a, b in zip(after, before, strict=True)]
+    assert np.median(changes) > 1e-3
 
 
 def test_half_precision_computes_in_it_and_keeps_float32_weights(data):
@@ -92,7 +94,7 @@ def test_half_precision_computes_in_it_and_keeps_float32_weights(data):
 
 
 def test_the_first_step_without_a_finite_loss_is_named(data):
-    loop, _ = make_loop(data, 1e30, data={"name": str(data), "batch_size": 16})
+    loop, _ = make_loop(data, 1e30, data={"batch_size": 16})
     loss, _, bad = loop.run(2, 4, 0.0, 0.0)
     assert not np.isfinite(loss) and 2 < bad < 6
 
@@ -124,11 +126,10 @@ def test_recipes_of_one_visit_share_data_and_program(data, tmp_path, monkeypatch
     put_array = loop_class._put
     monkeypatch.setattr(loop_class, "_put", lambda s, x: put.append(x.shape) or put_array(s, x))
     traced, visit = count_programs(monkeypatch), Visit()
-    overrides = {"stochastic_depth_rate": 0.0, "dropout_rate": 0.0}
 
     def run(name, visit, **sections):
         base = recipe_dict(data, data={"placement": "device"}, schedule={"epochs": 2})
-        base["model"]["overrides"] |= overrides
+        base["model"]["overrides"] |= WITHOUT_DROPOUT
         for key, values in sections.items():
             base[key] |= values
         return train({**base, "name": name}, tmp_path / name, verbose=0, visit=visit).history
@@ -172,7 +173,6 @@ def test_the_traced_program_is_keras_s(data, monkeypatch, backend):
 
     sections = {"augmentation": {"pad_crop": 1, "mixup": 0.2}, "runtime": {"seed": 3}}
     sections["model"] = {"preset": "cct_4_3x2_ib_h16_c2"} if backend is None else {}
-    expected = [make_loop(data, **sections)[0].run(0, 1, 0.0, 0.0)]
     plain, _ = make_loop(data, **sections)
     expected = [plain.run(step, 1, 0.0, 0.0)[:2] for step in range(3)]
     monkeypatch.setattr(module, "has_gpu", lambda: True)
@@ -182,7 +182,6 @@ def test_the_traced_program_is_keras_s(data, monkeypatch, backend):
         compile_ = torch.compile
         monkeypatch.setattr(torch, "compile", lambda g, **k: compile_(g, backend=backend, **k))
     loop, _ = make_loop(data, **sections)
-    loop.model.set_weights
     found = [loop.run(step, 1, 0.0, 0.0)[:2] for step in range(3)]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert "scaled_dot_product" in loop.attention() and plain.attention() == "not traced"
@@ -195,7 +194,10 @@ def test_dropout_of_a_traced_program_differs_from_step_to_step(data, monkeypatch
     monkeypatch.setattr(module, "has_gpu", lambda: True)
     monkeypatch.setattr(module, "_compile_graph", lambda graph: graph)
     for overrides in ({"stochastic_depth_rate": 0.5}, {"dropout_rate": 0.5}):
-        loop, _ = make_loop(data, 0.0, overrides)  # nothing is learned
+        loop, _ = make_loop(data, 1e-2, overrides)
+        for epoch in range(12):  # of one step
+            loop.run(epoch, 1, 0.0, 0.0)
+        loop.schedule = 0.0  # nothing is learned any more
         losses = [loop.run(step, 1, 0.0, 0.0)[0] for step in (0, 1, 0)]
         assert losses[0] != pytest.approx(losses[1], rel=1e-4)
         assert losses[0] == pytest.approx(losses[2], rel=1e-5)  # a run can be taken up there
@@ -205,7 +207,7 @@ def test_dropout_of_a_traced_program_differs_from_step_to_step(data, monkeypatch
 @pytest.mark.filterwarnings("error")
 def test_what_cannot_be_compiled_runs_all_the_same_and_says_so(data, monkeypatch):
     module = importlib.import_module("lsmha_keras.training.torch_device_loop")
-    plain, _ = make_loop(data)
+    expected = make_loop(data)[0].run(0, 1, 0.0, 0.0)
     monkeypatch.setattr(module, "has_gpu", lambda: True)
 
     def refuse(graph):
@@ -215,10 +217,9 @@ def test_what_cannot_be_compiled_runs_all_the_same_and_says_so(data, monkeypatch
     loop, _ = make_loop(data)
     with pytest.warns(UserWarning, match="not compiled.*RuntimeError: no C compiler$"):
         found = loop.run(0, 1, 0.0, 0.0)
-    assert found == pytest.approx(plain.run(0, 1, 0.0, 0.0))
+    assert found == pytest.approx(expected)
     # Dropout of attention weights on a CPU draws from a seed that a graph would hold as a constant.
     loop, _ = make_loop(data, overrides={"attention_dropout": 0.5, "num_heads": 16})
-    monkeypatch.setattr("lsmha_keras.layers.torch_attention.GROUP_BYTES", 0)
     monkeypatch.setattr(module, "_compile_graph", lambda graph: graph)
     with pytest.warns(UserWarning, match="not compiled"):
         assert np.isfinite(loop.run(0, 1, 0.0, 0.0)[0])
