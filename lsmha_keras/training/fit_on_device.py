@@ -10,7 +10,6 @@ import time
 
 import keras
 
-from lsmha_keras.training.accelerator import gpu_generation
 from lsmha_keras.training.averaged_weights import averaged_weights
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.device_loop import device_loop_class
@@ -83,7 +82,6 @@ class _Run:
         self.recipe, self.sources, self.deadline = recipe, sources, deadline
         self.visit = Visit() if visit is None else visit
         begun = time.monotonic()
-        _check_precision(recipe.runtime.precision)
         _cache_programs()
         source, policy = sources["train"], make_policy(recipe, sources["train"])
         self.program_key = program_key(recipe, source)
@@ -252,15 +250,6 @@ class _Run:
         saving = 2 * max(1.0, self.checkpoint.save_seconds)
         again = self.build_seconds + self.compile_seconds
         return again + evaluation + saving + _MARGIN_SECONDS
-
-
-def _check_precision(precision):
-    name, capability = gpu_generation()
-    if "bfloat16" in precision and capability and capability < 8:
-        raise ValueError(
-            f"{name} has no bfloat16; set runtime.precision to mixed_float16. "
-            f"Received: runtime.precision={precision!r}"
-        )
 
 
 def _cache_programs():

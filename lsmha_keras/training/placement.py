@@ -2,7 +2,7 @@
 
 import keras
 
-from lsmha_keras.training.accelerator import has_gpu, memory_bytes
+from lsmha_keras.training.accelerator import gpu_generation, has_gpu, memory_bytes
 from lsmha_keras.training.model_image_size import model_image_size
 
 # Of the device's memory, the rest being for the model.
@@ -28,7 +28,7 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
 
     Raises:
         ValueError: if the device is asked for, or is needed for the limit of time, and something
-            is in the way.
+            is in the way; or if it lacks the recipe's precision.
     """
     placement = recipe.data.placement
     if placement == "host":
@@ -45,12 +45,22 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
                 f"The images cannot lie on the device{', as a limit of time needs' * timed}: "
                 f"{obstacle}. Received: data.placement={placement!r}"
             )
-        return True
-    if not has_gpu():
+    elif not has_gpu():
         return False
-    if obstacle:
+    elif obstacle:
         say(f"The images stay on the host: {obstacle}.")
-    return not obstacle
+        return False
+    _check_precision(recipe.runtime.precision)
+    return True
+
+
+def _check_precision(precision):
+    name, capability = gpu_generation()
+    if "bfloat16" in precision and capability and capability < 8:
+        raise ValueError(
+            f"{name} has no bfloat16; set runtime.precision to mixed_float16. "
+            f"Received: runtime.precision={precision!r}"
+        )
 
 
 def _obstacle(recipe, source, policy, callbacks):
@@ -72,8 +82,12 @@ def _obstacle(recipe, source, policy, callbacks):
     height, width, channels = source.image_shape
     needed, room = len(source) * height * width * channels, _room()
     if room is not None and needed > room:
-        return f"they take {needed / 2**20:,.0f} MiB, and there is room for {room / 2**20:,.0f} MiB"
+        return f"they take {_mib(needed)}, and there is room for {_mib(room)}"
     return None
+
+
+def _mib(count):
+    return f"{count / 2**20:,.{0 if count > 2**24 else 2}f} MiB"
 
 
 def _room():

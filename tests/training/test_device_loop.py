@@ -29,7 +29,7 @@ def make_loop(dataset, rate=1e-2, overrides=None, **sections):
     recipe = recipe_dict(dataset, **{"data": {"batch_size": WHOLE}, **sections})
     if "augmentation" not in sections:
         del recipe["augmentation"]
-    recipe["model"]["overrides"] |= {**WITHOUT_DROPOUT, **(overrides or {})}
+    recipe["model"]["overrides"] |= {**WITHOUT_DROPOUT, **(overrides or {}), "num_layers": 2}
     recipe, source = load_recipe(recipe), open_dataset(dataset)
     with recipe_runtime(recipe.runtime):
         model = build_model(recipe, source)
@@ -44,11 +44,12 @@ def weights(model):
     return [ops.convert_to_numpy(variable) for variable in model.variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_steps_are_those_of_keras(data, optimizer):
     # The inverted bottlenecks have batch normalisation, whose statistics are state.
     sections = {
-        "model": {"preset": "cct_4_3x2_ib_h16_c2", "image_shape": [16, 16, 3]},
+        "model": {"preset": "cct_4_3x2_ib_h16_c2"},
         "optimizer": {"name": optimizer},
         "ema": {"enabled": True, "momentum": 0.5},
     }
@@ -79,6 +80,7 @@ def test_steps_are_those_of_keras(data, optimizer):
     assert np.median(changes) > 1e-3
 
 
+@pytest.mark.slow
 def test_half_precision_computes_in_it_and_keeps_float32_weights(data):
     losses = {}
     for precision in ("float32", "mixed_bfloat16", "mixed_float16"):

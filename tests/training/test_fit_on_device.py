@@ -3,13 +3,17 @@
 import os
 import signal
 import time
+import types
 
 import keras
 import numpy as np
 import pytest
 
+from lsmha_keras.data.open_dataset import open_dataset
 from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.placement import is_on_device
+from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
 from tests.training.tiny import read_history, recipe_dict, write_dataset
@@ -183,20 +187,65 @@ def test_another_backend_is_refused(data, tmp_path):
         train(recipe_dict(data), tmp_path / "run", verbose=0, minutes=1)
 
 
-@on_device
-def test_images_that_do_not_fit_are_refused_with_their_size(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("lsmha_keras.training.placement._room", lambda: 2**15)
-    with pytest.raises(ValueError, match="they take 0 MiB, and there is room for 0 MiB"):
-        train(recipe_dict(data, data={"placement": "device"}), tmp_path / "run", verbose=0)
-    said = []
-    from lsmha_keras.data.open_dataset import open_dataset
-    from lsmha_keras.training.placement import is_on_device
-    from lsmha_keras.training.recipe import load_recipe
+def mock_gpu(monkeypatch, name, capability, memory):
+    """Lets the backend answer as with a GPU, on which nothing can be computed."""
+    if keras.backend.backend() == "jax":
+        import jax
 
-    monkeypatch.setattr("lsmha_keras.training.placement.has_gpu", lambda: True)
-    recipe, source = load_recipe(recipe_dict(data)), open_dataset(data)
+        device = types.SimpleNamespace(
+            device_kind=name,
+            compute_capability=f"{capability[0]}.{capability[1]}",
+            memory_stats=lambda: {"bytes_limit": memory},
+        )
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(jax, "devices", lambda: [device])
+    else:
+        import torch
+
+        for key, value in {
+            "is_available": True,
+            "get_device_name": name,
+            "get_device_capability": capability,
+            "mem_get_info": (memory // 2, memory),
+        }.items():
+            monkeypatch.setattr(torch.cuda, key, lambda value=value: value)
+
+
+@on_device
+@pytest.mark.parametrize("placement", ["auto", "device"])
+def test_a_gpu_without_bfloat16_is_named(data, tmp_path, monkeypatch, placement):
+    mock_gpu(monkeypatch, "Tesla V100", (7, 0), 2**34)
+    recipe = recipe_dict(
+        data, data={"placement": placement}, runtime={"precision": "mixed_bfloat16"}
+    )
+    with pytest.raises(ValueError) as error:
+        train(recipe, tmp_path / "run", verbose=0)
+    assert str(error.value) == (
+        "Tesla V100 has no bfloat16; set runtime.precision to mixed_float16. "
+        "Received: runtime.precision='mixed_bfloat16'"
+    )
+    assert not (tmp_path / "run").exists()
+    source = open_dataset(data)
+    recipe["runtime"]["precision"] = "mixed_float16"
+    assert is_on_device(load_recipe(recipe), source, None)
+    mock_gpu(monkeypatch, "A100", (8, 0), 2**34)
+    recipe["runtime"]["precision"] = "mixed_bfloat16"
+    assert is_on_device(load_recipe(recipe), source, None)
+
+
+@on_device
+def test_images_that_do_not_fit_say_their_size_and_stay_on_the_host(data, tmp_path, monkeypatch):
+    # 96 images of 768 bytes; three tenths of the memory are for images.
+    mock_gpu(monkeypatch, "small", (8, 0), 2**17)
+    with pytest.raises(ValueError, match="they take 0.07 MiB, and there is room for 0.04 MiB"):
+        train(recipe_dict(data, data={"placement": "device"}), tmp_path / "run", verbose=0)
+    recipe, source, said = load_recipe(recipe_dict(data)), open_dataset(data), []
     assert not is_on_device(recipe, source, None, say=said.append)
-    assert "stay on the host" in said[0]
+    assert said == [
+        "The images stay on the host: they take 0.07 MiB, and there is room for 0.04 MiB."
+    ]
+    mock_gpu(monkeypatch, "larger", (8, 0), 2**18)
+    assert is_on_device(recipe, source, None, say=said.append) and len(said) == 1
 
 
 @on_device
@@ -224,10 +273,8 @@ def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, t
     import jax
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-    from lsmha_keras.data.open_dataset import open_dataset
     from lsmha_keras.training.build_model import build_model
     from lsmha_keras.training.fit_recipe import compile_model, make_policy
-    from lsmha_keras.training.recipe import load_recipe
     from lsmha_keras.training.recipe_runtime import recipe_runtime
 
     rng = np.random.default_rng(0)
