@@ -45,12 +45,12 @@ _PUBLIC = {
     "train": "lsmha_keras.training.train",
     "evaluate": "lsmha_keras.training.evaluate",
     # single-head performance
-    "fit_readout": "lsmha_keras.shp.readout",
-    "single_head_performance": "lsmha_keras.shp.fields",
-    "find_clusters": "lsmha_keras.shp.clusters",
-    "BlockReadouts": "lsmha_keras.shp.block_readouts",
+    "fit_readout": "lsmha_keras.shp.readout_trainer",
+    "single_head_performance": "lsmha_keras.shp.performance",
+    "find_clusters": "lsmha_keras.shp.statistics",
+    "BlockReadouts": "lsmha_keras.shp.readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
-    "SingleHeadPerformance": "lsmha_keras.callbacks.single_head_performance",
+    "SingleHeadPerformance": "lsmha_keras.shp.callback",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark

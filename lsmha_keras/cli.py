@@ -5,16 +5,15 @@ command line is parsed, so help, the version and mistyped options answer at once
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
-import threading
 import traceback
 
 import lsmha_keras
 from lsmha_keras.commands import COMMANDS
 from lsmha_keras.commands._backend import BACKENDS, choose_backend
+from lsmha_keras.interrupt import signals_interrupt
 
 USER_MISTAKE = 2
 SIGNALLED = 128  # plus the signal's number, as a shell reports it
@@ -96,7 +95,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     show_traceback = getattr(args, "traceback", False) or _is_on("LSMHA_TRACEBACK")
     try:
-        with _signals_interrupt():
+        with signals_interrupt():
             if args.needs_backend:
                 choose_backend(getattr(args, "backend", None))
             status = args.run(args)
@@ -114,29 +113,6 @@ def main(argv=None):
             traceback.print_exc()
         print(f"lsmha: error: {_one_line(error)}", file=sys.stderr)
         return USER_MISTAKE
-
-
-@contextlib.contextmanager
-def _signals_interrupt():
-    """Lets SIGTERM, which schedulers send, end a command as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(number, frame):
-        # What cleans up may hang: the next signal ends the process without Python's help.
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)
-        raise KeyboardInterrupt(number)
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is interrupt:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _how_to_resume(args):

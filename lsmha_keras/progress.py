@@ -6,6 +6,8 @@ import time
 import keras
 import numpy as np
 
+from lsmha_keras.interrupt import raise_if_interrupted
+
 SILENT, BAR, LINES = 0, 1, 2
 
 
@@ -91,6 +93,7 @@ class Progress:
 
     def add(self, **figures):
         """Notes that a batch is done, with its `figures`, whose means are shown."""
+        raise_if_interrupted()
         self._count += 1
         self._bar.update(self._count, list(figures.items()), finalize=False)
 

@@ -24,3 +24,41 @@ if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX", "AVX2", 
 # What a shell may hold that changes messages, or makes a search take itself for one of several.
 for _name in ("COLUMNS", "LSMHA_TRACEBACK", *(f"KERASTUNER_{part}" for part in _KERASTUNER)):
     os.environ.pop(_name, None)
+
+
+def pytest_addoption(parser):
+    """Adds options with which a second environment leaves out what the first has proved."""
+    group = parser.getgroup("two environments")
+    group.addoption("--write-passed", metavar="FILE", help="write the names of the passed tests")
+    group.addoption("--leave-out", metavar="FILE", help="leave out the tests named in the file")
+
+
+def pytest_configure(config):
+    """Writes the file of the first option; the workers of pytest-xdist report to one process."""
+    file = config.getoption("--write-passed")
+    if file and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(_PassedTests(file))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Obeys the second option."""
+    file = config.getoption("--leave-out")
+    if file:
+        with open(file, encoding="utf-8") as lines:
+            passed = set(lines.read().splitlines())
+        left_out = [item for item in items if item.nodeid in passed]
+        items[:] = [item for item in items if item.nodeid not in passed]
+        config.hook.pytest_deselected(items=left_out)
+
+
+class _PassedTests:
+    def __init__(self, file):
+        self.file, self.names = file, []
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            self.names.append(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        with open(self.file, "w", encoding="utf-8") as lines:
+            lines.writelines(f"{name}\n" for name in sorted(self.names))

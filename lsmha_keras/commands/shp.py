@@ -105,9 +105,9 @@ def run(args):
 
 def _analyse(args, out):
     import_framework()
-    from lsmha_keras.shp._style import import_matplotlib
-    from lsmha_keras.shp.report import write_report
-    from lsmha_keras.shp.tables import block_rows
+    from lsmha_keras.figure_style import import_matplotlib
+    from lsmha_keras.shp.report.tables import block_rows
+    from lsmha_keras.shp.report.write import write_report
 
     import_matplotlib()  # Needed last; if it is missing, say so now.
     analysis = _analysis(args, out)
@@ -125,10 +125,9 @@ def _analyse(args, out):
 
 
 def _analysis(args, out):
+    from lsmha_keras.data.open_for_model import model_image_size, open_source
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.shp.analysis import Analysis
-    from lsmha_keras.training.model_image_size import model_image_size
-    from lsmha_keras.training.open_source import open_source
 
     # Opened before the model is loaded: a mistyped name is found sooner.
     train_data, test_data = (
@@ -155,7 +154,7 @@ def _analysis(args, out):
 def _saved_with(preset, epochs):
     """Returns the preset if readouts are saved with it that were fitted as asked, else None."""
     from lsmha_keras.presets import resolve_preset
-    from lsmha_keras.shp.block_readouts import FILE_NAME, BlockReadouts
+    from lsmha_keras.shp.readouts import FILE_NAME, BlockReadouts
 
     if not (resolve_preset(preset) / FILE_NAME).is_file():
         return None

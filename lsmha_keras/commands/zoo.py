@@ -1,7 +1,8 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
 verify measures presets again; cards writes their cards again; collect puts training runs into a
-table; evidence makes the tables of zoo/EVIDENCE.md from the csv files in zoo/results.
+table; front compares presets with published CNNs; evidence makes the tables of zoo/EVIDENCE.md from
+the csv files in zoo/results.
 """
 
 import sys
@@ -90,6 +91,17 @@ examples:
   lsmha zoo evidence --check
 """
 
+_FRONT = """\
+Compare the shipped presets with published CNNs: accuracy over multiply-adds and parameters.
+
+Counts the multiply-adds of every trained preset, puts its row into zoo/results/front.csv, where
+published models stand already, and draws zoo/results/front.png.
+"""
+
+_FRONT_EPILOG = """\
+examples:
+  lsmha zoo front
+"""
 
 _PACK = """\
 Put trained presets into one small file each, to be carried away from where they were trained.
@@ -113,6 +125,7 @@ def add_parser(commands, parents):
     _add_cards(kinds, parents)
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
+    add_command(kinds, "front", {"__doc__": _FRONT, "run": front}, _FRONT_EPILOG, parents)
     _add_pack(kinds, parents)
 
 
@@ -162,9 +175,7 @@ def cards(args):
 def collect(args):
     """Collects runs; prints a line for each."""
     path = writable_file(args.output)
-    from lsmha_keras.evidence.merge_runs import merge_runs
-    from lsmha_keras.evidence.run_row import run_row
-    from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
+    from lsmha_keras.evidence.runs import UnfinishedRunError, merge_runs, run_row
 
     rows = []
     for directory in args.runs:
@@ -200,6 +211,21 @@ def evidence(args):
     if before != after:
         write_atomically(path, after)
     print(path)
+    return 0
+
+
+def front(args):
+    """Counts what presets cost, and draws; prints the paths of table and figure."""
+    import_framework()
+    from lsmha_keras.evidence.front import measure_front, plot_zoo_front
+    from lsmha_keras.evidence.verify_preset import find_trained
+    from lsmha_keras.presets import list_presets, zoo_dir
+
+    results = zoo_dir() / "results"
+    names = [preset.name for preset in list_presets("*_cifar100*", architectures=False)]
+    print(measure_front([find_trained(name) for name in names], results))
+    plot_zoo_front(results, results / "front.png")
+    print(results / "front.png")
     return 0
 
 

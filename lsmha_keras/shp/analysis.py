@@ -5,12 +5,12 @@ import hashlib
 
 import numpy as np
 
-from lsmha_keras.shp.block_readouts import BlockReadouts
-from lsmha_keras.shp.classical import head_scores
+from lsmha_keras.shp.cache import Stages
 from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
-from lsmha_keras.shp.fields import single_head_performance
-from lsmha_keras.shp.readout import fit_readout
-from lsmha_keras.shp.stages import Stages
+from lsmha_keras.shp.head_scores import head_scores
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.readout_trainer import fit_readout
+from lsmha_keras.shp.readouts import BlockReadouts
 
 
 class Analysis:

@@ -6,8 +6,7 @@ import functools
 import numpy as np
 
 from lsmha_keras.files import write_atomically
-from lsmha_keras.shp.block_statistics import BlockStatistics
-from lsmha_keras.shp.clusters import block_statistics, normalize_matrices
+from lsmha_keras.shp.statistics import BlockStatistics, block_statistics, normalize_matrices
 
 POOLINGS = ("recomputed", "frozen")
 
@@ -150,7 +149,7 @@ class SHPResult:
         return "\n".join(lines)
 
     def plot(self, **kwargs):
-        """Draws the matrices; see `lsmha_keras.shp.plots.plot_matrices`.
+        """Draws the matrices; see `lsmha_keras.shp.report.plots.plot_matrices`.
 
         Args:
             **kwargs: passed on.
@@ -158,7 +157,7 @@ class SHPResult:
         Returns:
             A matplotlib `Figure`.
         """
-        from lsmha_keras.shp.plots import plot_matrices
+        from lsmha_keras.shp.report.plots import plot_matrices
 
         return plot_matrices(self, **kwargs)
 

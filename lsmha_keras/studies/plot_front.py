@@ -3,8 +3,8 @@
 import pathlib
 import statistics
 
+from lsmha_keras.figure_style import INK, MUTED, draws, new_figure
 from lsmha_keras.files import write_atomically
-from lsmha_keras.shp._style import INK, MUTED, draws, new_figure
 from lsmha_keras.studies.trial_points import pareto_front, trial_points
 
 _LABELS = {

@@ -101,7 +101,7 @@ def _watchers(study, recipe, sources):
     section = study.shp
     if not section.enabled:
         return []
-    from lsmha_keras.callbacks.single_head_performance import SingleHeadPerformance
+    from lsmha_keras.shp.callback import SingleHeadPerformance
 
     shp = SingleHeadPerformance(
         sources["train"], sources["validation"], max_images=section.max_images

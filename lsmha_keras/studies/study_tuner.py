@@ -15,7 +15,7 @@ from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.grid_oracle import GridOracle
 from lsmha_keras.studies.hparams_log import write_hparams
 from lsmha_keras.studies.run_execution import EXECUTION, run_execution
-from lsmha_keras.training.epoch_checkpoint import LAST
+from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
 TABLE = "executions.csv"

@@ -10,7 +10,6 @@ import time
 
 import keras
 
-from lsmha_keras.training.averaged_weights import averaged_weights
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
@@ -18,7 +17,7 @@ from lsmha_keras.training.fit_recipe import compile_model, evaluation_batch, mak
 from lsmha_keras.training.optimizer import learning_rate_schedule
 from lsmha_keras.training.step_checkpoint import StepCheckpoint
 from lsmha_keras.training.time_plan import TimePlan
-from lsmha_keras.training.training_state import restore_state
+from lsmha_keras.training.training_state import averaged_weights, restore_state
 from lsmha_keras.training.visit import Visit, program_key
 
 _SAVE_SECONDS = 60

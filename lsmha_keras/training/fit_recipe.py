@@ -2,12 +2,11 @@
 
 import keras
 
+from lsmha_keras.interrupt import raise_if_interrupted
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
-from lsmha_keras.training.epoch_seed import EpochSeed
+from lsmha_keras.training.checkpoint import EpochCheckpoint, EpochSeed, StopOnNonFiniteLoss
 from lsmha_keras.training.epoch_validation import EpochValidation
 from lsmha_keras.training.optimizer import make_optimizer
-from lsmha_keras.training.stop_on_non_finite_loss import StopOnNonFiniteLoss
 from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.training_state import load_state, restore_state
 
@@ -142,7 +141,13 @@ def evaluation_batch(recipe):
 
 
 def _watchers(recipe, sources, checkpoint):
-    watchers = [EpochSeed(recipe.runtime.seed), StopOnNonFiniteLoss(checkpoint.last)]
+    watchers = [
+        EpochSeed(recipe.runtime.seed),
+        StopOnNonFiniteLoss(checkpoint.last),
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs=None: raise_if_interrupted()
+        ),
+    ]
     if "validation" in sources:
         watchers.append(EpochValidation(sources["validation"], evaluation_batch(recipe)))
     return watchers

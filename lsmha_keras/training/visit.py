@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from lsmha_keras.training.model_image_size import model_image_size
+from lsmha_keras.data.open_for_model import model_image_size
 from lsmha_keras.training.recipe_data import open_recipe_data
 
 

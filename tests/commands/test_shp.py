@@ -9,11 +9,12 @@ import pytest
 
 import lsmha_keras
 from lsmha_keras import cli
-from lsmha_keras.shp import analysis, report
-from lsmha_keras.shp.block_readouts import BlockReadouts
-from lsmha_keras.shp.fields import single_head_performance
+from lsmha_keras.shp import analysis
+from lsmha_keras.shp.cache import Stages
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.readouts import BlockReadouts
+from lsmha_keras.shp.report import write as report
 from lsmha_keras.shp.shp_result import SHPResult
-from lsmha_keras.shp.stages import Stages
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')

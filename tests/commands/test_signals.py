@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import keras
 import pytest
 
 from lsmha_keras import cli
+from lsmha_keras.interrupt import raise_if_interrupted, signals_interrupt
+from lsmha_keras.progress import Progress
 from lsmha_keras.training.recipe import Recipe
 from lsmha_keras.training.train import train
 from tests.training.tiny import recipe_dict, write_dataset
@@ -124,11 +127,41 @@ class EndAtFirstEpoch(keras.callbacks.Callback):
         raise FirstEpoch(epoch)
 
 
-def test_a_training_that_was_stopped_goes_on(own_handlers, tmp_path, capsys):
-    recipe = tmp_path / "recipe.toml"
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
     data = write_dataset(tmp_path / "tiny.npz")
-    values = recipe_dict(data, schedule={"epochs": 60})
-    recipe.write_text(Recipe.from_dict(values).to_toml())
+    path.write_text(Recipe.from_dict(recipe_dict(data, schedule={"epochs": 60})).to_toml())
+    return path
+
+
+class Swallow(keras.callbacks.Callback):
+    """Drops the exception of a signal, as `except: pass` in a library does."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            self.epoch = epoch
+
+
+def test_a_signal_is_not_lost_in_a_library(own_handlers, recipe, tmp_path):
+    swallow = Swallow()
+    with pytest.raises(KeyboardInterrupt) as interrupt, signals_interrupt():
+        train(recipe, tmp_path / "run", callbacks=[swallow], verbose=0)
+    assert interrupt.value.args == (signal.SIGTERM,) and swallow.epoch == 0
+    raise_if_interrupted()  # the next command begins without it
+
+
+def test_a_signal_is_not_lost_in_a_pass_over_batches(own_handlers):
+    progress = Progress(60, verbose=0)
+    with pytest.raises(KeyboardInterrupt), signals_interrupt():
+        Swallow().on_epoch_begin(0)
+        progress.add()
+
+
+def test_a_training_that_was_stopped_goes_on(own_handlers, recipe, tmp_path, capsys):
     run = tmp_path / "run"
     done = threading.Event()
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 import lsmha_keras as lsmha
-from lsmha_keras.shp.block_readouts import BlockReadouts
+from lsmha_keras.shp.readouts import BlockReadouts
 
 LABELS = 5
 

@@ -3,14 +3,14 @@ import random
 import numpy as np
 import pytest
 
-from lsmha_keras.shp.clusters import block_statistics, normalize_matrices
 from lsmha_keras.shp.controls import (
     gaussian_null,
     permuted_labels,
     threshold_sweep,
     untrained_copy,
 )
-from lsmha_keras.shp.fields import single_head_performance
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.statistics import block_statistics, normalize_matrices
 from tests.checks import to_numpy
 from tests.shp.models import LABELS, pictures, random_readouts, small_classifier
 

@@ -10,27 +10,22 @@ import numpy as np
 import pytest
 
 import lsmha_keras
-from lsmha_keras.shp.readout import fit_readout
+from lsmha_keras.shp.readout_trainer import fit_readout
 from tests.checks import random_images
 from tests.shp.models import small_classifier
 
 MODULES = [
     importlib.import_module(f"lsmha_keras.shp.{name}")
     for name in (
-        "block_readouts",
-        "block_statistics",
-        "clusters",
         "controls",
-        "fields",
-        "head_fields",
         "head_outputs",
-        "head_readout",
-        "image_batches",
-        "readout",
+        "performance",
         "readout_trainer",
+        "readouts",
         "shp_result",
+        "statistics",
     )
-]
+] + [importlib.import_module("lsmha_keras.data.image_batches")]
 PRESET = 'lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16_cifar100")'
 
 

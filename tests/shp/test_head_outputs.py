@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lsmha_keras.shp.fields import single_head_performance
 from lsmha_keras.shp.head_outputs import HeadOutputs, check_blocks
-from lsmha_keras.shp.readout import fit_readout
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.readout_trainer import fit_readout
 from tests.checks import random_images, to_numpy
 from tests.shp.models import pictures, small_classifier
 

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from lsmha_keras.shp.page import encode_responses, render_page
-from lsmha_keras.shp.plots import cluster_order
-from lsmha_keras.shp.tables import block_rows
+from lsmha_keras.shp.report.page import encode_responses, render_page
+from lsmha_keras.shp.report.plots import cluster_order
+from lsmha_keras.shp.report.tables import block_rows
 from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
 
 pytestmark = pytest.mark.backend_free

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lsmha_keras.shp.block_readouts import BlockReadouts
-from lsmha_keras.shp.fields import single_head_performance
-from lsmha_keras.shp.readout import fit_readout
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.readout_trainer import fit_readout
+from lsmha_keras.shp.readouts import BlockReadouts
 from tests.shp.models import LabelHeads, grey_images
 
 NUM_LABELS = 8

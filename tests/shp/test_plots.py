@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from lsmha_keras.shp import plots
 from lsmha_keras.shp.controls import THRESHOLDS
+from lsmha_keras.shp.report import plots
 from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')

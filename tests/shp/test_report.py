@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from lsmha_keras.shp.controls import THRESHOLDS
-from lsmha_keras.shp.report import write_report
-from lsmha_keras.shp.tables import block_rows
+from lsmha_keras.shp.report.tables import block_rows
+from lsmha_keras.shp.report.write import write_report
 from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lsmha_keras.shp.block_readouts import BlockReadouts
+from lsmha_keras.shp.readouts import BlockReadouts
 from lsmha_keras.shp.shp_result import SHPResult
 from tests.shp.models import random_readouts, small_classifier
 

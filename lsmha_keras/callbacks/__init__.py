@@ -1,1 +1,0 @@
-"""Keras callbacks: they schedule analyses that live elsewhere."""

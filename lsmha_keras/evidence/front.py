@@ -1,0 +1,152 @@
+"""Accuracy against cost: the shipped presets beside published CNNs of the same image size."""
+
+import json
+import pathlib
+import tomllib
+
+from lsmha_keras.evidence.csv_rows import read_rows, write_rows
+from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
+from lsmha_keras.files import write_atomically
+from lsmha_keras.markdown_table import markdown_table
+
+COLUMNS = (
+    "model",
+    "kind",
+    "parameters",
+    "multiply_adds",
+    "accuracy",
+    "epochs",
+    "augmentation",
+    "source",
+)
+PRESET = "preset"
+_COSTS = {"multiply_adds": "multiply-adds of one image", "parameters": "parameters"}
+
+
+def measure_front(directories, results_dir):
+    """Counts the multiply-adds of presets and puts their rows into `front.csv`.
+
+    Rows of presets are replaced, all others (published models) stay.
+
+    Args:
+        directories: paths of trained presets.
+        results_dir: path of `zoo/results`.
+
+    Returns:
+        The path of the table.
+
+    Example:
+
+    ```python
+    measure_front([find_trained("cct_2_3x2_h16_cifar100")], "zoo/results")
+    ```
+    """
+    from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
+    from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+
+    path = pathlib.Path(results_dir) / "front.csv"
+    rows = [row for row in read_rows(path, COLUMNS) if row["kind"] != PRESET]
+    for directory in map(pathlib.Path, directories):
+        results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+        recipe = tomllib.loads((directory / "recipe.toml").read_text(encoding="utf-8"))
+        model = CCTImageClassifier.from_preset(str(directory))
+        rows.append(
+            {
+                "model": results["name"],
+                "kind": PRESET,
+                "parameters": results["parameters"],
+                "multiply_adds": count_multiply_adds(model.backbone),
+                "accuracy": results["accuracy"],
+                "epochs": results["epochs"],
+                "augmentation": _augmentation(recipe.get("augmentation", {})),
+                "source": f"zoo/presets/{results['name']}",
+            }
+        )
+    write_rows(path, COLUMNS, rows)
+    return path
+
+
+def front_table(results_dir):
+    """Tabulates accuracy and cost, the cheapest model first.
+
+    Args:
+        results_dir: path of `zoo/results`, with a `front.csv`.
+
+    Returns:
+        str, a Markdown table.
+    """
+    header = ["model", "kind", "multiply-adds (million)", "parameters (million)", "top-1 (%)"]
+    header += ["epochs", "augmentation", "source"]
+    rows = [
+        [
+            *(row["model"], row["kind"], f"{int(row['multiply_adds']) / 1e6:.1f}"),
+            *(f"{int(row['parameters']) / 1e6:.2f}", f"{100 * float(row['accuracy']):.1f}"),
+            *(row["epochs"], row["augmentation"], row["source"]),
+        ]
+        for row in sorted(_front_rows(results_dir), key=lambda row: int(row["multiply_adds"]))
+    ]
+    return markdown_table(header, rows)
+
+
+@draws
+def plot_zoo_front(results_dir, path):
+    """Draws accuracy over multiply-adds and over parameters, both on logarithmic axes.
+
+    Args:
+        results_dir: path of `zoo/results`, with a `front.csv`.
+        path: image to write.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        ValueError: if there is no row.
+
+    Example:
+
+    ```python
+    plot_zoo_front("zoo/results", "front.png")
+    ```
+    """
+    rows = _front_rows(results_dir)
+    if not rows:
+        raise ValueError(f"`results_dir` must have a front.csv with rows. Received: {results_dir}")
+    note = (
+        "Blue: presets of this repository, the best named. Grey: CNNs published after 200 epochs."
+    )
+    figure = new_figure(8.4, 4.2, "CIFAR-100: what an image costs and how often it is right", note)
+    for axes, (cost, label) in zip(figure.subplots(1, 2, sharey=True), _COSTS.items(), strict=True):
+        for row in rows:
+            ours = row["kind"] == PRESET
+            point = int(row[cost]), 100 * float(row["accuracy"])
+            axes.plot(*point, "o" if ours else "s", color=SIGNAL if ours else MUTED)
+            if not ours or _is_best_at(row, rows, cost):
+                offset = {"xytext": (4, 2), "textcoords": "offset points"}
+                name = row["model"].replace("_cifar100", "")
+                axes.annotate(name, point, fontsize=5.5, color=INK, **offset)
+        axes.set_xscale("log")
+        axes.margins(x=0.2)
+        axes.set_xlabel(label)
+    figure.axes[0].set_ylabel("top-1 accuracy (%)")
+    path = pathlib.Path(path)
+    form = path.suffix.lstrip(".") or None
+    write_atomically(path, lambda file: figure.savefig(file, format=form))
+
+
+def _is_best_at(row, rows, cost):
+    """Tells whether no other preset costs as little or less and is more accurate."""
+    return not any(
+        other["kind"] == PRESET
+        and int(other[cost]) <= int(row[cost])
+        and float(other["accuracy"]) > float(row["accuracy"])
+        for other in rows
+    )
+
+
+def _front_rows(results_dir):
+    return read_rows(pathlib.Path(results_dir) / "front.csv", COLUMNS)
+
+
+def _augmentation(table):
+    names = {"pad_crop": "crop", "flip": "flip", "rand_augment": "RandAugment"}
+    names |= {"mixup": "MixUp", "cutmix": "CutMix", "random_erasing": "erasing"}
+    used = [names.get(key, key) for key, value in table.items() if value]
+    return " and ".join(used) if len(used) < 3 else f"{', '.join(used[:-1])} and {used[-1]}"

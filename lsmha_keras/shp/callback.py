@@ -1,0 +1,173 @@
+"""Single-head performance while a model trains."""
+
+import copy
+import math
+import pathlib
+
+import keras
+
+from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.shp.performance import HeadFields
+from lsmha_keras.shp.readout_trainer import ReadoutTrainer
+from lsmha_keras.shp.shp_result import check_pooling
+from lsmha_keras.training.training_state import averaged_weights
+
+# Higher than for a readout that trains to the end: it has to follow a trunk that moves.
+_LEARNING_RATE = 1e-2
+
+
+class SingleHeadPerformance(keras.callbacks.Callback):
+    """Measures the single-head performance every few epochs and writes it into the logs.
+
+    Each time the readouts train on for a little, from where they were, on another part of the
+    training images; then the heads are measured on always the same validation images. Both see the
+    averaged weights, where the optimizer keeps such. Training is not disturbed:
+    no global random number is drawn and no weight of the model changes.
+
+    For every block, `b` being its index, the logs get
+
+    - `shp/block_b_snr`: signal-to-noise ratio;
+    - `shp/block_b_clusters_per_head`, `shp/block_b_noise_per_head`: means over heads;
+    - `shp/block_b_coverage`: heads that have a label on a cluster, mean over labels;
+    - `shp/block_b_readout_accuracy`: accuracy of the block's whole readout, in 0 .. 1.
+
+    All are measured on the validation images: in the first epoch of a training, and in those whose
+    number, counted from 1, is a multiple of `every`. In the others they are NaN, so that a table
+    keeps its columns. Callbacks that are to see them, such as
+    `CSVLogger` or `TensorBoard`, come after this one in the list.
+
+    Args:
+        train_data: labelled raw images to train the readouts on: a dataset's name, of which the
+            "train" split is taken, an `ImageDataset`, a pair of arrays, a `keras.utils.PyDataset`
+            or a `tf.data.Dataset`. Of the last two only the first images are ever used; and give
+            no pipeline that `fit` trains on itself, since one that shuffles would be disturbed.
+        validation_data: likewise, to measure on; of a name, the "test" split.
+        blocks: list of indices of blocks, or `None` for all that have heads.
+        every: int, number of epochs between measurements. Defaults to `1`.
+        max_images: int, most images of each kind that a measurement uses. Defaults to `4000`.
+        readout_epochs: int, passes over the training images per measurement. Defaults to `1`.
+        threshold: float, of the Boolean matrices. Defaults to `0.3`.
+        pooling: `"recomputed"` or `"frozen"`; see `lsmha_keras.single_head_performance`.
+        directory: folder for the results, one `SHPResult` per block and measurement:
+            `epoch_003_block_1.npz`, epochs counted from 1. `None` writes nothing.
+        data_dir: folder that holds datasets given by name.
+
+    Attributes:
+        results: dict from block to the last `SHPResult`; empty before the first measurement.
+
+    Raises:
+        ValueError: if an argument is out of range; when training starts, if a block has no heads
+            or the data cannot be opened.
+
+    Example:
+
+    ```python
+    shp = lsmha_keras.SingleHeadPerformance("cifar100", "cifar100", directory="runs/mine/shp")
+    model.fit(images, labels, callbacks=[shp, keras.callbacks.CSVLogger("history.csv")])
+    ```
+
+    References:
+        - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
+    """
+
+    def __init__(
+        self,
+        train_data,
+        validation_data,
+        blocks=None,
+        every=1,
+        max_images=4000,
+        readout_epochs=1,
+        threshold=0.3,
+        pooling="recomputed",
+        directory=None,
+        data_dir=None,
+    ):
+        super().__init__()
+        counts = {"every": every, "max_images": max_images, "readout_epochs": readout_epochs}
+        for name, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+        if not 0 <= threshold < 1:
+            raise ValueError(f"`threshold` must be in [0, 1). Received: threshold={threshold}")
+        check_pooling(pooling)
+        self.train_data = train_data
+        self.validation_data = validation_data
+        self.blocks = blocks
+        self.every = every
+        self.max_images = max_images
+        self.readout_epochs = readout_epochs
+        self.threshold = threshold
+        self.pooling = pooling
+        self.directory = None if directory is None else pathlib.Path(directory)
+        self.data_dir = data_dir
+        self.results = {}
+
+    def __deepcopy__(self, memo):
+        """Copies the settings and shares the data; what changes is created for each training."""
+        return copy.copy(self)
+
+    def on_train_begin(self, logs=None):
+        """Opens the data and makes new readouts."""
+        self.results = {}
+        num_labels = self.model.output_shape[-1]
+        self._trainer = ReadoutTrainer(
+            self.model, num_labels, self.blocks, learning_rate=_LEARNING_RATE
+        )
+        self._fields = HeadFields(self.model, self.blocks, (self.pooling,))
+        self._train_data = self._open(self.train_data, "train", num_labels)
+        self._validation_data = self._open(self.validation_data, "test", num_labels)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+
+    def _open(self, dataset, split, num_labels):
+        batches = ImageBatches(dataset, 1, self.model, split, self.data_dir)
+        # Data that will not do are found before an epoch is spent.
+        _, labels = next(batches.epoch())
+        class_labels(labels, num_labels)
+        return batches.dataset  # opened once, rather than at every measurement
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Measures, if it is time to, and writes into `logs`."""
+        is_due = not self.results or (epoch + 1) % self.every == 0
+        if is_due:
+            with averaged_weights(self.model):
+                self.results = self._measure(epoch)
+            self._save(epoch)
+        if logs is not None:
+            for block, result in self.results.items():
+                for name, value in _figures(result).items():
+                    logs[f"shp/block_{block}_{name}"] = value if is_due else math.nan
+
+    def _measure(self, epoch):
+        readouts = self._trainer.train(
+            self._train_data,
+            self.readout_epochs,
+            max_images=self.max_images,
+            seed=epoch,  # other images each time: always the same would be learnt by heart
+            verbose=0,
+        )
+        results = self._fields.measure(
+            readouts,
+            self._validation_data,
+            self.threshold,
+            max_images=self.max_images,
+            verbose=0,
+        )
+        return results[self.pooling]
+
+    def _save(self, epoch):
+        if self.directory is not None:
+            for block, result in self.results.items():
+                result.save(self.directory / f"epoch_{epoch + 1:03d}_block_{block}.npz")
+
+
+def _figures(result):
+    return {
+        "snr": float(result.snr),
+        "clusters_per_head": float(result.statistics.num_clusters.mean()),
+        "noise_per_head": result.noise,
+        "coverage": float(result.coverage[result.label_counts > 0].mean()),
+        "readout_accuracy": result.readout_accuracy,
+    }

@@ -1,0 +1,1 @@
+"""The report on an analysis: tables, figures and an interactive page."""

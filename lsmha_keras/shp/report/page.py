@@ -1,0 +1,114 @@
+"""The interactive page of a report: one file that needs nothing else."""
+
+import base64
+import json
+import pathlib
+import re
+
+import numpy as np
+
+from lsmha_keras.shp.report.tables import label_names
+
+_WEB = pathlib.Path(__file__).parent / "web"
+_SCRIPTS = ("statistics.js", "tools.js", "matrix.js", "page.js")
+# Codes of responses: hundredths, rounded up, plus _ZERO; 0 stands for a label without images.
+_ZERO = 155
+
+
+def render_page(variants, title, scores=None, correlations=None):
+    """Renders results as an HTML page without any other file or network access.
+
+    Responses are embedded in steps of 0.01, rounded up, so that a response is above a threshold of
+    whole hundredths on the page exactly if it is above it here.
+
+    Args:
+        variants: dict from a name to `{block: SHPResult}`; the first one is what the page is about,
+            the others are what it can be compared with. All have the same blocks.
+        title: str.
+        scores: `{block: {name: (heads,) array}}` or `None`, other scores of the heads.
+        correlations: `{block: {name: float}}` or `None`, what `rank_correlations` returns.
+
+    Returns:
+        The page as a str.
+
+    Example:
+
+    ```python
+    page = render_page({"trained": results, "Gaussian null": null}, "My model")
+    pathlib.Path("page.html").write_text(page, encoding="utf-8")
+    ```
+    """
+    results = next(iter(variants.values()))
+    first = next(iter(results.values()))
+    report = {
+        "title": title,
+        "about": _about(first),
+        "threshold": float(first.threshold),
+        "label_names": label_names(first),
+        "blocks": sorted(results),
+        "variants": [
+            {"name": name, "blocks": {block: _block(r) for block, r in by_block.items()}}
+            for name, by_block in variants.items()
+        ],
+        "scores": _plain(scores or {}),
+        "rank_correlations": _plain(correlations or {}),
+    }
+    # In a script element only "<" can end the data.
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    parts = {
+        "__STYLE__": _read("page.css"),
+        "__REPORT__": text,
+        "__SCRIPT__": "\n".join(map(_read, _SCRIPTS)),
+    }
+    # All in one pass: what is put in is not searched for marks.
+    return re.sub("|".join(parts), lambda mark: parts[mark[0]], _read("page.html"))
+
+
+def encode_responses(matrices):
+    """Encodes normalised matrices in a byte per entry; see `render_page`.
+
+    Args:
+        matrices: float array.
+
+    Returns:
+        uint8 array of the same shape; responses below -1.54 are encoded as -1.54.
+
+    Example:
+        >>> encode_responses(np.array([1.0, 0.3, 0.301, 0.0, -9.0, np.nan])).tolist()
+        [255, 185, 186, 155, 1, 0]
+    """
+    # float32 has 0.3 as 30.000001 hundredths: rounding to 1e-4 of them takes that off again.
+    hundredths = np.ceil(np.round(100 * np.asarray(matrices, "float64"), 4))
+    codes = np.clip(hundredths, 1 - _ZERO, 100) + _ZERO
+    return np.nan_to_num(codes, nan=0.0).astype("uint8")
+
+
+def _about(result):
+    num_labels = int((result.label_counts > 0).sum())
+    return (
+        f"What each attention head alone has learnt: {result.label_counts.sum():,} images of "
+        f"{num_labels} labels, {result.pooling} pooling"
+    )
+
+
+def _block(result):
+    return {
+        "heads": len(result.matrices),
+        "missing": result.missing_labels,
+        "dead": np.flatnonzero(result.dead).tolist(),
+        "accuracy": result.readout_accuracy,
+        "codes": base64.b64encode(encode_responses(result.matrices).tobytes()).decode("ascii"),
+    }
+
+
+def _plain(value):
+    """Turns arrays into lists and NaN, which JSON does not have, into None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if np.ndim(value):
+        return [_plain(item) for item in value]
+    return None if np.isnan(value) else float(value)
+
+
+def _read(name):
+    return (_WEB / name).read_text(encoding="utf-8")

@@ -1,0 +1,160 @@
+"""Writes a report on single-head performance: arrays, tables, figures and a page."""
+
+import csv
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from lsmha_keras.files import fill_directory
+from lsmha_keras.shp.controls import THRESHOLDS
+from lsmha_keras.shp.head_scores import rank_correlations
+from lsmha_keras.shp.report import plots
+from lsmha_keras.shp.report.page import render_page
+from lsmha_keras.shp.report.tables import (
+    block_rows,
+    head_rows,
+    label_rows,
+    labels_covered,
+    sweep_rows,
+)
+
+
+def write_report(
+    results,
+    out,
+    controls=None,
+    classical=None,
+    thresholds=THRESHOLDS,
+    title="Single-head performance",
+):
+    """Writes what is known of the heads of a model into a folder.
+
+    * `index.html`: one page without network access to explore all heads;
+    * `blocks.csv`, `statistics.csv` (a row per block and head), `labels.csv` (by how many heads
+      each label is covered), `threshold_sweep.csv`, `rank_correlations.csv`, and all of these in
+      `statistics.json`;
+    * `shp.npz`: the mean fields, `<variant>/block_<i>` of shape `(heads, labels, labels)`, with
+      `label_counts` and `label_names`;
+    * figures: `along_blocks.png` and, for each block, its matrices, the Boolean matrices, the
+      coverage of labels, the map of heads and labels, and the threshold sweep.
+
+    Args:
+        results: `{block: SHPResult}`.
+        out: folder; made if missing, and files in it are written over.
+        controls: dict from a control's name to `{block: SHPResult}` with the same blocks.
+        classical: what `head_scores` returns, for all of the blocks or some.
+        thresholds: list of floats, the threshold sweep.
+        title: str, the page's title.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        ValueError: if there are no results, or a control lacks a block.
+
+    Example:
+
+    ```python
+    page = write_report(results, "runs/shp", controls={"untrained trunk": untrained})
+    ```
+    """
+    variants = {"trained": results, **(controls or {})}
+    _check_blocks(variants)
+    out = pathlib.Path(out)
+    with fill_directory(out) as folder:
+        _write(folder, variants, classical, thresholds, title)
+    return out / "index.html"
+
+
+def _write(out, variants, classical, thresholds, title):
+    results = variants["trained"]
+    covered = {block: labels_covered(results[block]) for block in results}
+    correlations = rank_correlations(classical or {}, covered)
+    tables = {
+        "blocks": block_rows(variants),
+        "statistics": head_rows(variants, classical),
+        "labels": label_rows(variants),
+        "threshold_sweep": sweep_rows(variants, thresholds),
+        "rank_correlations": [{"block": b, **row} for b, row in correlations.items()],
+    }
+    for name, rows in tables.items():
+        _write_csv(out / f"{name}.csv", rows)
+    _write_json(out / "statistics.json", {"title": title, **tables})
+    _write_arrays(out / "shp.npz", variants)
+    _draw(out, variants, thresholds)
+    page = render_page(variants, title, classical, correlations)
+    (out / "index.html").write_text(page, encoding="utf-8")
+
+
+def _check_blocks(variants):
+    blocks = set(variants["trained"])
+    if not blocks:
+        raise ValueError("There must be results of at least one block. Received: results={}")
+    for name, results in variants.items():
+        if set(results) != blocks:
+            raise ValueError(
+                f"Every control must have the blocks {sorted(blocks)}. "
+                f"Received: {name!r} with {sorted(results)}"
+            )
+
+
+def _write_csv(path, rows):
+    if not rows:
+        return
+    # The first variant's heads have more columns than the others.
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+
+
+def _short(value):
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _write_json(path, content):
+    text = json.dumps(_json_value(content), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _json_value(value):
+    """Replaces infinities and NaN, which JSON does not have, by None."""
+    if isinstance(value, dict):
+        return {key: _json_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_arrays(path, variants):
+    arrays = {
+        f"{name}/block_{block}": result.class_means
+        for name, results in variants.items()
+        for block, result in results.items()
+    }
+    first = next(iter(variants["trained"].values()))
+    arrays["label_counts"] = first.label_counts
+    if first.label_names:
+        arrays["label_names"] = np.array(first.label_names)
+    np.savez_compressed(path, **arrays)
+
+
+def _draw(out, variants, thresholds):
+    results = variants["trained"]
+    controls = {name: found for name, found in variants.items() if name != "trained"}
+    plots.plot_along_blocks(results, controls).savefig(out / "along_blocks.png")
+    for block, result in results.items():
+        others = {name: by_block[block] for name, by_block in controls.items()}
+        figures = {
+            "matrices": plots.plot_matrices(result),
+            "boolean": plots.plot_boolean(result),
+            "coverage": plots.plot_coverage(result, others),
+            "head_label_map": plots.plot_head_label_map(result),
+            "threshold_sweep": plots.plot_threshold_sweep(result, thresholds, others),
+        }
+        for name, figure in figures.items():
+            figure.savefig(out / f"block_{block}_{name}.png")

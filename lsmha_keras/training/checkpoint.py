@@ -1,0 +1,230 @@
+"""What a training saves after every epoch, and what stops one that has diverged."""
+
+import csv
+import io
+import math
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+from lsmha_keras.files import write_atomically
+from lsmha_keras.training.training_state import save_state
+
+LAST = "last.npz"
+
+
+class EpochCheckpoint(keras.callbacks.Callback):
+    """Saves the last state and the history at the end of every epoch.
+
+    Keras's `BackupAndRestore` writes over its only copy; here a kill at any moment leaves a whole
+    one. Put it after the callbacks that add to the logs.
+
+    Args:
+        directory: path of the output directory; `history.csv` and `checkpoints/` lie there.
+        progress: dict that an earlier run has left in `checkpoints/last.npz`, or None.
+
+    Attributes:
+        history: list of a dict per finished epoch: "epoch" counted from 1, "learning_rate" at
+            its end, and the numbers in the logs.
+        train_seconds: float, time spent in finished epochs, over all runs.
+        finished: True, as `fit` returns at the end of the run only; see `StepCheckpoint`.
+    """
+
+    finished = True
+
+    def __init__(self, directory, progress=None):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        progress = progress or {"history": [], "train_seconds": 0.0}
+        self.history = list(progress["history"])
+        self.train_seconds = progress["train_seconds"]
+        self._steps = 0
+        # A kill may have come between the state and the table.
+        if self.history:
+            write_history(self.directory / "history.csv", self.history)
+
+    @property
+    def last(self):
+        """Path of the state to continue from."""
+        return self.directory / "checkpoints" / LAST
+
+    def on_train_begin(self, logs=None):
+        """Starts the clock."""
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        self._clock = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts steps."""
+        self._steps = batch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        now = time.perf_counter()
+        self.train_seconds += now - self._clock
+        self._clock = now
+        self.history.append(self._row(epoch, logs or {}))
+        progress = {
+            "epoch": epoch + 1,
+            "history": self.history,
+            "train_seconds": self.train_seconds,
+            "stopped": bool(self.model.stop_training),
+        }
+        try:
+            save_state(self.last, self.model, progress)
+        except FloatingPointError as error:
+            # The last step's update can spoil the weights after a loss that was still finite.
+            saved = self.last if self.last.exists() else None
+            raise NonFiniteLossError(str(error), epoch + 1, self._steps, saved) from error
+        write_history(self.directory / "history.csv", self.history)
+
+    def _row(self, epoch, logs):
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        return {
+            "epoch": epoch + 1,
+            "learning_rate": rate,
+            # Other callbacks may leave more than numbers there.
+            **{
+                key: float(v)
+                for key, v in logs.items()
+                if np.asarray(v).shape == () and np.asarray(v).dtype.kind in "fiu"
+            },
+        }
+
+
+def read_history(path):
+    """Reads what `write_history` wrote.
+
+    Args:
+        path: path of the csv file.
+
+    Returns:
+        list of dicts, one per epoch: "epoch" is an int, the others are floats.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        return [
+            {key: int(v) if key == "epoch" else float(v) for key, v in row.items() if v != ""}
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_history(path, history):
+    """Writes the history as a table.
+
+    Args:
+        path: path of the csv file.
+        history: list of dicts, one per epoch.
+    """
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(path, text.getvalue())
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Seeds torch's global generators in every epoch; does nothing on other backends.
+
+    On torch, Keras's dropout draws from those instead of from its `SeedGenerator`, whose state is
+    saved, and so does torch's data loader when `fit` starts.
+
+    Args:
+        seed: int.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=[EpochSeed(1)])
+    ```
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Seeds, after the data loader was started and before the first step."""
+        if batch == 0 and keras.backend.backend() == "torch":
+            import torch
+
+            state = np.random.SeedSequence([self.seed, self._epoch]).generate_state(1)
+            torch.manual_seed(int(state[0]))
+
+
+class NonFiniteLossError(ValueError):
+    """Training cannot continue, because the loss or a weight is not finite.
+
+    A `ValueError`, since a value of the recipe has to change. What was saved before stays.
+
+    Args:
+        what: str, what was seen, such as "The loss became nan".
+        epoch: int, the epoch, counted from 1.
+        step: int, the step of the epoch, counted from 1.
+        checkpoint: path of the last good state, or None if there is none.
+
+    Example:
+        >>> print(NonFiniteLossError("The loss became nan", 1, 17))
+        The loss became nan in epoch 1, step 17. No epoch was finished, so there is no saved \
+state. Try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, gradient clipping \
+(optimizer.arguments.global_clipnorm = 1.0) or runtime.precision = "float32", with a new output \
+directory.
+    """
+
+    def __init__(self, what, epoch, step, checkpoint=None):
+        state = "No epoch was finished, so there is no saved state."
+        if checkpoint is not None:
+            state = f"The state at the end of epoch {epoch - 1} is kept in {checkpoint}."
+        super().__init__(
+            f"{what} in epoch {epoch}, step {step}. {state} Try a lower optimizer.learning_rate, "
+            "a longer schedule.warmup_epochs, gradient clipping "
+            "(optimizer.arguments.global_clipnorm = 1.0) or "
+            'runtime.precision = "float32", with a new output directory.'
+        )
+        self.epoch = epoch
+        self.step = step
+        self.checkpoint = checkpoint
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Raises `NonFiniteLossError` at the first step whose loss is not a finite number.
+
+    Keras's `TerminateOnNaN` ends `fit` as if all was well.
+
+    Args:
+        checkpoint: path of the last saved state, for the message, or None.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=[StopOnNonFiniteLoss()])
+    ```
+    """
+
+    def __init__(self, checkpoint=None):
+        super().__init__()
+        self.checkpoint = checkpoint
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch for the message."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the loss."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            saved = self.checkpoint is not None and self.checkpoint.exists()
+            raise NonFiniteLossError(
+                f"The loss became {loss}",
+                self._epoch + 1,
+                batch + 1,
+                self.checkpoint if saved else None,
+            )
