@@ -95,8 +95,10 @@ def device_loop_class():
     Example:
 
     ```python
-    loop = device_loop_class()(model, source, policy.layers, 512, 1e-3, seed=0)
-    loss, hits, bad = loop.run(0, 10, position=0.0, pace=1.0)
+    model = build_model(recipe, source)
+    compile_model(model, recipe)
+    loop = device_loop_class()(model, source, layers=[], batch_size=16, schedule=1e-3, seed=0)
+    loss, hits, bad = loop.run(0, 2, position=0.0, pace=1.0)
     ```
     """
     backend = keras.backend.backend()

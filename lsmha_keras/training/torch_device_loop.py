@@ -31,13 +31,6 @@ class TorchDeviceLoop(DeviceLoop):
     Args:
         *args: as `DeviceLoop`.
         **kwargs: as `DeviceLoop`.
-
-    Example:
-
-    ```python
-    loop = TorchDeviceLoop(model, source, policy.layers, 512, 1e-3, seed=0)
-    loss, hits, bad = loop.run(0, 10, position=0.0, pace=1.0)
-    ```
     """
 
     def run(self, step, count, position, pace):

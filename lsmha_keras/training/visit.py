@@ -15,9 +15,9 @@ class Visit:
 
     ```python
     visit = Visit()
-    for seed in range(3):
-        recipe["runtime"]["seed"] = seed
-        train(recipe, output_dir=f"runs/{seed}", visit=visit)
+    for seed in range(2):
+        values = {**recipe.to_dict(), "name": f"seed {seed}", "runtime": {"seed": seed}}
+        train(values, output_dir=f"runs/{seed}", visit=visit)
     ```
     """
 
