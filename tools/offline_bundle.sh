@@ -60,3 +60,7 @@ cp "$ROOT/tools/install.sh" "$bundle/install.sh"
 too_large=$(find "$bundle" -type f -size +60000000c)
 [ -z "$too_large" ] || { echo "Files must not be larger than 60 MB. Received: $too_large" >&2; exit 1; }
 du -ah "$bundle" | sort -k2
+# What many clusters take at once: the largest file first, each into the first transfer with room.
+find "$bundle" -type f -printf '%s\n' | sort -rn | awk '
+  { for (i = 1; i <= n && full[i] + $1 > 2^26; i++); if (i > n) n = i; full[i] += $1 }
+  END { print n " transfers of at most 64 MiB" }'

@@ -2,12 +2,13 @@
 
 import time
 
-import keras
 import numpy as np
 
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
 from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.training.accelerator import has_gpu, peak_bytes
 from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.fit_recipe import compile_model, make_policy
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.recipe_runtime import recipe_runtime
@@ -42,11 +43,10 @@ def measure(model, batch, precision, seconds=20):
     Returns:
         A list of one dictionary, its keys `FIGURES`. A floating-point operation is a multiplication
         or an addition of the model's products, forward and twice as many backward; augmentation,
-        normalisations and the optimiser are not counted. `peak_mib` is empty where JAX does not
-        tell, as on a CPU.
+        normalisations and the optimiser are not counted. `peak_mib` is empty on a CPU.
 
     Raises:
-        ValueError: on another backend than jax.
+        ValueError: on another backend than jax and torch.
 
     Example:
 
@@ -54,13 +54,6 @@ def measure(model, batch, precision, seconds=20):
     measure("cct_2_3x2", batch=512, precision="mixed_bfloat16", seconds=20)
     ```
     """
-    if keras.backend.backend() != "jax":
-        raise ValueError(
-            "Training on the device takes the jax backend (KERAS_BACKEND=jax). "
-            f"Received: {keras.backend.backend()}"
-        )
-    import jax
-
     loop = _make_loop(model, batch, precision)
     begun = time.perf_counter()
     loop.run(0, 1, 0.0, 0.0)
@@ -73,8 +66,7 @@ def measure(model, batch, precision, seconds=20):
         step += count
         count = max(1, min(loop.steps_per_epoch, int(_CALL_SECONDS / per_step)))
     per_step = (time.perf_counter() - compiled) / step
-    statistics = jax.devices()[0].memory_stats() or {}
-    peak = statistics.get("peak_bytes_in_use")
+    peak = peak_bytes()
     operations = 2 * 3 * count_multiply_adds(loop.model) * batch
     row = {
         "images_per_s": round(batch / per_step, 1),
@@ -83,15 +75,14 @@ def measure(model, batch, precision, seconds=20):
         "steps": step,
         "compile_s": round(compiled - begun, 1),
         "peak_mib": "" if peak is None else round(peak / 2**20),
-        "attention": _attention(loop),
-        "note": "" if jax.default_backend() == "gpu" else f"on a {jax.default_backend()}",
+        "attention": loop.attention(),
+        "note": "" if has_gpu() else "not on a GPU",
     }
     return [row]
 
 
 def _make_loop(model, batch, precision):
-    from lsmha_keras.training.device_loop import DeviceLoop
-
+    loop_class = device_loop_class()
     recipe = load_recipe(_RECIPE).to_dict()
     recipe["model"] |= {"preset": model, "load_weights": False}
     recipe["data"] |= {"batch_size": batch}
@@ -107,19 +98,10 @@ def _make_loop(model, batch, precision):
         built = build_model(recipe, source)
         compile_model(built, recipe)
         layers = make_policy(recipe, source).layers
-        return DeviceLoop(built, source, layers, batch, recipe.optimizer.learning_rate, seed=0)
+        return loop_class(built, source, layers, batch, recipe.optimizer.learning_rate, seed=0)
 
 
 def _image_shape(model):
     from lsmha_keras import presets
 
     return presets.read_config(model)["image_shape"]
-
-
-def _attention(loop):
-    """Which attention the program holds."""
-    import jax
-
-    if "__cudnn$fmha" in loop.program():
-        return "cudnn"
-    return "recomputed" if jax.default_backend() == "gpu" else "loop over groups of heads"

@@ -69,7 +69,7 @@ The peer needs: pip install torch einops && pip install --no-deps vit-pytorch
 _RESUMES = "after the last measured case"
 
 _TRAIN = """\
-Time training steps with the images on the device, on jax.
+Time training steps with the images on the device, on jax or torch.
 
 Random images, augmented as the recipes for a GPU do, with random weights. images_per_s counts whole
 steps after compiling; model_tflop_per_s the products of the model alone, forward and backward.
@@ -81,7 +81,8 @@ examples:
   lsmha bench train cct_2_3x2_h16 --batch 128 512 --seconds 10 --backend jax
 
 The first thing to run on a new GPU. The table names the device, its memory at the peak, and which
-attention was compiled: cudnn, recomputed (cuDNN refused, a warning says why), or a CPU's loop.
+attention was compiled: cudnn, recomputed (cuDNN refused, a warning says why), PyTorch's kernel, or
+a CPU's loop.
 """
 
 _LATENCY = """\

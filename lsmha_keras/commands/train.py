@@ -34,7 +34,8 @@ preset/, which the other commands take, recipe.toml, history.csv, checkpoints/ a
 --minutes counts from the start of the command to the written preset: the schedule is made as short
 as it takes. With --epochs as well it keeps its length; the run then stops at the limit, and the
 same command goes on with it. Several recipes are trained one after the other, each in the folder
-of its name in the output directory, with an equal share of the time that is left.
+of its name in the output directory, with an equal share of the time that is left. They share the
+data and, if they differ in name and seed only, the compiled program.
 """
 # The modules of all commands are imported as the process starts, before any framework.
 _STARTED = time.monotonic()
@@ -56,7 +57,7 @@ def add_parser(commands, parents):
         "--minutes",
         type=_minutes,
         metavar="N",
-        help="end within N minutes, evaluation and preset included (jax)",
+        help="end within N minutes, evaluation and preset included (jax, torch)",
     )
     parser.add_argument(
         "--set",
@@ -93,15 +94,18 @@ def run(args):
     check_presets(*(recipe.model.preset for recipe in recipes))
 
     import_framework()
+    from lsmha_keras.training.visit import Visit
+
+    visit = Visit()
     for number, recipe in enumerate(recipes):
         output = args.output
         if output and len(recipes) > 1:
             output = pathlib.Path(output) / recipe.name
-        print(_train(args, recipe, output, len(recipes) - number), flush=True)
+        print(_train(args, recipe, output, len(recipes) - number, visit), flush=True)
     return 0
 
 
-def _train(args, recipe, output, shares):
+def _train(args, recipe, output, shares, visit):
     from lsmha_keras.training.train import train
 
     minutes = None
@@ -120,6 +124,7 @@ def _train(args, recipe, output, shares):
         minutes=minutes,
         shorten=not args.epochs,
         verbose=verbosity(args),
+        visit=visit,
     )
 
 

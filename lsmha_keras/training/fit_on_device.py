@@ -8,14 +8,17 @@ import signal
 import threading
 import time
 
+import keras
+
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.device_loop import DeviceLoop
+from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import compile_model, evaluation_batch, make_policy
 from lsmha_keras.training.optimizer import learning_rate_schedule
 from lsmha_keras.training.step_checkpoint import StepCheckpoint
 from lsmha_keras.training.time_plan import TimePlan
 from lsmha_keras.training.training_state import averaged_weights, restore_state
+from lsmha_keras.training.visit import Visit, program_key
 
 _SAVE_SECONDS = 60
 # Of a call of several steps: as long as a signal or the end of the time has to wait.
@@ -25,11 +28,13 @@ _TIMED_CALLS, _TIMED_SECONDS = 3, 0.5
 _MARGIN_SECONDS = 5
 
 
-def fit_on_device(recipe, sources, output_dir, deadline=None, shorten=True, verbose="auto"):
+def fit_on_device(
+    recipe, sources, output_dir, deadline=None, shorten=True, verbose="auto", visit=None
+):
     """Trains the model of a recipe, or goes on at the step where an earlier call stopped.
 
-    Inside `recipe_runtime`, on JAX, on the data of `open_recipe_data`. The state is saved every 60
-    seconds, at the end, and at SIGTERM or Ctrl-C.
+    Inside `recipe_runtime`, on JAX or PyTorch, on the data of `open_recipe_data`. The state is
+    saved every 60 seconds, at the end, and at SIGTERM or Ctrl-C.
 
     With a deadline the first calls are timed, and the schedule is passed through as fast as it
     takes for training, evaluation and preset to end in time; half way it is planned again. A call
@@ -42,6 +47,7 @@ def fit_on_device(recipe, sources, output_dir, deadline=None, shorten=True, verb
         deadline: float, value of `time.monotonic()` at which all must be over, or None.
         shorten: bool; False keeps the schedule's length, and stops where the time ends.
         verbose: 0 prints nothing.
+        visit: `Visit` that runs share, or None.
 
     Returns:
         The `CCTImageClassifier` and its `StepCheckpoint`. If its `finished` is False the time was
@@ -59,7 +65,7 @@ def fit_on_device(recipe, sources, output_dir, deadline=None, shorten=True, verb
         model, checkpoint = fit_on_device(recipe, sources, output_dir, time.monotonic() + 480)
     ```
     """
-    run = _Run(recipe, sources, output_dir, deadline, verbose)
+    run = _Run(recipe, sources, output_dir, deadline, verbose, visit)
     if run.checkpoint.finished:
         run.finalize()
     else:
@@ -70,13 +76,14 @@ def fit_on_device(recipe, sources, output_dir, deadline=None, shorten=True, verb
 class _Run:
     """One call of `fit_on_device`."""
 
-    def __init__(self, recipe, sources, output_dir, deadline, verbose):
+    def __init__(self, recipe, sources, output_dir, deadline, verbose, visit):
         self.say = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
         self.recipe, self.sources, self.deadline = recipe, sources, deadline
+        self.visit = Visit() if visit is None else visit
         begun = time.monotonic()
-        _check_precision(recipe.runtime.precision)
         _cache_programs()
         source, policy = sources["train"], make_policy(recipe, sources["train"])
+        self.program_key = program_key(recipe, source)
         self.checkpoint = StepCheckpoint(output_dir)
         self.model = build_model(recipe, source)
         compile_model(self.model, recipe)
@@ -86,8 +93,15 @@ class _Run:
         batch_size = recipe.data.batch_size
         schedule = learning_rate_schedule(recipe, len(source) // batch_size)
         layers = policy.layers if policy else []
-        self.loop = DeviceLoop(
-            self.model, source, layers, batch_size, schedule, recipe.runtime.seed
+        self.loop = device_loop_class()(
+            self.model,
+            source,
+            layers,
+            batch_size,
+            schedule,
+            recipe.runtime.seed,
+            self.visit,
+            self.program_key,
         )
         total = recipe.schedule.total_epochs * self.loop.steps_per_epoch
         self.plan = TimePlan(total, self.checkpoint.step, self.checkpoint.position)
@@ -116,7 +130,9 @@ class _Run:
     def _measure(self, caught):
         """Compiles, and times the calls that follow."""
         self._call(1)
-        self.compile_seconds, times = self.step_seconds, []
+        # The evaluation compiles in any case.
+        self.compile_seconds = self.visit.compile_seconds(self.program_key, self.step_seconds)
+        times = []
         for _ in range(_TIMED_CALLS):
             if self.checkpoint.step >= self.plan.last or caught or (times and not self._has_time()):
                 break
@@ -235,19 +251,10 @@ class _Run:
         return again + evaluation + saving + _MARGIN_SECONDS
 
 
-def _check_precision(precision):
-    import jax
-
-    capability = getattr(jax.devices()[0], "compute_capability", None)  # only GPUs have one
-    if "bfloat16" in precision and capability and float(capability) < 8:
-        raise ValueError(
-            f"{jax.devices()[0].device_kind} has no bfloat16; set runtime.precision to "
-            f"mixed_float16. Received: runtime.precision={precision!r}"
-        )
-
-
 def _cache_programs():
-    """Lets the next run of the same layout find what was compiled for this one."""
+    """Lets the next run of the same layout find what was compiled; PyTorch does so by itself."""
+    if keras.backend.backend() != "jax":
+        return
     import jax
 
     # Programs for a CPU take as long to compile, but are not sure to run on another one.

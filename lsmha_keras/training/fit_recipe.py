@@ -49,8 +49,8 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
     progress, arrays = load_state(checkpoint.last) if checkpoint.last.exists() else (None, None)
     if progress and progress.get("placement") == "device":
         raise ValueError(
-            "The run was begun with its images on the device and can only go on there: on jax, "
-            f"with a GPU or a limit of minutes. Received: {checkpoint.last}"
+            "The run was begun with its images on the device and can only go on there: on jax or "
+            f"torch, with a GPU or a limit of minutes. Received: {checkpoint.last}"
         )
     checkpoint = EpochCheckpoint(output_dir, progress)
     epoch = len(checkpoint.history)

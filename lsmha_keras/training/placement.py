@@ -3,6 +3,7 @@
 import keras
 
 from lsmha_keras.data.open_for_model import model_image_size
+from lsmha_keras.training.accelerator import gpu_generation, has_gpu, memory_bytes
 
 # Of the device's memory, the rest being for the model.
 _SHARE_FOR_IMAGES = 0.3
@@ -27,7 +28,7 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
 
     Raises:
         ValueError: if the device is asked for, or is needed for the limit of time, and something
-            is in the way.
+            is in the way; or if it lacks the recipe's precision.
     """
     placement = recipe.data.placement
     if placement == "host":
@@ -44,18 +45,28 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
                 f"The images cannot lie on the device{', as a limit of time needs' * timed}: "
                 f"{obstacle}. Received: data.placement={placement!r}"
             )
-        return True
-    if not _has_gpu():
+    elif not has_gpu():
         return False
-    if obstacle:
+    elif obstacle:
         say(f"The images stay on the host: {obstacle}.")
-    return not obstacle
+        return False
+    _check_precision(recipe.runtime.precision)
+    return True
+
+
+def _check_precision(precision):
+    name, capability = gpu_generation()
+    if "bfloat16" in precision and capability and capability < 8:
+        raise ValueError(
+            f"{name} has no bfloat16; set runtime.precision to mixed_float16. "
+            f"Received: runtime.precision={precision!r}"
+        )
 
 
 def _obstacle(recipe, source, policy, callbacks):
     backend = keras.backend.backend()
-    if backend != "jax":
-        return f"that takes the jax backend (KERAS_BACKEND=jax), not {backend}"
+    if backend not in ("jax", "torch"):
+        return f"that takes the jax or torch backend (KERAS_BACKEND=jax), not {backend}"
     if recipe.runtime.devices > 1:
         return f"that takes one device, not runtime.devices={recipe.runtime.devices}"
     if callbacks:
@@ -71,21 +82,14 @@ def _obstacle(recipe, source, policy, callbacks):
     height, width, channels = source.image_shape
     needed, room = len(source) * height * width * channels, _room()
     if room is not None and needed > room:
-        return f"they take {needed / 2**20:,.0f} MiB, and there is room for {room / 2**20:,.0f} MiB"
+        return f"they take {_mib(needed)}, and there is room for {_mib(room)}"
     return None
 
 
-def _has_gpu():
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return jax.default_backend() == "gpu"
+def _mib(count):
+    return f"{count / 2**20:,.{0 if count > 2**24 else 2}f} MiB"
 
 
 def _room():
-    import jax
-
-    statistics = jax.devices()[0].memory_stats() or {}
-    limit = statistics.get("bytes_limit")
-    return None if limit is None else _SHARE_FOR_IMAGES * limit
+    memory = memory_bytes()
+    return None if memory is None else _SHARE_FOR_IMAGES * memory

@@ -51,7 +51,7 @@ class DataSection(_Section):
         image_size: int or `(height, width)`, or None for the stored size.
         batch_size: int, images of a training step, over all devices.
         placement: where the images of training lie and are augmented: "host", "device", or "auto",
-            which is the device if it is a GPU, the backend is jax, and they fit.
+            which is the device if it is a GPU, the backend is jax or torch, and they fit.
     """
 
     SECTION: ClassVar[str] = "data"

@@ -10,10 +10,10 @@ from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_p
 from lsmha_keras.training.output_dir import claim_output_dir, output_path
 from lsmha_keras.training.placement import is_on_device
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.recipe_runtime import recipe_runtime
 from lsmha_keras.training.training_result import TrainingResult
 from lsmha_keras.training.training_state import full_precision
+from lsmha_keras.training.visit import Visit
 from lsmha_keras.training.write_preset import write_preset
 
 
@@ -26,6 +26,7 @@ def train(
     verbose="auto",
     minutes=None,
     shorten=True,
+    visit=None,
 ):
     """Trains the model of a recipe and writes it as a preset.
 
@@ -47,10 +48,12 @@ def train(
             own state is not saved.
         verbose: 0 prints nothing, 1 a bar per epoch, 2 a line per epoch; "auto" a bar in a
             terminal, else lines.
-        minutes: float, a limit for everything from this call to the written preset, on JAX with the
-            images on the device (see `[data] placement`). The state can then go on at any step.
+        minutes: float, a limit for everything from this call to the written preset, on JAX or
+            PyTorch with the images on the device (see `[data] placement`). The state can then go on
+            at any step.
         shorten: bool, whether the limit makes the schedule so short that it ends in time. False
             keeps its length: the run stops at the limit, and the same call goes on with it.
+        visit: `Visit` of several runs in one process that share data and compiled programs.
 
     Returns:
         A `TrainingResult`; without a model and results if the limit came before the end.
@@ -73,7 +76,8 @@ def train(
     recipe = load_recipe(recipe)
     _check_devices(recipe)
     deadline = None if minutes is None else begun + 60 * _check_minutes(minutes)
-    sources = open_recipe_data(recipe, data_dir)
+    visit = Visit() if visit is None else visit
+    sources = visit.sources(recipe, data_dir)
     # Both refuse what does not fit before the directory is touched.
     policy = make_policy(recipe, sources["train"])
     say = print if verbose else (lambda text: None)
@@ -88,7 +92,7 @@ def train(
             from lsmha_keras.training.fit_on_device import fit_on_device
 
             def fit():
-                return fit_on_device(recipe, sources, output_dir, deadline, shorten, verbose)
+                return fit_on_device(recipe, sources, output_dir, deadline, shorten, verbose, visit)
 
         else:
 

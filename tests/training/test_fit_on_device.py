@@ -3,17 +3,25 @@
 import os
 import signal
 import time
+import types
 
 import keras
 import numpy as np
 import pytest
 
+from lsmha_keras.data.open_dataset import open_dataset
+from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.placement import is_on_device
+from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
 from tests.training.tiny import read_history, recipe_dict, write_dataset
 
-on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the device loop is jax's")
+on_device = pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="tensorflow has no device loop"
+)
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="about jax's programs")
 
 SECTIONS = {
     "data": {"placement": "device", "validation_split": "test[:20]", "test_split": "test"},
@@ -27,7 +35,7 @@ def whole(data, tmp_path_factory):
     return train(recipe_dict(data, **SECTIONS), run, verbose=0)
 
 
-@on_jax
+@on_device
 def test_it_learns_and_writes_the_preset(whole, data):
     assert whole.results["accuracy"] > 0.4  # a quarter by chance
     assert [row["epoch"] for row in whole.history] == [1, 2, 3, 4]
@@ -42,11 +50,9 @@ def test_it_learns_and_writes_the_preset(whole, data):
     assert whole.history[-1]["val_loss"] == pytest.approx(figures["loss"], rel=1e-4)
 
 
-@on_jax
+@on_device
 def test_after_a_signal_it_goes_on_at_the_step(whole, data, tmp_path, monkeypatch):
-    from lsmha_keras.training.device_loop import DeviceLoop
-
-    run_steps, moment = DeviceLoop.run, 8
+    run_steps, moment = device_loop_class().run, 8
     for name in ("_TIMED_SECONDS", "_CALL_SECONDS"):  # one step a call
         monkeypatch.setattr(f"lsmha_keras.training.fit_on_device.{name}", 0)
 
@@ -57,13 +63,13 @@ def test_after_a_signal_it_goes_on_at_the_step(whole, data, tmp_path, monkeypatc
 
     recipe, run = recipe_dict(data, **SECTIONS), tmp_path / "run"
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(DeviceLoop, "run", interrupted)
+    monkeypatch.setattr(device_loop_class(), "run", interrupted)
     with pytest.raises(KeyboardInterrupt) as error:
         train(recipe, run, verbose=0)
     assert error.value.args == (signal.SIGTERM,) and signal.getsignal(signal.SIGTERM) is before
     # The step that ran when the signal came is the last one.
     assert load_state(run / "checkpoints" / "last.npz")[0]["step"] == moment + 1
-    monkeypatch.setattr(DeviceLoop, "run", run_steps)
+    monkeypatch.setattr(device_loop_class(), "run", run_steps)
     again = train(recipe, run, verbose=0)
     for row, other in zip(again.history, whole.history, strict=True):
         assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
@@ -74,21 +80,19 @@ class Clock:
     """A clock that steps move, so that a plan does not depend on the machine."""
 
     def __init__(self, monkeypatch, compiling, step):
-        from lsmha_keras.training.device_loop import DeviceLoop
-
         self.now, self.steps = 1000.0, 0
-        run_steps = DeviceLoop.run
+        run_steps = device_loop_class().run
 
         def run(loop, first, count, *schedule):
             self.now += compiling * (self.steps == 0) + step * count
             self.steps += count
             return run_steps(loop, first, count, *schedule)
 
-        monkeypatch.setattr(DeviceLoop, "run", run)
+        monkeypatch.setattr(device_loop_class(), "run", run)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-@on_jax
+@on_device
 def test_a_limit_shortens_the_schedule(data, tmp_path, monkeypatch):
     clock = Clock(monkeypatch, compiling=20, step=1.0)
     recipe = recipe_dict(
@@ -107,26 +111,24 @@ def test_a_limit_shortens_the_schedule(data, tmp_path, monkeypatch):
     assert result.results["epochs"] == 11
 
 
-@on_jax
+@on_device
 def test_a_plan_is_made_again_half_way(data, tmp_path, monkeypatch):
     clock = Clock(monkeypatch, compiling=0, step=1.0)
     recipe = recipe_dict(data, schedule={"epochs": 300})
-    from lsmha_keras.training.device_loop import DeviceLoop
-
-    run_steps = DeviceLoop.run
+    run_steps = device_loop_class().run
 
     def slower(loop, first, count, *schedule):
         clock.now += 0.5 * count * (first > 20)
         return run_steps(loop, first, count, *schedule)
 
-    monkeypatch.setattr(DeviceLoop, "run", slower)
+    monkeypatch.setattr(device_loop_class(), "run", slower)
     result = train(recipe, tmp_path / "run", verbose=0, minutes=2)
     assert clock.now - 1000 <= 120 and result.results is not None
     assert result.history[-1]["learning_rate"] == pytest.approx(0, abs=1e-6)
     assert 12 <= len(result.history) <= 14  # 18 were planned
 
 
-@on_jax
+@on_device
 def test_with_the_epochs_kept_it_stops_and_goes_on(whole, data, tmp_path, monkeypatch):
     Clock(monkeypatch, compiling=0, step=1.0)
     recipe, run = recipe_dict(data, **SECTIONS), tmp_path / "run"
@@ -142,7 +144,7 @@ def test_with_the_epochs_kept_it_stops_and_goes_on(whole, data, tmp_path, monkey
         assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
-@on_jax
+@on_device
 def test_a_limit_that_is_too_short_is_refused_and_loses_nothing(data, tmp_path, monkeypatch):
     Clock(monkeypatch, compiling=30, step=1.0)
     run = tmp_path / "run"
@@ -151,7 +153,7 @@ def test_a_limit_that_is_too_short_is_refused_and_loses_nothing(data, tmp_path, 
     assert load_state(run / "checkpoints" / "last.npz")[0]["step"] > 0
 
 
-@on_jax
+@on_device
 def test_a_run_from_the_host_is_refused(data, tmp_path):
     train(
         recipe_dict(data, schedule={"epochs": 1, "warmup_epochs": 0}), tmp_path / "run", verbose=0
@@ -162,7 +164,7 @@ def test_a_run_from_the_host_is_refused(data, tmp_path):
         train(recipe, tmp_path / "run", verbose=0, minutes=5)
 
 
-@on_jax
+@on_device
 @pytest.mark.parametrize(
     ("sections", "arguments", "message"),
     [
@@ -179,29 +181,74 @@ def test_what_cannot_be_is_refused(data, tmp_path, sections, arguments, message)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="jax has the device loop")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="has the device loop")
 def test_another_backend_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="takes the jax backend"):
+    with pytest.raises(ValueError, match="takes the jax or torch backend"):
         train(recipe_dict(data), tmp_path / "run", verbose=0, minutes=1)
 
 
-@on_jax
-def test_images_that_do_not_fit_are_refused_with_their_size(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("lsmha_keras.training.placement._room", lambda: 2**15)
-    with pytest.raises(ValueError, match="they take 0 MiB, and there is room for 0 MiB"):
+def mock_gpu(monkeypatch, name, capability, memory):
+    """Lets the backend answer as with a GPU, on which nothing can be computed."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = types.SimpleNamespace(
+            device_kind=name,
+            compute_capability=f"{capability[0]}.{capability[1]}",
+            memory_stats=lambda: {"bytes_limit": memory},
+        )
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(jax, "devices", lambda: [device])
+    else:
+        import torch
+
+        for key, value in {
+            "is_available": True,
+            "get_device_name": name,
+            "get_device_capability": capability,
+            "mem_get_info": (memory // 2, memory),
+        }.items():
+            monkeypatch.setattr(torch.cuda, key, lambda value=value: value)
+
+
+@on_device
+@pytest.mark.parametrize("placement", ["auto", "device"])
+def test_a_gpu_without_bfloat16_is_named(data, tmp_path, monkeypatch, placement):
+    mock_gpu(monkeypatch, "Tesla V100", (7, 0), 2**34)
+    recipe = recipe_dict(
+        data, data={"placement": placement}, runtime={"precision": "mixed_bfloat16"}
+    )
+    with pytest.raises(ValueError) as error:
+        train(recipe, tmp_path / "run", verbose=0)
+    assert str(error.value) == (
+        "Tesla V100 has no bfloat16; set runtime.precision to mixed_float16. "
+        "Received: runtime.precision='mixed_bfloat16'"
+    )
+    assert not (tmp_path / "run").exists()
+    source = open_dataset(data)
+    recipe["runtime"]["precision"] = "mixed_float16"
+    assert is_on_device(load_recipe(recipe), source, None)
+    mock_gpu(monkeypatch, "A100", (8, 0), 2**34)
+    recipe["runtime"]["precision"] = "mixed_bfloat16"
+    assert is_on_device(load_recipe(recipe), source, None)
+
+
+@on_device
+def test_images_that_do_not_fit_say_their_size_and_stay_on_the_host(data, tmp_path, monkeypatch):
+    # 96 images of 768 bytes; three tenths of the memory are for images.
+    mock_gpu(monkeypatch, "small", (8, 0), 2**17)
+    with pytest.raises(ValueError, match="they take 0.07 MiB, and there is room for 0.04 MiB"):
         train(recipe_dict(data, data={"placement": "device"}), tmp_path / "run", verbose=0)
-    said = []
-    from lsmha_keras.data.open_dataset import open_dataset
-    from lsmha_keras.training.placement import is_on_device
-    from lsmha_keras.training.recipe import load_recipe
-
-    monkeypatch.setattr("lsmha_keras.training.placement._has_gpu", lambda: True)
-    recipe, source = load_recipe(recipe_dict(data)), open_dataset(data)
+    recipe, source, said = load_recipe(recipe_dict(data)), open_dataset(data), []
     assert not is_on_device(recipe, source, None, say=said.append)
-    assert "stay on the host" in said[0]
+    assert said == [
+        "The images stay on the host: they take 0.07 MiB, and there is room for 0.04 MiB."
+    ]
+    mock_gpu(monkeypatch, "larger", (8, 0), 2**18)
+    assert is_on_device(recipe, source, None, say=said.append) and len(said) == 1
 
 
-@on_jax
+@on_device
 @pytest.mark.slow
 def test_losses_are_those_of_the_ordinary_path_within_the_spread_of_seeds(tmp_path):
     data = write_dataset(tmp_path / "tiny.npz", train=192)
@@ -226,11 +273,8 @@ def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, t
     import jax
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-    from lsmha_keras.data.open_dataset import open_dataset
     from lsmha_keras.training.build_model import build_model
-    from lsmha_keras.training.device_loop import DeviceLoop
     from lsmha_keras.training.fit_recipe import compile_model, make_policy
-    from lsmha_keras.training.recipe import load_recipe
     from lsmha_keras.training.recipe_runtime import recipe_runtime
 
     rng = np.random.default_rng(0)
@@ -244,7 +288,9 @@ def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, t
         monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91500)
         monkeypatch.setattr(cudnn, "check_compute_capability", lambda version: version == "8.0")
         monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda version: False)
-        loop = DeviceLoop(model, source, make_policy(recipe, source).layers, 4, 1e-3, seed=0)
+        loop = device_loop_class()(
+            model, source, make_policy(recipe, source).layers, 4, 1e-3, seed=0
+        )
         text = loop.program("cuda")
     # Once in each of the seven blocks, and no other score is written out.
     assert text.count("custom_call @__cudnn$fmhaSoftmax(") == 7

@@ -1,0 +1,181 @@
+"""Training steps on the device with PyTorch."""
+
+import contextlib
+import functools
+import itertools
+import warnings
+
+import keras
+import numpy as np
+import torch
+from keras import ops
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lsmha_keras.data.device.augment import augment
+from lsmha_keras.training.accelerator import has_gpu
+from lsmha_keras.training.device_loop import DeviceLoop
+
+# First numbers mixed with the seed, so that the three are independent.
+_ORDER, _AUGMENTATION, _DROPOUT = 0, 1, 2
+_NEVER = np.iinfo("int32").max  # the step at which a loss was not finite, if there was none
+
+
+class TorchDeviceLoop(DeviceLoop):
+    """`DeviceLoop` on PyTorch.
+
+    On a GPU the model and its gradient are traced once, as a flat list of PyTorch's operations, and
+    `torch.compile` makes kernels of it; where that fails, and on a CPU, Keras runs them layer by
+    layer. Augmentation and optimiser run operation by operation. The state is in the model and its
+    optimiser all along.
+
+    Args:
+        *args: as `DeviceLoop`.
+        **kwargs: as `DeviceLoop`.
+    """
+
+    def run(self, step, count, position, pace):
+        loss_sum, hits_sum = (torch.zeros((), device=self._device) for _ in range(2))
+        bad = torch.full((), _NEVER, device=self._device)
+        for each in range(step, step + count):
+            rate = self.learning_rate(position + pace * (each - step))
+            loss, hits = self._step(each, rate)
+            loss_sum, hits_sum = loss_sum + loss, hits_sum + hits
+            bad = torch.where(loss.isfinite(), bad, bad.clamp(max=each))
+        loss, hits, bad = loss_sum.item(), hits_sum.item(), bad.item()  # waits for the device
+        return loss, hits, None if bad == _NEVER else bad
+
+    def sync(self):
+        """Does nothing: the state is in the model."""
+
+    def attention(self):
+        names = {str(node.target) for node in getattr(self._graph, "nodes", ())}
+        found = sorted(name for name in names if "attention" in name and "backward" not in name)
+        return ", ".join(found) or "not traced"
+
+    def _put(self, array):
+        return torch.from_numpy(np.array(array)).to(self._device)
+
+    @property
+    def _device(self):
+        return self.model.trainable_variables[0].value.device
+
+    def _set_up(self, visit, program_key):
+        self._epoch, self._order, self._graph = None, None, None
+        self._differentiate = None
+        self._find_program = functools.partial(visit.program, program_key, self._compile)
+
+    def _step(self, step, rate):
+        images, labels = self._batch(step)
+        if self._differentiate is None:  # at the first step, which is timed as compiling
+            self._differentiate, self._graph = (
+                self._find_program() if has_gpu() else (self._gradients, None)
+            )
+        model, optimizer = self.model, self._optimizer
+        torch.manual_seed(_seed(self._seed, _DROPOUT, step))
+        fixed = [variable.value for variable in model.non_trainable_variables]
+        trainable = [variable.value for variable in model.trainable_variables]
+        loss, hits, new, gradients = self._differentiate(
+            trainable, fixed, images, labels, optimizer.scale_loss(images.new_ones(()))
+        )
+        with torch.no_grad():
+            for old, value in zip(fixed, new, strict=True):
+                old.copy_(value)
+            self._inner.learning_rate.assign(rate)
+            optimizer.apply(gradients, model.trainable_variables)
+        return loss, hits
+
+    def _batch(self, step):
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator(self._device).manual_seed(_seed(self._seed, _ORDER, epoch))
+            self._order = torch.randperm(self._count, generator=generator, device=self._device)
+            self._epoch = epoch
+        rows = self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        labels = torch.nn.functional.one_hot(self._labels[rows].long(), self._num_classes).float()
+        seeds = itertools.repeat(_HostSeeds(_seed(self._seed, _AUGMENTATION, step)))
+        images, labels = augment(self.layers, self._images[rows], labels, seeds)
+        scale, offset = (ops.convert_to_tensor(x) for x in (self._scale, self._offset))
+        return images.float() * scale + offset, labels
+
+    def _gradients(self, trainable, fixed, images, labels, factor):
+        """Computes loss, hits, new fixed variables, and the gradient of `factor` times the loss."""
+        logits, fixed, extra = self.model.stateless_call(
+            trainable, fixed, images, training=True, return_losses=True
+        )
+        loss = self.model.loss(labels, logits) + sum(extra)
+        hits = (logits.argmax(-1) == labels.argmax(-1)).float().mean()
+        gradients = torch.autograd.grad(loss * factor, trainable)
+        return loss.detach(), hits, fixed, gradients
+
+    def _compile(self):
+        """Returns the compiled `_gradients` and its graph; as it is, and None, if that fails."""
+        images, labels = self._batch(0)
+        arguments = (
+            [variable.value for variable in self.model.trainable_variables],
+            [variable.value for variable in self.model.non_trainable_variables],
+            images,
+            labels,
+            images.new_ones(()),
+        )
+
+        def gradients(trainable, fixed, images, labels, factor):  # FX does not take a method
+            return self._gradients(trainable, fixed, images, labels, factor)
+
+        # What cannot be traced or compiled shows as any kind of error, and runs all the same.
+        try:
+            with _default_generator():
+                traced = make_fx(gradients)(*arguments)
+            _refuse_generators(traced.graph)
+            compiled = _compile_graph(traced)
+            with torch.no_grad():  # the gradient is part of the graph
+                compiled(*arguments)  # compiles; a function of its arguments, which stay
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            warnings.warn(
+                f"The model is not compiled, and training is slower: {type(error).__name__}: "
+                f"{lines[0]}",
+                stacklevel=2,
+            )
+            return self._gradients, None
+        return torch.no_grad()(compiled), traced.graph
+
+
+def _compile_graph(traced):
+    return torch.compile(traced, dynamic=False)
+
+
+@contextlib.contextmanager
+def _default_generator():
+    """Lets Keras's random numbers come from PyTorch's own generator.
+
+    Keras makes a generator for each draw, from a seed that it reads back from the device. In a
+    graph the seed would be a constant.
+    """
+    from keras.src.backend.torch import random
+
+    before = random.torch_seed_generator
+    random.torch_seed_generator = lambda seed: None  # as Keras has it where nothing is computed
+    try:
+        yield
+    finally:
+        random.torch_seed_generator = before
+
+
+def _refuse_generators(graph):
+    for node in graph.nodes:
+        if any("Generator" in type(x).__name__ for x in (*node.args, *node.kwargs.values())):
+            raise ValueError(f"{node.target} would draw the same numbers at every step")
+
+
+class _HostSeeds(keras.random.SeedGenerator):
+    """Seeds that are numbers on the host: Keras would wait for the device to read each back."""
+
+    def __init__(self, seed):
+        self._numbers = np.random.default_rng(seed)
+
+    def next(self, ordered=True):
+        return int(self._numbers.integers(2**32)), 0
+
+
+def _seed(seed, use, number):
+    return int(np.random.SeedSequence([seed, use, number]).generate_state(1)[0])
