@@ -16,13 +16,13 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.memory import peak_mib
+from lsmha_keras.data.open_for_model import open_source
 from lsmha_keras.shp.callback import SingleHeadPerformance
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.readouts import HeadReadout
 from lsmha_keras.training.environment import describe_hardware, describe_versions
-from lsmha_keras.training.open_source import open_source
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"
 _SHP, _BOTH = (f"SHP of all heads, {names}" for names in ("recomputed", "recomputed and frozen"))

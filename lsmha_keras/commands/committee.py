@@ -113,8 +113,7 @@ def run(args):
 
 
 def _open(args):
-    from lsmha_keras.training.model_image_size import model_image_size
-    from lsmha_keras.training.open_source import open_source
+    from lsmha_keras.data.open_for_model import model_image_size, open_source
 
     # Opened before the models are loaded: a mistyped name is found sooner.
     return open_source(
@@ -152,7 +151,7 @@ def _coverages(args, names):
             f"--shp takes one file for each of the {len(names)} members. "
             f"Received: {len(args.shp)} files"
         )
-    from lsmha_keras.committee.load_coverage import load_coverage
+    from lsmha_keras.committee.diversity import load_coverage
 
     return [load_coverage(path, args.block) for path in args.shp]
 

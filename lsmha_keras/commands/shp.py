@@ -125,10 +125,9 @@ def _analyse(args, out):
 
 
 def _analysis(args, out):
+    from lsmha_keras.data.open_for_model import model_image_size, open_source
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.shp.analysis import Analysis
-    from lsmha_keras.training.model_image_size import model_image_size
-    from lsmha_keras.training.open_source import open_source
 
     # Opened before the model is loaded: a mistyped name is found sooner.
     train_data, test_data = (

@@ -175,9 +175,7 @@ def cards(args):
 def collect(args):
     """Collects runs; prints a line for each."""
     path = writable_file(args.output)
-    from lsmha_keras.evidence.merge_runs import merge_runs
-    from lsmha_keras.evidence.run_row import run_row
-    from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
+    from lsmha_keras.evidence.runs import UnfinishedRunError, merge_runs, run_row
 
     rows = []
     for directory in args.runs:

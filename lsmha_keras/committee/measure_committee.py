@@ -1,15 +1,58 @@
-"""Measures a committee, its members and their diversity in one pass over the data."""
+"""Measures how good a committee is."""
 
+import dataclasses
 import os
 
 import numpy as np
 from keras import ops
 
 from lsmha_keras.committee import diversity
-from lsmha_keras.committee.committee_report import CommitteeReport
+from lsmha_keras.committee.diversity import mean_over_pairs
+from lsmha_keras.data.open_for_model import open_source
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
-from lsmha_keras.training.open_source import open_source
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CommitteeReport:
+    """Accuracy of a committee and its members, and how differently these answer.
+
+    Args:
+        members: list of what `lsmha_keras.evaluate` returns, one dict for each member.
+        modes: dict from `"soft"`, `"logits"` and `"vote"` to such a dict of the whole committee.
+            The loss of `"vote"` is NaN: votes are not logits.
+        disagreement: `(members, members)` array, the share of images on which two members answer
+            differently.
+        double_fault: `(members, members)` array, the share on which two members are both wrong.
+        oracle_accuracy: float, the share on which at least one member is right.
+
+    Example:
+
+    ```python
+    report = measure_committee(committee, (images, labels), verbose=0)
+    print(f"{report.gain('soft'):+.2%} over the best member")
+    ```
+    """
+
+    members: list
+    modes: dict
+    disagreement: np.ndarray
+    double_fault: np.ndarray
+    oracle_accuracy: float
+
+    @property
+    def best_accuracy(self):
+        """Float, accuracy of the best member."""
+        return max(member["accuracy"] for member in self.members)
+
+    @property
+    def mean_disagreement(self):
+        """Float, mean disagreement of two members."""
+        return mean_over_pairs(self.disagreement)
+
+    def gain(self, mode):
+        """Returns how much more accurate than its best member the committee is."""
+        return self.modes[mode]["accuracy"] - self.best_accuracy
 
 
 def measure_committee(

@@ -13,7 +13,7 @@ from lsmha_keras.data.sources import (
     tfds_dataset,
 )
 from lsmha_keras.data.split import parse_split
-from lsmha_keras.data.suggest import nearest
+from lsmha_keras.nearest import nearest
 
 BUILT_IN = ("digits", "cifar10", "cifar100")
 
@@ -109,7 +109,7 @@ def _is_tfds_folder(path):
 def _check(name, base, splits):
     if base not in splits:
         raise ValueError(
-            f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)} "
+            f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)}. "
             f"Received: split={base!r}"
         )
     return base

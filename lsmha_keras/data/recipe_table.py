@@ -8,7 +8,7 @@ from lsmha_keras.data.augmentation.pad_crop import PadCrop
 from lsmha_keras.data.augmentation.rand_augment import RandAugment
 from lsmha_keras.data.augmentation.random_erasing import RandomErasing
 from lsmha_keras.data.augmentation.resized_crop import ResizedCrop
-from lsmha_keras.data.suggest import nearest
+from lsmha_keras.nearest import nearest
 
 
 def _rand_augment(arguments):
@@ -24,7 +24,7 @@ def _rand_augment(arguments):
     for key in arguments:
         if key not in known:
             raise ValueError(
-                f"Unknown key of `rand_augment`{nearest(key, known)} Expected some of "
+                f"Unknown key of `rand_augment`{nearest(key, known)}. Expected some of "
                 f"{', '.join(known)}. Received: {key}={arguments[key]!r}"
             )
     return RandAugment(**arguments)
@@ -67,7 +67,7 @@ def layers_from_table(table, image_shape, num_classes):
     for key in table:
         if key not in KEYS:
             raise ValueError(
-                f"Unknown augmentation{nearest(key, KEYS)} Expected some of {', '.join(KEYS)}. "
+                f"Unknown augmentation{nearest(key, KEYS)}. Expected some of {', '.join(KEYS)}. "
                 f"Received: {key}={table[key]!r}"
             )
     wanted = {key: table[key] for key in KEYS if table.get(key) not in (None, False, 0)}

@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 
-from lsmha_keras.training.nearest import nearest
+from lsmha_keras.nearest import nearest
 
 # Weights fit whatever these are; any other argument of a backbone says what they are.
 _FREE = {

@@ -6,12 +6,12 @@ import pathlib
 
 import keras
 
-from lsmha_keras.shp.image_batches import ImageBatches
+from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import class_labels
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
-from lsmha_keras.training.averaged_weights import averaged_weights
-from lsmha_keras.training.class_labels import class_labels
+from lsmha_keras.training.training_state import averaged_weights
 
 # Higher than for a readout that trains to the end: it has to follow a trunk that moves.
 _LEARNING_RATE = 1e-2

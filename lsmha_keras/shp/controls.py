@@ -4,11 +4,11 @@ import random
 
 import numpy as np
 
-from lsmha_keras.shp.image_batches import ImageBatches
+from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import class_labels
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.shp_result import SHPResult
 from lsmha_keras.shp.statistics import block_statistics
-from lsmha_keras.training.class_labels import class_labels
 
 # 0.2, 0.25, ..., 0.6
 THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(9))

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import class_labels
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
-from lsmha_keras.shp.image_batches import ImageBatches
-from lsmha_keras.training.class_labels import class_labels
 
 
 class BlockHeadScores(keras.Model):

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import class_labels
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
-from lsmha_keras.shp.image_batches import ImageBatches
 from lsmha_keras.shp.readouts import HeadReadout
 from lsmha_keras.shp.shp_result import POOLINGS, SHPResult, check_pooling
-from lsmha_keras.training.class_labels import class_labels
 
 
 class HeadFields(keras.Model):

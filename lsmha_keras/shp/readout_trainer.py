@@ -5,11 +5,11 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, PadCrop
+from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import class_labels
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
-from lsmha_keras.shp.image_batches import ImageBatches
 from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
-from lsmha_keras.training.class_labels import class_labels
 
 # Learning rate, and its factor in epoch e of E.
 _SCHEDULES = {

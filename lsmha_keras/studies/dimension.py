@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 
-from lsmha_keras.training.nearest import nearest
+from lsmha_keras.nearest import nearest
 
 SAMPLINGS = ("linear", "log")
 _KEYS = ("choices", "min", "max", "step", "sampling")

@@ -1,7 +1,7 @@
 """What a study searches."""
 
+from lsmha_keras.nearest import nearest
 from lsmha_keras.studies.dimension import Dimension
-from lsmha_keras.training.nearest import nearest
 
 SCHEDULES = ("same", "increasing", "decreasing", "free")
 ARCHITECTURE = ("num_heads", "head_dim", "inner_dim", "num_conv_blocks", "num_layers")

@@ -13,7 +13,7 @@ from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.grid_oracle import GridOracle
 from lsmha_keras.studies.run_execution import EXECUTION
 from lsmha_keras.studies.trial_job import TrialJob
-from lsmha_keras.training.epoch_checkpoint import LAST
+from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
 TABLE = "executions.csv"

@@ -8,7 +8,7 @@ import pathlib
 import statistics
 
 from lsmha_keras.files import write_atomically
-from lsmha_keras.training.nearest import nearest
+from lsmha_keras.nearest import nearest
 
 
 @dataclasses.dataclass(frozen=True)

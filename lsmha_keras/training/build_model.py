@@ -2,7 +2,7 @@
 
 import inspect
 
-from lsmha_keras.training.nearest import nearest
+from lsmha_keras.nearest import nearest
 
 _FROM_THE_DATA = {"backbone", "num_classes", "preprocessor", "image_shape", "class_names"}
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lsmha_keras.training.epoch_checkpoint import write_history
+from lsmha_keras.training.checkpoint import write_history
 from lsmha_keras.training.evaluate import checked_chunks, mean_figures, predict_logits, score_sums
 
 NUM_BINS = 15

@@ -2,8 +2,8 @@
 
 import keras
 
-from lsmha_keras.training.averaged_weights import averaged_weights
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.training_state import averaged_weights
 
 
 class EpochValidation(keras.callbacks.Callback):

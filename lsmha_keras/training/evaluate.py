@@ -6,10 +6,8 @@ import warnings
 import keras
 import numpy as np
 
-from lsmha_keras.training.class_labels import class_labels
-from lsmha_keras.training.labelled_batches import labelled_batches
-from lsmha_keras.training.model_image_size import model_image_size
-from lsmha_keras.training.open_source import open_source
+from lsmha_keras.data.labelled import class_labels, labelled_batches
+from lsmha_keras.data.open_for_model import model_image_size, open_source
 
 # Images handed to `predict` at a time: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 
-from lsmha_keras.training.averaged_weights import averaged_weights
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.device_loop import DeviceLoop
 from lsmha_keras.training.evaluate import evaluate
@@ -16,7 +15,7 @@ from lsmha_keras.training.fit_recipe import compile_model, evaluation_batch, mak
 from lsmha_keras.training.optimizer import learning_rate_schedule
 from lsmha_keras.training.step_checkpoint import StepCheckpoint
 from lsmha_keras.training.time_plan import TimePlan
-from lsmha_keras.training.training_state import restore_state
+from lsmha_keras.training.training_state import averaged_weights, restore_state
 
 _SAVE_SECONDS = 60
 # Of a call of several steps: as long as a signal or the end of the time has to wait.

@@ -4,11 +4,9 @@ import keras
 
 from lsmha_keras.interrupt import raise_if_interrupted
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.epoch_checkpoint import EpochCheckpoint
-from lsmha_keras.training.epoch_seed import EpochSeed
+from lsmha_keras.training.checkpoint import EpochCheckpoint, EpochSeed, StopOnNonFiniteLoss
 from lsmha_keras.training.epoch_validation import EpochValidation
 from lsmha_keras.training.optimizer import make_optimizer
-from lsmha_keras.training.stop_on_non_finite_loss import StopOnNonFiniteLoss
 from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.training_state import load_state, restore_state
 

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from lsmha_keras.training.nearest import nearest
+from lsmha_keras.nearest import nearest
 
 # Arguments that have a place of their own in a recipe.
 _ELSEWHERE = {

@@ -4,9 +4,9 @@ import pathlib
 import shutil
 
 from lsmha_keras.files import claim_directory, remove_leftovers, write_atomically
-from lsmha_keras.training.differences import list_differences
-from lsmha_keras.training.epoch_checkpoint import LAST
+from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.recipe import Recipe
+from lsmha_keras.training.toml_file import list_differences
 
 
 def output_path(path, recipe):

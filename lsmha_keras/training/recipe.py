@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from lsmha_keras.training.differences import differences
-from lsmha_keras.training.nearest import nearest
+from lsmha_keras.nearest import nearest
 from lsmha_keras.training.recipe_field import read_section
 from lsmha_keras.training.recipe_sections import (
     DataSection,
@@ -14,8 +13,7 @@ from lsmha_keras.training.recipe_sections import (
     RuntimeSection,
     ScheduleSection,
 )
-from lsmha_keras.training.toml_file import find_toml, read_toml
-from lsmha_keras.training.toml_text import to_toml_text
+from lsmha_keras.training.toml_file import differences, find_toml, read_toml, to_toml_text
 
 _SECTIONS = {
     "model": ModelSection,

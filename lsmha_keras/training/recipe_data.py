@@ -1,7 +1,6 @@
 """Opens the data of a recipe."""
 
-from lsmha_keras.training.model_image_size import model_image_size
-from lsmha_keras.training.open_source import open_source
+from lsmha_keras.data.open_for_model import model_image_size, open_source
 
 PARTS = ("train", "validation", "test")
 

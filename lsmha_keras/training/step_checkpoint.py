@@ -3,8 +3,7 @@
 import pathlib
 import time
 
-from lsmha_keras.training.epoch_checkpoint import LAST, write_history
-from lsmha_keras.training.non_finite_loss_error import NonFiniteLossError
+from lsmha_keras.training.checkpoint import LAST, NonFiniteLossError, write_history
 from lsmha_keras.training.training_state import load_state, save_state
 
 

@@ -4,16 +4,16 @@ import json
 import time
 
 from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.training.checkpoint import read_history, write_history
 from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.epoch_checkpoint import read_history, write_history
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
-from lsmha_keras.training.full_precision import full_precision
 from lsmha_keras.training.output_dir import claim_output_dir, output_path
 from lsmha_keras.training.placement import is_on_device
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.recipe_runtime import recipe_runtime
 from lsmha_keras.training.training_result import TrainingResult
+from lsmha_keras.training.training_state import full_precision
 from lsmha_keras.training.write_preset import write_preset
 
 

@@ -1,5 +1,6 @@
 """The state of a training run in one file that is never half-written."""
 
+import contextlib
 import json
 import zipfile
 
@@ -131,3 +132,69 @@ def _variables(model):
     # By position: the automatic names of layers differ between two models of one process.
     yield from ((f"model/{i}", v) for i, v in enumerate(model.variables))
     yield from ((f"optimizer/{i}", v) for i, v in enumerate(model.optimizer.variables))
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Puts the optimiser's moving average into the model, and the weights back afterwards.
+
+    Does nothing when the optimiser keeps no average.
+
+    Args:
+        model: compiled `keras.Model` whose optimiser is built.
+
+    Yields:
+        The model.
+
+    Example:
+
+    ```python
+    with averaged_weights(model):
+        model.save_weights("averaged.weights.h5")
+    ```
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not getattr(optimizer, "use_ema", False):
+        yield model
+        return
+    # Keras's callback knows how on every backend and under a distribution strategy. It is used by
+    # hand since its own schedule leaves swapped weights at `on_epoch_end`, where state is saved.
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    try:
+        yield model
+    finally:
+        swap.on_test_end()
+
+
+def full_precision(model):
+    """Makes a model that was trained in a lower precision compute in float32.
+
+    Mixed precision saves time while a model is trained; its weights are float32 all along. Computed
+    with in float32, they give the same logits on every backend and device, which those of bfloat16
+    and float16 do not.
+
+    Args:
+        model: a `CCTImageClassifier`.
+
+    Returns:
+        A new `CCTImageClassifier` with the same weights, compiled as one comes from `from_preset`;
+        `model` itself if it computes in float32.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset(
+        "cct_2_3x2", num_classes=10, dtype="mixed_bfloat16"
+    )
+    print(full_precision(classifier).compute_dtype)  # float32
+    ```
+    """
+    from lsmha_keras.models import CCTBackbone
+
+    if model.backbone.dtype_policy.name == "float32":
+        return model
+    backbone = CCTBackbone.from_config({**model.backbone.get_config(), "dtype": "float32"})
+    backbone.set_weights(model.backbone.get_weights())
+    return model.with_backbone(backbone)

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from lsmha_keras.files import fill_directory, write_atomically
+from lsmha_keras.training.checkpoint import write_history
 from lsmha_keras.training.environment import describe_hardware, describe_versions
-from lsmha_keras.training.epoch_checkpoint import write_history
 from lsmha_keras.training.evaluate import predict_logits
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import load_recipe

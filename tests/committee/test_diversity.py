@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from lsmha_keras.committee import diversity, load_coverage
+from lsmha_keras.committee import diversity
 from lsmha_keras.shp.shp_result import SHPResult
 
 pytestmark = pytest.mark.backend_free
@@ -68,14 +68,14 @@ def test_coverage_from_files(result, tmp_path):
     np.savez(tmp_path / "shp.npz", **report)
     for name in ("block_1.npz", "shp.npz"):
         path = tmp_path / name
-        assert load_coverage.load_coverage(path).tolist() == [1, 1, 2]
-        assert load_coverage.load_coverage(path, block=1, threshold=0.5).tolist() == [1, 0, 2]
+        assert diversity.load_coverage(path).tolist() == [1, 1, 2]
+        assert diversity.load_coverage(path, block=1, threshold=0.5).tolist() == [1, 0, 2]
         with pytest.raises(ValueError, match=r"blocks \[.*1\]. Received: block=2"):
-            load_coverage.load_coverage(path, block=2)
-    assert load_coverage.load_coverage(tmp_path / "shp.npz", block=0).tolist() == [1, 1, 1]
+            diversity.load_coverage(path, block=2)
+    assert diversity.load_coverage(tmp_path / "shp.npz", block=0).tolist() == [1, 1, 1]
 
 
 def test_a_foreign_file_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match="not written by `SHPResult.save`"):
-        load_coverage.load_coverage(tmp_path / "other.npz")
+        diversity.load_coverage(tmp_path / "other.npz")

@@ -44,8 +44,8 @@ def test_off_and_single_entries():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"pad_corp": 4}, "did you mean 'pad_crop'.*Received: pad_corp=4"),
-        ({"rand_augment": {"magnitud": 9}}, "did you mean 'magnitude'.*Received: magnitud=9"),
+        ({"pad_corp": 4}, "nearest: pad_crop.*Received: pad_corp=4"),
+        ({"rand_augment": {"magnitud": 9}}, "nearest: magnitude.*Received: magnitud=9"),
         ({"rand_augment": 9}, "Received: rand_augment=9"),
         ({"pad_crop": 32}, "smaller than the image's sides, 32x32. Received: pad_crop=32"),
         ({"pad_crop": True}, "padding=True"),

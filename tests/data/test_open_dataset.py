@@ -312,7 +312,7 @@ def test_bad_npz(tmp_path):
 
 
 def test_bad_names_and_splits():
-    with pytest.raises(ValueError, match="splits train, test; did you mean 'test'.*split='tests'"):
+    with pytest.raises(ValueError, match="splits train, test .nearest: test.*split='tests'"):
         lsmha.open_dataset("digits", "tests")
     with pytest.raises(ValueError, match="empty; expected at least one image"):
         lsmha.open_dataset("digits", "train[10:10]")

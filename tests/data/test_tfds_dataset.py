@@ -102,7 +102,7 @@ def test_bad_input(tmp_path):
         lsmha.open_dataset("tiny_pictures", "val", tmp_path, image_size=8)
     with pytest.raises(ValueError, match="feature 'image'.*Received: the features x"):
         lsmha.open_dataset("tiny_numbers", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="did you mean 'cifar100'"):
+    with pytest.raises(ValueError, match="nearest: cifar100"):
         lsmha.open_dataset("cifar-100", data_dir=tmp_path)
     with pytest.raises(ValueError, match="'mnist'.*Received: name='mnits'"):
         lsmha.open_dataset("mnits", data_dir=tmp_path)

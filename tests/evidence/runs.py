@@ -3,7 +3,7 @@
 import json
 
 from lsmha_keras.evidence.csv_rows import write_rows
-from lsmha_keras.evidence.run_row import COLUMNS
+from lsmha_keras.evidence.runs import COLUMNS
 
 RECIPE = """
 name = "{name}"

@@ -2,11 +2,16 @@
 
 import pytest
 
-from lsmha_keras.evidence.design_table import designs_table
 from lsmha_keras.evidence.evidence_text import TABLES, evidence_text
-from lsmha_keras.evidence.head_tables import clusters_table, snr_table
-from lsmha_keras.evidence.layout_tables import hybrids_table, layouts_table
-from lsmha_keras.evidence.measurement_tables import committees_table, latency_table
+from lsmha_keras.evidence.tables import (
+    clusters_table,
+    committees_table,
+    designs_table,
+    hybrids_table,
+    latency_table,
+    layouts_table,
+    snr_table,
+)
 from lsmha_keras.presets import zoo_dir
 from tests.evidence.runs import write_layouts
 

@@ -11,7 +11,8 @@ import shutil
 import pytest
 
 import lsmha_keras.evidence
-from lsmha_keras.evidence import run_row, verify_preset
+from lsmha_keras.evidence import runs, verify_preset
+from lsmha_keras.presets import zoo_dir
 
 pytestmark = pytest.mark.backend_free
 
@@ -38,7 +39,12 @@ def test_block(module, block, model_and_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verify_preset, "_LATENCY_RUNS", 2)
     shutil.copytree(model_and_run[1], tmp_path / "runs" / "mine")
-    names = {"run_row": run_row.run_row, "verify_preset": verify_preset.verify_preset}
+    shutil.copytree(zoo_dir() / "results", tmp_path / "zoo" / "results")
+    names = {
+        "run_row": runs.run_row,
+        "verify_preset": verify_preset.verify_preset,
+        "find_trained": verify_preset.find_trained,
+    }
     exec(block, {**vars(module), **names})
 
 

@@ -19,14 +19,13 @@ MODULES = [
     for name in (
         "controls",
         "head_outputs",
-        "image_batches",
         "performance",
         "readout_trainer",
         "readouts",
         "shp_result",
         "statistics",
     )
-]
+] + [importlib.import_module("lsmha_keras.data.image_batches")]
 PRESET = 'lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16_cifar100")'
 
 

@@ -14,7 +14,7 @@ keras_tuner = pytest.importorskip("keras_tuner")
 from lsmha_keras.studies import study_tuner, trial_job  # noqa: E402
 from lsmha_keras.studies.search import search  # noqa: E402
 from lsmha_keras.studies.study import Study  # noqa: E402
-from lsmha_keras.training.epoch_checkpoint import LAST  # noqa: E402
+from lsmha_keras.training.checkpoint import LAST  # noqa: E402
 from lsmha_keras.training.training_state import load_state, save_state  # noqa: E402
 
 TRIALS = 4

@@ -24,7 +24,7 @@ from tests.training.tiny import CLASSES, SIDE
 MODULES = [
     module.name
     for module in pkgutil.iter_modules(lsmha_keras.training.__path__, "lsmha_keras.training.")
-]
+] + ["lsmha_keras.data.labelled", "lsmha_keras.data.open_for_model"]
 
 
 def blocks():

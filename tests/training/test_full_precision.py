@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lsmha_keras.models import CCTBackbone, CCTImageClassifier
-from lsmha_keras.training.full_precision import full_precision
+from lsmha_keras.training.training_state import full_precision
 from tests.checks import assert_rounded, count_roundings
 
 

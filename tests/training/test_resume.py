@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.training.non_finite_loss_error import NonFiniteLossError
+from lsmha_keras.training.checkpoint import NonFiniteLossError
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
 from tests.training.conftest import SECTIONS

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from lsmha_keras.data.open_for_model import open_source
 from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import evaluate
-from lsmha_keras.training.open_source import open_source
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.train import train

@@ -5,7 +5,7 @@ import numpy as np
 
 from lsmha_keras.data.augmentation import affine, blends, color_tables
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
-from lsmha_keras.data.suggest import nearest
+from lsmha_keras.nearest import nearest
 
 _MAX = 10.0  # of the scale of magnitudes
 
@@ -198,7 +198,7 @@ def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interp
     for name in operations or ():
         if name not in OPERATIONS:
             raise ValueError(
-                f"Unknown operation{nearest(name, OPERATIONS)} Expected some of "
+                f"Unknown operation{nearest(name, OPERATIONS)}. Expected some of "
                 f"{', '.join(OPERATIONS)}. Received: operations={operations!r}"
             )
     if operations is not None and not operations:

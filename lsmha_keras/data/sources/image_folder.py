@@ -6,8 +6,8 @@ import numpy as np
 
 from lsmha_keras.data.image_dataset import ImageDataset
 from lsmha_keras.data.sources.image_file import EXTENSIONS, find_images, read_image
-from lsmha_keras.data.suggest import nearest
 from lsmha_keras.files import is_hidden
+from lsmha_keras.nearest import nearest
 
 _PARTS = ("train", "test", "val", "valid", "validation")
 
@@ -63,7 +63,7 @@ def open_image_folder(root, base, image_size=None):
     if parts:
         if base not in parts:
             raise ValueError(
-                f"The folder {root} has the splits {', '.join(parts)}{nearest(base, parts)} "
+                f"The folder {root} has the splits {', '.join(parts)}{nearest(base, parts)}. "
                 f"Received: split={base!r}"
             )
     elif base != "train":

@@ -9,8 +9,8 @@ import numpy as np
 
 from lsmha_keras.data.array_dataset import ArrayDataset
 from lsmha_keras.data.image_dataset import ImageDataset, parse_image_size
-from lsmha_keras.data.suggest import nearest
 from lsmha_keras.image_resize import resize_image
+from lsmha_keras.nearest import nearest
 
 
 class RandomAccessDataset(ImageDataset):
@@ -74,7 +74,7 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     splits = list(builder.info.splits)
     if base not in splits:
         raise ValueError(
-            f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)} "
+            f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)}. "
             f"Received: split={base!r}"
         )
     features = builder.info.features
@@ -102,7 +102,7 @@ def _import_tfds(name, built_in, hint):
     except ImportError as error:
         raise ImportError(
             f"{name!r} is none of the built-in datasets ({', '.join(built_in)}) found on this "
-            f"machine{nearest(name, built_in)} {_where(hint)} Others come from TensorFlow "
+            f"machine{nearest(name, built_in)}. {_where(hint)} Others come from TensorFlow "
             "Datasets, which is not installed. Install it with: "
             "pip install tensorflow-datasets importlib_resources"
         ) from error
@@ -116,7 +116,7 @@ def _find_builder(tfds, name, data_dir, built_in):
         # ValueError: not even the form of a TFDS name, as with "cifar-100".
         known = [*built_in, *tfds.list_builders(with_community_datasets=False)]
         raise ValueError(
-            f"Unknown dataset{nearest(name, known)} Expected {', '.join(built_in)}, a folder, an "
+            f"Unknown dataset{nearest(name, known)}. Expected {', '.join(built_in)}, a folder, an "
             f".npz file, or a name of TensorFlow Datasets. Received: name={name!r}"
         ) from error
 

@@ -146,7 +146,7 @@ def test_grey_images_and_float_images():
         ({"magnitude": 11}, "magnitude=11"),
         ({"magnitude_std": -1}, "magnitude_std=-1"),
         ({"probability": 1.5}, "probability=1.5"),
-        ({"operations": ["Rotat"]}, "did you mean 'Rotate'"),
+        ({"operations": ["Rotat"]}, "nearest: Rotate"),
         ({"operations": []}, "must not be empty"),
         ({"fill": 256}, "fill=256"),
         ({"interpolation": "cubic"}, "interpolation='cubic'"),

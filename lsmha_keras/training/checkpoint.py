@@ -1,7 +1,8 @@
-"""Saves the state of training at the end of every epoch."""
+"""What a training saves after every epoch, and what stops one that has diverged."""
 
 import csv
 import io
+import math
 import pathlib
 import time
 
@@ -9,7 +10,6 @@ import keras
 import numpy as np
 
 from lsmha_keras.files import write_atomically
-from lsmha_keras.training.non_finite_loss_error import NonFiniteLossError
 from lsmha_keras.training.training_state import save_state
 
 LAST = "last.npz"
@@ -123,3 +123,108 @@ def write_history(path, history):
     writer.writeheader()
     writer.writerows(history)
     write_atomically(path, text.getvalue())
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Seeds torch's global generators in every epoch; does nothing on other backends.
+
+    On torch, Keras's dropout draws from those instead of from its `SeedGenerator`, whose state is
+    saved, and so does torch's data loader when `fit` starts.
+
+    Args:
+        seed: int.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=[EpochSeed(1)])
+    ```
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Seeds, after the data loader was started and before the first step."""
+        if batch == 0 and keras.backend.backend() == "torch":
+            import torch
+
+            state = np.random.SeedSequence([self.seed, self._epoch]).generate_state(1)
+            torch.manual_seed(int(state[0]))
+
+
+class NonFiniteLossError(ValueError):
+    """Training cannot continue, because the loss or a weight is not finite.
+
+    A `ValueError`, since a value of the recipe has to change. What was saved before stays.
+
+    Args:
+        what: str, what was seen, such as "The loss became nan".
+        epoch: int, the epoch, counted from 1.
+        step: int, the step of the epoch, counted from 1.
+        checkpoint: path of the last good state, or None if there is none.
+
+    Example:
+        >>> print(NonFiniteLossError("The loss became nan", 1, 17))
+        The loss became nan in epoch 1, step 17. No epoch was finished, so there is no saved \
+state. Try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, gradient clipping \
+(optimizer.arguments.global_clipnorm = 1.0) or runtime.precision = "float32", with a new output \
+directory.
+    """
+
+    def __init__(self, what, epoch, step, checkpoint=None):
+        state = "No epoch was finished, so there is no saved state."
+        if checkpoint is not None:
+            state = f"The state at the end of epoch {epoch - 1} is kept in {checkpoint}."
+        super().__init__(
+            f"{what} in epoch {epoch}, step {step}. {state} Try a lower optimizer.learning_rate, "
+            "a longer schedule.warmup_epochs, gradient clipping "
+            "(optimizer.arguments.global_clipnorm = 1.0) or "
+            'runtime.precision = "float32", with a new output directory.'
+        )
+        self.epoch = epoch
+        self.step = step
+        self.checkpoint = checkpoint
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Raises `NonFiniteLossError` at the first step whose loss is not a finite number.
+
+    Keras's `TerminateOnNaN` ends `fit` as if all was well.
+
+    Args:
+        checkpoint: path of the last saved state, for the message, or None.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=[StopOnNonFiniteLoss()])
+    ```
+    """
+
+    def __init__(self, checkpoint=None):
+        super().__init__()
+        self.checkpoint = checkpoint
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch for the message."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the loss."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            saved = self.checkpoint is not None and self.checkpoint.exists()
+            raise NonFiniteLossError(
+                f"The loss became {loss}",
+                self._epoch + 1,
+                batch + 1,
+                self.checkpoint if saved else None,
+            )

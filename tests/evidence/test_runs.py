@@ -4,9 +4,7 @@ import csv
 
 import pytest
 
-from lsmha_keras.evidence.merge_runs import merge_runs
-from lsmha_keras.evidence.run_row import COLUMNS, run_row
-from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
+from lsmha_keras.evidence.runs import COLUMNS, UnfinishedRunError, merge_runs, run_row
 from lsmha_keras.presets import list_presets
 from tests.evidence.runs import CONFIG, write_run
 

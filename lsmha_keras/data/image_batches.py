@@ -6,9 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.training.labelled_batches import labelled_batches
-from lsmha_keras.training.model_image_size import model_image_size
-from lsmha_keras.training.open_source import open_source
+from lsmha_keras.data.labelled import labelled_batches
+from lsmha_keras.data.open_for_model import model_image_size, open_source
 
 
 class ImageBatches:

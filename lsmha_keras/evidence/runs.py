@@ -1,12 +1,33 @@
-"""Describes a finished training run as a row of a table."""
+"""Finished training runs as rows of one table."""
 
 import csv
 import json
 import pathlib
 
-from lsmha_keras.evidence.unfinished_run_error import UnfinishedRunError
+from lsmha_keras.evidence.csv_rows import read_rows, write_rows
 from lsmha_keras.presets import parse_architecture
 from lsmha_keras.training.recipe import Recipe
+
+
+class UnfinishedRunError(ValueError):
+    """A training run has not come to its end.
+
+    Args:
+        directory: path of the run.
+        epoch: int, the last epoch that is done.
+        epochs: int, how many the recipe asks for.
+
+    Example:
+        >>> str(UnfinishedRunError("runs/a", 6, 18)).partition(";")[0]
+        'The run is not finished: it has reached epoch 6 of 18'
+    """
+
+    def __init__(self, directory, epoch, epochs):
+        super().__init__(
+            f"The run is not finished: it has reached epoch {epoch} of {epochs}; the same "
+            f"`lsmha train` continues it. Received: {directory}"
+        )
+
 
 COLUMNS = (
     "name",
@@ -129,3 +150,27 @@ def _epochs(path):
         return 0
     with path.open(newline="", encoding="utf-8") as file:
         return sum(1 for _ in csv.DictReader(file))
+
+
+def merge_runs(path, rows):
+    """Puts training runs into a table; one of the same name and seed is replaced in its place.
+
+    Args:
+        path: csv file, made if it does not exist.
+        rows: list of dicts, as `run_row` returns them.
+
+    Raises:
+        ValueError: if the file is another table.
+
+    Example:
+
+    ```python
+    merge_runs("layouts.csv", [run_row("runs/mine")])
+    ```
+    """
+    merged = {_key(row): row for row in [*read_rows(path, COLUMNS), *rows]}
+    write_rows(path, COLUMNS, merged.values())
+
+
+def _key(row):
+    return row["name"], str(row["seed"])
