@@ -339,7 +339,7 @@ def test_the_grid_is_kerastuners(tmp_path):
                 oracle.end_trial(trial)
 
     whole = values(keras_tuner.oracles.GridSearchOracle, 1)
-    assert len(whole[0]) == 3 * 10 * 2 and whole[1] == {"STOPPED"}
+    assert len(whole[0]) >= 3 * 10 * 2 and whole[1] == {"STOPPED"}
     assert values(GridOracle, 1) == whole
     assert values(GridOracle, 3) == whole
 
