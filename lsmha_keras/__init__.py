@@ -27,6 +27,9 @@ _PUBLIC = {
     "SoftCommittee": "lsmha_keras.models",
     "load_classifier": "lsmha_keras.models",
     "list_presets": "lsmha_keras.presets",
+    # use without Keras
+    "Predictor": "lsmha_keras.predictor",
+    "export": "lsmha_keras.exporting.export",
     # data
     "load_dataset": "lsmha_keras.data",
     "open_dataset": "lsmha_keras.data",

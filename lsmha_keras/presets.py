@@ -21,11 +21,13 @@ CHECKSUMS = "checksums.sha256"
 HUBS = ("hf://", "kaggle://")
 # What a committee's directory has instead of a model's `config.json`.
 COMMITTEE = "committee.json"
+# The model as a graph, for runtimes other than Keras; made from the other files.
+ONNX = "model.onnx"
 # The card is not in the checksums: the text may be edited, on a hub for example, and decides
 # nothing about the model.
 CARD = "README.md"
 # Short names of the presets to begin with; every place that takes a name takes these too.
-ALIASES = {"lsmha-small": "cct_2_3x2_h16_c1_cifar100_60_epochs"}
+ALIASES = {"lsmha-small": "cct_4_3x2_ib_h16_c2_cifar100_45_epochs"}
 
 # Depth -> width, heads and perceptron width of the reference (Hassani et al., 2021).
 _REFERENCE = {

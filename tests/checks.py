@@ -59,8 +59,11 @@ def check_config(obj):
     import inspect
 
     config = obj.get_config()
-    own = set(inspect.signature(type(obj).__init__).parameters) - {"self", "kwargs"}
-    inherited = {"name", "trainable", "dtype"}
+    own, *inherited = (
+        set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+        for cls in type(obj).__mro__
+    )
+    inherited = set().union({"name", "trainable", "dtype"}, *inherited)
     assert own <= set(config), own - set(config)
     assert set(config) - own <= inherited, set(config) - own
     clone = type(obj).from_config(config)

@@ -49,7 +49,17 @@ def test_constraints_are_exact_and_cover_the_dependencies():
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
     tested = [*project["dependencies"]]
-    for extra in ("tensorflow", "jax", "torch", "data", "tuner", "tensorboard", "plots", "dev"):
+    for extra in (
+        "tensorflow",
+        "jax",
+        "torch",
+        "data",
+        "tuner",
+        "tensorboard",
+        "plots",
+        "export",
+        "dev",
+    ):
         tested += extras[extra]
     names = {_normal(re.match(r"[A-Za-z0-9_-]+", requirement)[0]) for requirement in tested}
     assert names - {"lsmha-keras"} <= pinned

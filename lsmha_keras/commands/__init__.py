@@ -5,6 +5,7 @@ from lsmha_keras.commands import (
     committee,
     convert,
     evaluate,
+    export,
     predict,
     presets,
     shp,
@@ -13,4 +14,4 @@ from lsmha_keras.commands import (
     zoo,
 )
 
-COMMANDS = (presets, train, evaluate, predict, convert, bench, shp, committee, tune, zoo)
+COMMANDS = (presets, train, evaluate, predict, export, convert, bench, shp, committee, tune, zoo)

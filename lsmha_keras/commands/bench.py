@@ -84,7 +84,24 @@ The first thing to run on a new GPU. The table names the device, its memory at t
 attention was compiled: cudnn, recomputed (cuDNN refused, a warning says why), or a CPU's loop.
 """
 
+_LATENCY = """\
+Time what a user waits for: one photo, 64 of them, and the first answer of a fresh process.
+
+`lsmha_keras.Predictor` in each runtime that is installed, beside `predict` and `predict_on_batch`
+of the model on the Keras backend, on uint8 images of the model's size. A cold start is a process,
+`lsmha predict` on a photo of 640 x 480 pixels. Threads are as each runtime sets them.
+"""
+
+_LATENCY_EPILOG = """\
+examples:
+  lsmha bench latency lsmha-small --output latency.csv
+  lsmha bench latency lsmha-small --what "one image" --runs 200 --backend jax
+
+ratio_to_ours is a median time over that of Predictor in onnxruntime.
+"""
+
 _PHASES = ("inference", "training")
+_WHAT = ("one image", "64 images", "cold start")
 _TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
 _MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
 _CCT_SIZES = {"batch": [1, 64], "heads": [4, 16, 32, 64, 128]}
@@ -122,6 +139,8 @@ def add_parser(commands, parents):
     parser = _bench_model.add_parser(kinds, run, parents, _RESUMES)
     _add_output(parser, "benchmark_model.csv")
 
+    _add_latency(kinds, parents)
+
     module = {"__doc__": _TRAIN, "run": run}
     parser = add_command(kinds, "train", module, _TRAIN_EPILOG, parents)
     parser.set_defaults(plan=_plan_train)
@@ -137,6 +156,20 @@ def add_parser(commands, parents):
         "--seconds", type=positive, default=20, metavar="N", help="of training (default: 20)"
     )
     _add_output(parser, "training.csv", limited=False)
+
+
+def _add_latency(kinds, parents):
+    module = {"__doc__": _LATENCY, "run": run}
+    parser = add_command(kinds, "latency", module, _LATENCY_EPILOG, parents, resumes=_RESUMES)
+    parser.set_defaults(plan=_plan_latency)
+    parser.add_argument("presets", nargs="+", metavar="PRESET", help="names or directories")
+    parser.add_argument(
+        "--what", nargs="+", choices=_WHAT, default=_WHAT, metavar="WHAT", help="(default: all)"
+    )
+    parser.add_argument(
+        "--runs", type=positive, default=20, metavar="N", help="timed runs of each (default: 20)"
+    )
+    _add_output(parser, "predictor_latency.csv")
 
 
 def run(args):
@@ -235,6 +268,13 @@ def _plan_train(args):
     return "training", cases, {"seconds": args.seconds}
 
 
+def _plan_latency(args):
+    for name in args.presets:
+        resolve_preset(name)
+    cases = _combine(preset=args.presets, what=args.what)
+    return "predictor_latency", cases, {"runs": args.runs, "limit": args.limit}
+
+
 def _combine(**values):
     """Lists all combinations, each once."""
     cases = itertools.product(*map(dict.fromkeys, values.values()))
@@ -255,7 +295,7 @@ def _words(numbers):
 
 def _line(row):
     """One candidate's figures for the terminal."""
-    name = row.get("layer") or row.get("library") or row.get("model", "training")
+    name = row.get("layer") or row.get("way") or row.get("library") or row.get("model", "training")
     name += " with XLA" if row.get("xla") else ""
     figures = ""
     if row.get("median_ms", "") != "":

@@ -1,8 +1,8 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
-verify measures presets again; cards writes their cards again; collect puts training runs into a
-table; front compares presets with published CNNs; evidence makes the tables of zoo/EVIDENCE.md from
-the csv files in zoo/results.
+verify measures presets again; cards writes their cards again; onnx writes their model.onnx again;
+collect puts training runs into a table; front compares presets with published CNNs; evidence makes
+the tables of zoo/EVIDENCE.md from the csv files in zoo/results.
 """
 
 import sys
@@ -30,10 +30,11 @@ examples:
 _VERIFY = """\
 Measure presets again and compare with their cards.
 
-Checksums of all files; logits of the golden images, to 1e-4; accuracy on the card's data and split,
-to 0.1 points; then the latency of one image, which depends on the machine and refuses nothing. A
-preset that fails is named with the reason, the others are still verified, and the exit status is 1.
-Nothing is downloaded: without the data accuracy is not measured.
+Checksums of all files; logits of the golden images, to 1e-4, and from model.onnx to 1e-3; accuracy
+on the card's data and split, to 0.1 points; then the latency of one image, which depends on the
+machine and refuses nothing. A preset that fails is named with the reason, the others are still
+verified, and the exit status is 1. Nothing is downloaded: without the data accuracy is not
+measured.
 """
 
 _VERIFY_EPILOG = """\
@@ -59,6 +60,19 @@ _CARDS_EPILOG = """\
 examples:
   lsmha zoo cards --all
   lsmha zoo cards runs/mine/preset --data-dir ~/datasets
+"""
+
+_ONNX = """\
+Write the model.onnx of presets again.
+
+With that file `lsmha predict` and `lsmha_keras.Predictor` need neither Keras nor a backend. It is
+kept if its answers to golden and random images are those of `predict` to 1e-3.
+"""
+
+_ONNX_EPILOG = """\
+examples:
+  lsmha zoo onnx --all
+  lsmha zoo onnx runs/mine/preset
 """
 
 _COLLECT = """\
@@ -123,6 +137,7 @@ def add_parser(commands, parents):
     kinds = parser.add_subparsers(title="what to do", metavar="WHAT", required=True)
     _add_verify(kinds, parents)
     _add_cards(kinds, parents)
+    _add_onnx(kinds, parents)
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
     add_command(kinds, "front", {"__doc__": _FRONT, "run": front}, _FRONT_EPILOG, parents)
@@ -169,6 +184,20 @@ def cards(args):
         else:
             write_card(directory)
         print(directory / CARD, flush=True)
+    return 0
+
+
+def onnx(args):
+    """Writes ONNX files; prints the path of each."""
+    names = _names(args)
+    check_presets(*names)
+    import_framework()
+    from lsmha_keras.evidence.verify_preset import find_trained
+    from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+
+    for directory in [find_trained(name) for name in names]:
+        path = write_preset_onnx(directory)
+        print(f"{path} ({path.stat().st_size:,} bytes)", flush=True)
     return 0
 
 
@@ -265,6 +294,13 @@ def _add_cards(kinds, parents):
     parser.add_argument(
         "--data-dir", metavar="DIR", help="measure each class on the datasets in this folder"
     )
+
+
+def _add_onnx(kinds, parents):
+    module = {"__doc__": _ONNX, "run": onnx}
+    parser = add_command(kinds, "onnx", module, _ONNX_EPILOG, parents)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="preset names or directories")
+    parser.add_argument("--all", action="store_true", help="every preset that is shipped")
 
 
 def _add_collect(kinds, parents):

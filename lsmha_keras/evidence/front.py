@@ -57,7 +57,7 @@ def measure_front(directories, results_dir):
                 "parameters": results["parameters"],
                 "multiply_adds": count_multiply_adds(model.backbone),
                 "accuracy": results["accuracy"],
-                "epochs": results["epochs"],
+                "epochs": _epochs(directory),
                 "augmentation": _augmentation(recipe.get("augmentation", {})),
                 "source": f"zoo/presets/{results['name']}",
             }
@@ -143,6 +143,15 @@ def _is_best_at(row, rows, cost):
 
 def _front_rows(results_dir):
     return read_rows(pathlib.Path(results_dir) / "front.csv", COLUMNS)
+
+
+def _epochs(directory):
+    """Counts the epochs of a preset and of the one that its training began with."""
+    epochs = json.loads((directory / "results.json").read_text(encoding="utf-8"))["epochs"]
+    model = tomllib.loads((directory / "recipe.toml").read_text(encoding="utf-8"))["model"]
+    start = directory.parent / model["preset"]
+    trained = model.get("load_weights", True) and (start / "results.json").is_file()
+    return epochs + (_epochs(start) if trained else 0)
 
 
 def _augmentation(table):

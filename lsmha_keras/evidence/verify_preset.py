@@ -13,11 +13,13 @@ from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
 from lsmha_keras.data.data_at_hand import data_at_hand
 from lsmha_keras.evidence.preset_verification import PresetVerification
-from lsmha_keras.presets import CHECKSUMS, resolve_preset, verify_checksums
+from lsmha_keras.predictor import Predictor
+from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
 from lsmha_keras.training.environment import describe_hardware
 from lsmha_keras.training.evaluate import evaluate, predict_logits
 
 GOLDEN_TOLERANCE = 1e-4
+ONNX_TOLERANCE = 1e-3
 ACCURACY_TOLERANCE = 0.1  # percentage points
 _LATENCY_RUNS = 50
 _NEEDED = (CHECKSUMS, "golden.npz", "results.json")
@@ -27,10 +29,11 @@ _COMPARED = ("dataset", "split", "num_images", "accuracy")
 def verify_preset(preset, data_dir=None, accuracy=True):
     """Measures a preset again and compares with its card.
 
-    First the checksums of its files and the logits of its golden images, to 1e-4; if they do not
-    hold, nothing more is measured. Then its accuracy on the data and split of its card, to 0.1
-    percentage points, where the data is found (nothing is downloaded), and the latency of one
-    image. Latency belongs to a machine, so it is measured but never a failure.
+    First the checksums of its files, the logits of its golden images, to 1e-4, and those of its
+    `model.onnx`, if it has one, in onnxruntime, to 1e-3; if they do not hold, nothing more is
+    measured. Then its accuracy on the data and split of its card, to 0.1 percentage points, where
+    the data is found (nothing is downloaded), and the latency of one image. Latency belongs to a
+    machine, so it is measured but never a failure.
 
     Args:
         preset: name or directory of a trained preset.
@@ -67,6 +70,9 @@ def verify_preset(preset, data_dir=None, accuracy=True):
     if not difference <= GOLDEN_TOLERANCE:  # so that NaN fails, too
         failure = f"golden logits differ by up to {difference:.3g}, more than {GOLDEN_TOLERANCE:g}"
         return _refused(found, failure)
+    found = _with_onnx(found, directory, golden)
+    if found.failures:
+        return found
     if accuracy:
         found = _with_accuracy(found, model, card, data_dir)
     return _with_latency(found, model, card)
@@ -124,6 +130,26 @@ def _golden_difference(model, golden):
             f"the golden logits have shape {golden['logits'].shape}. Received: {logits.shape}"
         )
     return float(np.abs(logits - golden["logits"]).max())
+
+
+def _with_onnx(found, directory, golden):
+    """Compares the answers of `model.onnx`, where there is one, with the golden logits."""
+    if not (directory / ONNX).is_file():
+        return found
+    try:
+        logits = Predictor(directory, runtime="onnxruntime").logits(golden["images"])
+    except ImportError as error:
+        return _noted(found, f"{ONNX} not compared: {error}")
+    except ValueError as error:
+        return _refused(found, error)
+    difference = float(np.abs(logits - golden["logits"]).max())
+    if difference <= ONNX_TOLERANCE:
+        return found
+    failure = (
+        f"logits of {ONNX} differ by up to {difference:.3g}, more than {ONNX_TOLERANCE:g}; "
+        "`lsmha zoo onnx` makes it again"
+    )
+    return _refused(found, failure)
 
 
 def _with_accuracy(found, model, card, data_dir):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from lsmha_keras.arguments import plain
+
 
 # Named like Keras's layer: files of weights hold the class's name in the paths of the variables.
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -16,11 +18,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Args:
         momentum: float, of the running statistics. Defaults to `0.9`.
         epsilon: float. Defaults to `1e-5`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        **kwargs: arguments of `keras.layers.BatchNormalization`; with another axis, without scale
+            or centre, synchronised or renormalised it is Keras's layer.
 
     Call arguments:
         x: float tensor of shape `(batch, height, width, channels)`.
         training: bool or `None`.
+        mask: optional boolean tensor of shape `(batch, height, width)`, `False` where values do not
+            count; with it, it is Keras's layer.
 
     Returns:
         A tensor of the shape of `x`, in the compute dtype.
@@ -38,12 +43,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
-        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+        super().__init__(momentum=plain(momentum), epsilon=plain(epsilon), **kwargs)
 
-    def call(self, x, training=None):
+    def call(self, x, training=None, mask=None):
         fused = _FUSED.get(keras.config.backend())
-        if fused is None or not (training and self.trainable) or len(x.shape) != 4:
-            return super().call(x, training=training)
+        in_one_kernel = fused and training and self.trainable and mask is None and self._is_usual(x)
+        if not in_one_kernel:
+            return super().call(x, training=training, mask=mask)
         gamma, beta = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
         x = ops.cast(x, self.compute_dtype)
         outputs, mean, variance = fused(x, gamma, beta, self.epsilon)
@@ -52,10 +58,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             running.assign(kept + ops.cast(batch, running.dtype) * (1.0 - self.momentum))
         return outputs
 
-    def get_config(self):
-        config = super().get_config()
-        own = ("name", "trainable", "dtype", "momentum", "epsilon")
-        return {name: config[name] for name in own}
+    def _is_usual(self, x):
+        usual = self.scale and self.center and not self.synchronized
+        is_last = self.axis in (-1, 3)
+        return len(x.shape) == 4 and is_last and usual and not getattr(self, "renorm", False)
 
 
 def _tensorflow(x, gamma, beta, epsilon):

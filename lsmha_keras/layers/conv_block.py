@@ -3,8 +3,14 @@
 import keras
 from keras import ops
 
+from lsmha_keras.arguments import grid, plain, positive_int
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
+from lsmha_keras.layers.weight_arguments import (
+    set_weight_arguments,
+    weight_arguments,
+    weight_config,
+)
 
 # Hidden channels of the inverted bottleneck, in multiples of the token width.
 _EXPANSION = 2
@@ -66,7 +72,10 @@ class ConvBlock(keras.layers.Layer):
         fused: bool, see above. Defaults to `False`.
         stochastic_depth_rate: float in [0, 1), probability to skip the branch for a sample in
             training. Defaults to `0.0`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        kernel_initializer: initializer of the kernels. Defaults to `"he_normal"`.
+        kernel_regularizer: regularizer of the kernels.
+        kernel_constraint: constraint on the kernels.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         x: tokens, float tensor of shape `(batch, grid_height * grid_width, channels)`.
@@ -97,26 +106,27 @@ class ConvBlock(keras.layers.Layer):
         kernel_size=3,
         fused=False,
         stochastic_depth_rate=0.0,
+        kernel_initializer="he_normal",
+        kernel_regularizer=None,
+        kernel_constraint=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.grid_shape = tuple(int(side) for side in grid_shape)
-        if len(self.grid_shape) != 2 or min(self.grid_shape) < 1:
-            raise ValueError(
-                f"`grid_shape` must be two positive ints. Received: grid_shape={grid_shape}"
-            )
         if design not in _DESIGNS:
             raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
-        if not isinstance(kernel_size, int) or kernel_size < 1:
-            raise ValueError(
-                f"`kernel_size` must be a positive int. Received: kernel_size={kernel_size}"
-            )
+        self.grid_shape = grid(grid_shape)
         self.design = design
-        self.kernel_size = kernel_size
-        self.fused = fused
-        self.stochastic_depth_rate = stochastic_depth_rate
+        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.fused = plain(fused)
+        self.stochastic_depth_rate = plain(stochastic_depth_rate)
+        set_weight_arguments(
+            self,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            kernel_constraint=kernel_constraint,
+        )
         self.drop_path = StochasticDepth(
-            stochastic_depth_rate, dtype=self.dtype_policy, name="drop_path"
+            self.stochastic_depth_rate, dtype=self.dtype_policy, name="drop_path"
         )
 
     def build(self, input_shape):
@@ -138,6 +148,7 @@ class ConvBlock(keras.layers.Layer):
                 fused=self.fused,
                 dtype=self.dtype_policy,
                 name=f"conv_{i}",
+                **weight_arguments(self, "kernel"),
             )
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
@@ -171,4 +182,5 @@ class ConvBlock(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "fused": self.fused,
             "stochastic_depth_rate": self.stochastic_depth_rate,
+            **weight_config(self, "kernel"),
         }

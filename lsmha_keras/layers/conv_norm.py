@@ -4,8 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.layers.batch_normalization import BatchNormalization
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
+from lsmha_keras.layers.weight_arguments import (
+    set_weight_arguments,
+    weight_arguments,
+    weight_config,
+)
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -20,7 +26,10 @@ class ConvNorm(keras.layers.Layer):
         kernel_size: int, side of the kernel. Defaults to `3`.
         parallel: bool, see above; needs as many filters as channels. Defaults to `False`.
         fused: bool, whether this is the folded form. Defaults to `False`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        kernel_initializer: initializer of the kernels. Defaults to `"he_normal"`.
+        kernel_regularizer: regularizer of the kernels.
+        kernel_constraint: constraint on the kernels.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         x: float tensor of shape `(batch, height, width, channels)`.
@@ -49,15 +58,28 @@ class ConvNorm(keras.layers.Layer):
         - [Ding et al., 2021](https://arxiv.org/abs/2101.03697), the three branches
     """
 
-    def __init__(self, filters=None, kernel_size=3, parallel=False, fused=False, **kwargs):
+    def __init__(
+        self,
+        filters=None,
+        kernel_size=3,
+        parallel=False,
+        fused=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=None,
+        kernel_constraint=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        for name, value in (("kernel_size", kernel_size), ("filters", filters or 1)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.parallel = parallel
-        self.fused = fused
+        self.filters = None if filters is None else positive_int("filters", filters)
+        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.parallel = plain(parallel)
+        self.fused = plain(fused)
+        set_weight_arguments(
+            self,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            kernel_constraint=kernel_constraint,
+        )
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -81,15 +103,17 @@ class ConvNorm(keras.layers.Layer):
             "dtype": self.dtype_policy,
             "name": name,
         }
+        kernel = weight_arguments(self, "kernel")
         if self.filters is None:
-            return DepthwiseConv(kernel_size, **settings)
+            kernel = {key.replace("kernel", "depthwise"): value for key, value in kernel.items()}
+            return DepthwiseConv(kernel_size, **settings, **kernel)
         return keras.layers.Conv2D(
             self.filters,
             kernel_size,
             padding="same",
             data_format="channels_last",
-            kernel_initializer="he_normal",
             **settings,
+            **kernel,
         )
 
     def _make_branch(self, prefix, conv):
@@ -152,4 +176,5 @@ class ConvNorm(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "parallel": self.parallel,
             "fused": self.fused,
+            **weight_config(self, "kernel"),
         }

@@ -3,7 +3,13 @@
 import keras
 from keras import ops
 
+from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.layers.conv_norm import ConvNorm
+from lsmha_keras.layers.weight_arguments import (
+    set_weight_arguments,
+    weight_arguments,
+    weight_config,
+)
 
 DESIGNS = ("plain", "separable", "inverted_bottleneck")
 
@@ -33,8 +39,10 @@ class ConvTokenizer(keras.layers.Layer):
         design: str, see above. Defaults to `"plain"`.
         fused: bool, whether batch normalisation is folded in; see `fused_weights`. Defaults to
             `False`.
-        kernel_initializer: initializer of the plain convolutions. Defaults to `"he_normal"`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        kernel_initializer: initializer of the kernels. Defaults to `"he_normal"`.
+        kernel_regularizer: regularizer of the kernels.
+        kernel_constraint: constraint on the kernels.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         images: float tensor of shape `(batch, height, width, channels)`, channels last on every
@@ -70,42 +78,45 @@ class ConvTokenizer(keras.layers.Layer):
         design="plain",
         fused=False,
         kernel_initializer="he_normal",
+        kernel_regularizer=None,
+        kernel_constraint=None,
         **kwargs,
     ):
+        check_channels_last(kwargs.pop("data_format", None))
         super().__init__(**kwargs)
-        for name, value in (
-            ("hidden_dim", hidden_dim),
-            ("num_layers", num_layers),
-            ("kernel_size", kernel_size),
-            ("num_filters", num_filters),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
         if design not in DESIGNS:
             raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
-        self.hidden_dim = hidden_dim
-        self.num_layers = num_layers
-        self.kernel_size = kernel_size
-        self.num_filters = num_filters
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
+        self.num_layers = positive_int("num_layers", num_layers)
+        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.num_filters = positive_int("num_filters", num_filters)
         self.design = design
-        self.fused = fused
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-
-        self._stride, self._padding = max(1, kernel_size // 2 - 1), max(1, kernel_size // 2)
+        self.fused = plain(fused)
+        set_weight_arguments(
+            self,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            kernel_constraint=kernel_constraint,
+        )
+        self._stride = max(1, self.kernel_size // 2 - 1)
+        self._padding = max(1, self.kernel_size // 2)
         # "same" pads like the reference only at stride 1; at other strides it pads unevenly.
-        self._pad_explicitly = self._stride > 1 or kernel_size != 2 * self._padding + 1
+        self._pad_explicitly = self._stride > 1 or self.kernel_size != 2 * self._padding + 1
         if design != "plain" and self._pad_explicitly:
             raise ValueError(
                 f"The {design!r} tokenizer has kernels of size 3 or 5, which have stride 1. "
                 f"Received: kernel_size={kernel_size}"
             )
+        self._make_layers()
+
+    def _make_layers(self):
         shared = {"data_format": "channels_last", "dtype": self.dtype_policy}
         self.conv_padding = keras.layers.ZeroPadding2D(self._padding, name="conv_padding", **shared)
         # Every convolution in order, and whether its stage ends with it.
         self.convs, self._ends_stage = [], []
         channels = None  # of the images, which are known in `build`
-        for i in range(num_layers):
-            filters = hidden_dim if i == num_layers - 1 else num_filters
+        for i in range(self.num_layers):
+            filters = self.hidden_dim if i == self.num_layers - 1 else self.num_filters
             stage = self._make_stage(i, channels, filters)
             self.convs += stage
             self._ends_stage += [conv is stage[-1] for conv in stage]
@@ -124,11 +135,9 @@ class ConvTokenizer(keras.layers.Layer):
                 padding="valid" if self._pad_explicitly else "same",
                 use_bias=False,
                 data_format="channels_last",
-                kernel_initializer=self.kernel_initializer.__class__.from_config(
-                    self.kernel_initializer.get_config()
-                ),
                 dtype=self.dtype_policy,
                 name=name,
+                **weight_arguments(self, "kernel"),
             )
             return [plain]
         if channels is None:
@@ -138,7 +147,14 @@ class ConvTokenizer(keras.layers.Layer):
         else:
             sizes = [(2 * channels, 1), (None, self.kernel_size), (filters, 1)]
         return [
-            ConvNorm(width, size, fused=self.fused, dtype=self.dtype_policy, name=f"{name}_{part}")
+            ConvNorm(
+                width,
+                size,
+                fused=self.fused,
+                dtype=self.dtype_policy,
+                name=f"{name}_{part}",
+                **weight_arguments(self, "kernel"),
+            )
             for part, (width, size) in enumerate(sizes)
         ]
 
@@ -214,5 +230,5 @@ class ConvTokenizer(keras.layers.Layer):
             "num_filters": self.num_filters,
             "design": self.design,
             "fused": self.fused,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            **weight_config(self, "kernel"),
         }

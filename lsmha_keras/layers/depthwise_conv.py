@@ -3,6 +3,11 @@
 import keras
 from keras import ops
 
+from lsmha_keras.arguments import plain
+
+# What the sum of shifted images takes for granted.
+_FIXED = ("strides", "padding", "depth_multiplier", "data_format", "dilation_rate", "activation")
+
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class DepthwiseConv(keras.layers.DepthwiseConv2D):
@@ -16,13 +21,17 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         kernel_size: int, side of the kernel.
         use_bias: bool. Defaults to `True`.
         depthwise_initializer: initializer of the kernel. Defaults to `"he_normal"`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        **kwargs: arguments of `keras.layers.DepthwiseConv2D`, such as `depthwise_regularizer` and
+            `name`, but for those of another geometry and `activation`.
 
     Call arguments:
         x: float tensor of shape `(batch, height, width, channels)`.
 
     Returns:
         A tensor of the shape of `x`, in the compute dtype.
+
+    Raises:
+        ValueError: if an argument is given that is not to be chosen.
 
     Example:
 
@@ -34,8 +43,13 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     """
 
     def __init__(self, kernel_size, use_bias=True, depthwise_initializer="he_normal", **kwargs):
+        if fixed := [name for name in _FIXED if name in kwargs]:
+            raise ValueError(
+                "`DepthwiseConv` has stride 1, one filter per channel and no activation: use "
+                f"`keras.layers.DepthwiseConv2D` for others. Received: {', '.join(fixed)}"
+            )
         super().__init__(
-            kernel_size,
+            plain(kernel_size),
             padding="same",
             data_format="channels_last",
             use_bias=use_bias,
@@ -61,8 +75,8 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     def get_config(self):
         config = super().get_config()
-        own = ("name", "trainable", "dtype", "kernel_size", "use_bias", "depthwise_initializer")
-        return {name: config[name] for name in own}
+        convolution = ("rank", "groups", *_FIXED)
+        return {name: value for name, value in config.items() if name not in convolution}
 
 
 def _on_cpu():

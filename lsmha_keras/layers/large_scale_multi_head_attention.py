@@ -4,7 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.layers.attention_core import attention_core, project_heads
+from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.layers.weight_arguments import (
+    set_weight_arguments,
+    weight_arguments,
+    weight_config,
+)
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -31,7 +38,10 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         kernel_initializer: initializer of both kernels. Defaults to a truncated normal of standard
             deviation 0.02, as in the reference CCT.
         seed: int or `None`, seed of the dropout.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        bias_initializer: initializer of the biases. Defaults to `"zeros"`.
+        kernel_regularizer, bias_regularizer: regularizers of both kernels and of the biases.
+        kernel_constraint, bias_constraint: constraints on them.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         x: tokens, float tensor of shape `(batch, tokens, C)`.
@@ -40,6 +50,8 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             [0, 1]; each head's output is multiplied by its entry.
         padding_mask: optional boolean tensor of shape `(batch, tokens)`, `False` for tokens that
             no other token may attend to.
+        mask, x_mask: the same, filled in by Keras with the mask of `x`, as `keras.layers.Masking`
+            or an `Embedding` with `mask_zero=True` makes it. Tokens count that no mask leaves out.
         return_head_outputs: bool, whether to return the head outputs too.
         return_attention_scores: bool, whether to return the attention weights too.
 
@@ -75,28 +87,36 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         use_output_bias=True,
         kernel_initializer=None,
         seed=None,
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(num_heads, int) or num_heads < 1:
-            raise ValueError(f"`num_heads` must be a positive int. Received: num_heads={num_heads}")
-        if head_dim is not None and (not isinstance(head_dim, int) or head_dim < 1):
-            raise ValueError(
-                f"`head_dim` must be a positive int or `None`. Received: head_dim={head_dim}"
-            )
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
-        self.num_heads = num_heads
-        self.head_dim = head_dim
-        self.dropout = dropout
-        self.use_qkv_bias = use_qkv_bias
-        self.use_output_bias = use_output_bias
-        self.kernel_initializer = keras.initializers.get(
-            kernel_initializer or keras.initializers.TruncatedNormal(stddev=0.02)
+        self.supports_masking = True
+        self.num_heads = positive_int("num_heads", num_heads)
+        self.head_dim = None if head_dim is None else positive_int("head_dim", head_dim)
+        self.dropout = plain(dropout)
+        self.use_qkv_bias = plain(use_qkv_bias)
+        self.use_output_bias = plain(use_output_bias)
+        if kernel_initializer is None:
+            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
+        set_weight_arguments(
+            self,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
         )
-        self.seed = seed
-        if dropout > 0:
-            self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = plain(seed)
+        if self.dropout > 0:
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def build(self, input_shape):
         if len(input_shape) != 3 or input_shape[-1] is None:
@@ -116,17 +136,17 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         self.qkv = keras.layers.Dense(
             3 * inner_dim,
             use_bias=self.use_qkv_bias,
-            kernel_initializer=_clone(self.kernel_initializer),
             dtype=self.dtype_policy,
             name="qkv",
+            **weight_arguments(self, "kernel", "bias"),
         )
         self.qkv.build(input_shape)
         self.projection = keras.layers.Dense(
             hidden_dim,
             use_bias=self.use_output_bias,
-            kernel_initializer=_clone(self.kernel_initializer),
             dtype=self.dtype_policy,
             name="projection",
+            **weight_arguments(self, "kernel", "bias"),
         )
         self.projection.build((*input_shape[:-1], inner_dim))
 
@@ -138,6 +158,8 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         padding_mask=None,
         return_head_outputs=False,
         return_attention_scores=False,
+        mask=None,
+        x_mask=None,
     ):
         batch, tokens = ops.shape(x)[:2]
         query, key, value = project_heads(self.qkv, x, self.num_heads)
@@ -145,7 +167,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             query,
             key,
             value,
-            padding_mask=self._check_padding_mask(padding_mask, x),
+            padding_mask=joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask),
             dropout_rate=self.dropout if training else 0.0,
             seed_generator=self.seed_generator if self.dropout > 0 else None,
             return_attention_scores=return_attention_scores,
@@ -174,17 +196,6 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             )
         return ops.reshape(mask, (-1, 1, self.num_heads, 1))
 
-    def _check_padding_mask(self, padding_mask, x):
-        if padding_mask is None:
-            return None
-        padding_mask = ops.convert_to_tensor(padding_mask, dtype="bool")
-        if len(padding_mask.shape) != 2 or padding_mask.shape[1] != x.shape[1]:
-            raise ValueError(
-                f"`padding_mask` must have shape (batch, {x.shape[1]}). "
-                f"Received: padding_mask of shape {tuple(padding_mask.shape)}"
-            )
-        return padding_mask
-
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
@@ -196,6 +207,8 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         padding_mask=None,
         return_head_outputs=False,
         return_attention_scores=False,
+        mask=None,
+        x_mask=None,
     ):
         batch, tokens, _ = x.shape
         shapes = [x.shape]
@@ -214,11 +227,6 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             "dropout": self.dropout,
             "use_qkv_bias": self.use_qkv_bias,
             "use_output_bias": self.use_output_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
+            **weight_config(self, "kernel", "bias"),
         }
-
-
-def _clone(initializer):
-    """Gives each kernel an initializer of its own: an unseeded one draws the same twice."""
-    return initializer.__class__.from_config(initializer.get_config())

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import grid
+from lsmha_keras.layers.weight_arguments import set_weight_arguments, weight_config
+
 KINDS = ("learnable", "sine", "none")
 
 
@@ -16,11 +19,14 @@ class PositionEmbedding(keras.layers.Layer):
 
     Args:
         grid_shape: pair of ints, `(grid_height, grid_width)`.
-        kind: `"learnable"` (initialised from a truncated normal of standard deviation 0.2),
-            `"sine"` (not trained: for token index `p` and channel `i` of `C`, the sine for even `i`
-            and the cosine for odd `i` of `p / 10000 ** (2 * (i // 2) / C)`), or `"none"`.
-            Defaults to `"learnable"`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        kind: `"learnable"`, `"sine"` (not trained: for token index `p` and channel `i` of `C`, the
+            sine for even `i` and the cosine for odd `i` of `p / 10000 ** (2 * (i // 2) / C)`), or
+            `"none"`. Defaults to `"learnable"`.
+        embeddings_initializer: initializer of a learnable embedding. Defaults to a truncated normal
+            of standard deviation 0.2.
+        embeddings_regularizer: regularizer of a learnable embedding.
+        embeddings_constraint: constraint on it.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         x: tokens, float tensor of shape `(batch, grid_height * grid_width, channels)`.
@@ -43,16 +49,29 @@ class PositionEmbedding(keras.layers.Layer):
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.5, for `"sine"`
     """
 
-    def __init__(self, grid_shape, kind="learnable", **kwargs):
+    def __init__(
+        self,
+        grid_shape,
+        kind="learnable",
+        embeddings_initializer=None,
+        embeddings_regularizer=None,
+        embeddings_constraint=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if kind not in KINDS:
             raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
-        self.grid_shape = tuple(int(side) for side in grid_shape)
-        if len(self.grid_shape) != 2 or min(self.grid_shape) < 1:
-            raise ValueError(
-                f"`grid_shape` must be two positive ints. Received: grid_shape={grid_shape}"
-            )
+        self.supports_masking = True
+        self.grid_shape = grid(grid_shape)
         self.kind = kind
+        if embeddings_initializer is None:
+            embeddings_initializer = keras.initializers.TruncatedNormal(stddev=0.2)
+        set_weight_arguments(
+            self,
+            embeddings_initializer=embeddings_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            embeddings_constraint=embeddings_constraint,
+        )
 
     def build(self, input_shape):
         num_tokens = self.grid_shape[0] * self.grid_shape[1]
@@ -65,7 +84,9 @@ class PositionEmbedding(keras.layers.Layer):
             self.embedding = self.add_weight(
                 name="embedding",
                 shape=(1, *input_shape[1:]),
-                initializer=keras.initializers.TruncatedNormal(stddev=0.2),
+                initializer=self.embeddings_initializer,
+                regularizer=self.embeddings_regularizer,
+                constraint=self.embeddings_constraint,
             )
         elif self.kind == "sine":
             self.embedding = sine_embedding(*input_shape[1:])[None]
@@ -91,7 +112,12 @@ class PositionEmbedding(keras.layers.Layer):
         return tuple(input_shape)
 
     def get_config(self):
-        return {**super().get_config(), "grid_shape": self.grid_shape, "kind": self.kind}
+        return {
+            **super().get_config(),
+            "grid_shape": self.grid_shape,
+            "kind": self.kind,
+            **weight_config(self, "embeddings"),
+        }
 
 
 def sine_embedding(num_tokens, hidden_dim):

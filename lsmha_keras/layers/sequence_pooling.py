@@ -5,6 +5,12 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.layers.attention_core import open_empty_masks
+from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.layers.weight_arguments import (
+    set_weight_arguments,
+    weight_arguments,
+    weight_config,
+)
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -17,18 +23,23 @@ class SequencePooling(keras.layers.Layer):
     Args:
         kernel_initializer: initializer of `w`. Defaults to a truncated normal of standard deviation
             0.02.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        bias_initializer: initializer of `b`. Defaults to `"zeros"`.
+        kernel_regularizer, bias_regularizer: regularizers of `w` and `b`.
+        kernel_constraint, bias_constraint: constraints on them.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         x: tokens, float tensor of shape `(batch, tokens, channels)`.
         padding_mask: optional boolean tensor of shape `(batch, tokens)`, `False` for tokens that
             must not count. If none of an image's tokens count, they are all weighted alike.
+        mask, x_mask: the same, filled in by Keras with the mask of `x`; it ends here. Tokens count
+            that no mask leaves out.
 
     Returns:
         A tensor of shape `(batch, channels)` in the compute dtype.
 
     Raises:
-        ValueError: if the input is not of rank 3.
+        ValueError: if the input is not of rank 3, or a mask does not fit it.
 
     Example:
 
@@ -40,10 +51,28 @@ class SequencePooling(keras.layers.Layer):
         - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704), section 3.2
     """
 
-    def __init__(self, kernel_initializer=None, **kwargs):
+    def __init__(
+        self,
+        kernel_initializer=None,
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.kernel_initializer = keras.initializers.get(
-            kernel_initializer or keras.initializers.TruncatedNormal(stddev=0.02)
+        self.supports_masking = True
+        if kernel_initializer is None:
+            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
+        set_weight_arguments(
+            self,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
         )
 
     def build(self, input_shape):
@@ -54,27 +83,28 @@ class SequencePooling(keras.layers.Layer):
             )
         self.scores = keras.layers.Dense(
             1,
-            kernel_initializer=self.kernel_initializer,
             dtype="float32",  # Whatever the policy: rounded scores would be wrong weights.
             name="scores",
+            **weight_arguments(self, "kernel", "bias"),
         )
         self.scores.build(input_shape)
 
-    def call(self, x, padding_mask=None):
+    def call(self, x, padding_mask=None, mask=None, x_mask=None):
         scores = ops.squeeze(self.scores(x), axis=-1)  # (batch, tokens)
-        if padding_mask is not None:
-            mask = ops.convert_to_tensor(padding_mask, dtype="bool")
+        mask = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
+        if mask is not None:
             scores, mask = open_empty_masks(scores, mask)
             scores = ops.where(mask, scores, -np.inf)
         weights = ops.softmax(scores, axis=-1)[:, None, :]
         pooled = ops.squeeze(ops.matmul(weights, ops.cast(x, "float32")), axis=1)
         return ops.cast(pooled, self.compute_dtype)
 
+    def compute_mask(self, x, previous_mask=None):
+        """Returns `None`: what comes out has no tokens."""
+        return None
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1])
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        return {**super().get_config(), **weight_config(self, "kernel", "bias")}

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from lsmha_keras.arguments import plain
+
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class StochasticDepth(keras.layers.Layer):
@@ -41,10 +43,11 @@ class StochasticDepth(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
-        self.rate = rate
-        self.seed = seed
-        if rate > 0:
-            self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+        self.rate = plain(rate)
+        self.seed = plain(seed)
+        if self.rate > 0:
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.built = True
 
     def call(self, x, training=None):

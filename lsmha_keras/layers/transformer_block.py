@@ -3,8 +3,15 @@
 import keras
 from keras import ops
 
+from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
+from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.layers.weight_arguments import (
+    set_weight_arguments,
+    weight_arguments,
+    weight_config,
+)
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -29,12 +36,17 @@ class TransformerBlock(keras.layers.Layer):
             training. Defaults to `0.0`.
         use_qkv_bias: bool, whether queries, keys and values have a bias. Defaults to `False`.
         layer_norm_epsilon: float. Defaults to `1e-5`.
-        **kwargs: base layer arguments, such as `name` and `dtype`.
+        kernel_initializer: initializer of the kernels of attention and perceptron. Defaults to a
+            truncated normal of standard deviation 0.02.
+        bias_initializer: initializer of their biases. Defaults to `"zeros"`.
+        kernel_regularizer, bias_regularizer: regularizers of the same weights.
+        kernel_constraint, bias_constraint: constraints on them.
+        **kwargs: base layer arguments, such as `name`, `dtype` and `activity_regularizer`.
 
     Call arguments:
         x: tokens, float tensor of shape `(batch, tokens, channels)`.
-        training, head_mask, padding_mask, return_head_outputs, return_attention_scores: as in
-            `LargeScaleMultiHeadAttention`.
+        training, head_mask, padding_mask, return_head_outputs, return_attention_scores, mask,
+            x_mask: as in `LargeScaleMultiHeadAttention`.
 
     Returns:
         The output, of the shape of `x`; with flags set, a tuple of the output, the head outputs
@@ -66,43 +78,61 @@ class TransformerBlock(keras.layers.Layer):
         stochastic_depth_rate=0.0,
         use_qkv_bias=False,
         layer_norm_epsilon=1e-5,
+        kernel_initializer=None,
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(mlp_dim, int) or mlp_dim < 1:
-            raise ValueError(f"`mlp_dim` must be a positive int. Received: mlp_dim={mlp_dim}")
-        self.num_heads = num_heads
-        self.mlp_dim = mlp_dim
-        self.head_dim = head_dim
-        self.dropout_rate = dropout_rate
-        self.attention_dropout = attention_dropout
-        self.stochastic_depth_rate = stochastic_depth_rate
-        self.use_qkv_bias = use_qkv_bias
-        self.layer_norm_epsilon = layer_norm_epsilon
+        self.supports_masking = True
+        self.num_heads = plain(num_heads)
+        self.mlp_dim = positive_int("mlp_dim", mlp_dim)
+        self.head_dim = plain(head_dim)
+        self.dropout_rate = plain(dropout_rate)
+        self.attention_dropout = plain(attention_dropout)
+        self.stochastic_depth_rate = plain(stochastic_depth_rate)
+        self.use_qkv_bias = plain(use_qkv_bias)
+        self.layer_norm_epsilon = plain(layer_norm_epsilon)
+        if kernel_initializer is None:
+            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
+        set_weight_arguments(
+            self,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+        )
+        self._make_layers(self.dtype_policy)
 
-        dtype = self.dtype_policy
+    def _make_layers(self, dtype):
         self.attention_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=dtype, name="attention_norm"
+            epsilon=self.layer_norm_epsilon, dtype=dtype, name="attention_norm"
         )
         self.attention = LargeScaleMultiHeadAttention(
-            num_heads,
-            head_dim=head_dim,
-            dropout=attention_dropout,
-            use_qkv_bias=use_qkv_bias,
+            self.num_heads,
+            head_dim=self.head_dim,
+            dropout=self.attention_dropout,
+            use_qkv_bias=self.use_qkv_bias,
             dtype=dtype,
             name="attention",
+            **weight_arguments(self, "kernel", "bias"),
         )
         self.mlp_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=dtype, name="mlp_norm"
+            epsilon=self.layer_norm_epsilon, dtype=dtype, name="mlp_norm"
         )
         self.mlp_hidden = keras.layers.Dense(
-            mlp_dim,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            self.mlp_dim,
             dtype=dtype,
             name="mlp_hidden",
+            **weight_arguments(self, "kernel", "bias"),
         )
-        self.dropout = keras.layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
-        self.drop_path = StochasticDepth(stochastic_depth_rate, dtype=dtype, name="drop_path")
+        self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=dtype, name="dropout")
+        self.drop_path = StochasticDepth(self.stochastic_depth_rate, dtype=dtype, name="drop_path")
 
     def build(self, input_shape):
         self.attention_norm.build(input_shape)
@@ -111,9 +141,9 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_hidden.build(input_shape)
         self.mlp_output = keras.layers.Dense(
             input_shape[-1],
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
             dtype=self.dtype_policy,
             name="mlp_output",
+            **weight_arguments(self, "kernel", "bias"),
         )
         self.mlp_output.build((*input_shape[:-1], self.mlp_dim))
 
@@ -125,6 +155,8 @@ class TransformerBlock(keras.layers.Layer):
         padding_mask=None,
         return_head_outputs=False,
         return_attention_scores=False,
+        mask=None,
+        x_mask=None,
     ):
         attended = self.attention(
             self.attention_norm(x),
@@ -133,6 +165,7 @@ class TransformerBlock(keras.layers.Layer):
             padding_mask=padding_mask,
             return_head_outputs=return_head_outputs,
             return_attention_scores=return_attention_scores,
+            mask=joint_mask(x, mask=mask, x_mask=x_mask),
         )
         extras = ()
         if return_head_outputs or return_attention_scores:
@@ -164,4 +197,5 @@ class TransformerBlock(keras.layers.Layer):
             "stochastic_depth_rate": self.stochastic_depth_rate,
             "use_qkv_bias": self.use_qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            **weight_config(self, "kernel", "bias"),
         }

@@ -4,14 +4,17 @@ import keras
 import keras_hub
 
 from lsmha_keras import presets
+from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.head_lists import check_heads, per_block
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.merged_weights import merged_weights
-from lsmha_keras.models.preset_arguments import check_arguments, check_structure, plain
+from lsmha_keras.models.layer_policies import resolve_policies
+from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
@@ -104,10 +107,11 @@ class CCTBackbone(keras_hub.models.Backbone):
         dtype=None,
         **kwargs,
     ):
+        check_channels_last(kwargs.pop("data_format", None))
         check_arguments(kwargs, CCTBackbone)
-        image_shape, hidden_dim, num_layers, num_heads, head_dim, mlp_dim, num_conv_blocks = map(
-            plain,
-            (image_shape, hidden_dim, num_layers, num_heads, head_dim, mlp_dim, num_conv_blocks),
+        hidden_dim = positive_int("hidden_dim", hidden_dim)
+        image_shape, num_layers, num_heads, head_dim, num_conv_blocks = map(
+            plain, (image_shape, num_layers, num_heads, head_dim, num_conv_blocks)
         )
         if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
             raise ValueError(
@@ -120,9 +124,9 @@ class CCTBackbone(keras_hub.models.Backbone):
                 f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
             )
         num_transformer_blocks = num_layers - num_conv_blocks
-        heads = _per_block("num_heads", num_heads, num_transformer_blocks)
-        head_dims = _per_block("head_dim", head_dim, num_transformer_blocks)
-        _check_heads(heads, head_dims, hidden_dim)
+        heads = per_block("num_heads", num_heads, num_transformer_blocks)
+        head_dims = per_block("head_dim", head_dim, num_transformer_blocks)
+        check_heads(heads, head_dims, hidden_dim)
 
         # === Layers ===
         self.tokenizer = ConvTokenizer(
@@ -178,6 +182,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         images = keras.Input(image_shape, name="images")
         with KERAS_LOCK:
             super().__init__(images, self.trace(images)["output"], dtype=dtype, **kwargs)
+        resolve_policies(self)
         register_torch_parameters(self)
 
         # === Config ===
@@ -186,20 +191,20 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.head_dim = head_dim
-        self.mlp_dim = mlp_dim
-        self.tokenizer_layers = tokenizer_layers
-        self.tokenizer_kernel_size = tokenizer_kernel_size
-        self.tokenizer_filters = tokenizer_filters
+        self.mlp_dim = plain(mlp_dim)
+        self.tokenizer_layers = plain(tokenizer_layers)
+        self.tokenizer_kernel_size = plain(tokenizer_kernel_size)
+        self.tokenizer_filters = plain(tokenizer_filters)
         self.tokenizer_design = tokenizer_design
         self.num_conv_blocks = num_conv_blocks
         self.conv_block_design = conv_block_design
-        self.fused_conv_blocks = fused_conv_blocks
+        self.fused_conv_blocks = plain(fused_conv_blocks)
         self.position_embedding = position_embedding
-        self.dropout_rate = dropout_rate
-        self.attention_dropout = attention_dropout
-        self.stochastic_depth_rate = stochastic_depth_rate
-        self.use_qkv_bias = use_qkv_bias
-        self.layer_norm_epsilon = layer_norm_epsilon
+        self.dropout_rate = plain(dropout_rate)
+        self.attention_dropout = plain(attention_dropout)
+        self.stochastic_depth_rate = plain(stochastic_depth_rate)
+        self.use_qkv_bias = plain(use_qkv_bias)
+        self.layer_norm_epsilon = plain(layer_norm_epsilon)
 
     def intermediates(self, names, head_masks=None):
         """Builds a model that returns named values from inside this one, sharing its weights.
@@ -283,15 +288,22 @@ class CCTBackbone(keras_hub.models.Backbone):
         """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
 
         Batch normalisations and parallel branches become part of their convolutions, and what LoRA
-        learned part of its kernels; outputs at inference stay the same, but for rounding.
+        learned part of its kernels; outputs at inference stay the same, but for rounding. Quantised
+        layers stay quantised.
 
         Returns:
             A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
+
+        Raises:
+            ValueError: if LoRA is enabled in layers of a quantisation other than int8 and int4.
         """
         fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
-            fold = getattr(layer, "fused_weights", None)
-            fused.get_layer(layer.name).set_weights(fold() if fold else merged_weights(layer))
+            copy = fused.get_layer(layer.name)
+            if hasattr(layer, "fused_weights"):
+                copy.set_weights(layer.fused_weights())
+            else:
+                copy_weights(layer, copy)
         return fused
 
     @classmethod
@@ -321,6 +333,7 @@ class CCTBackbone(keras_hub.models.Backbone):
     @locked
     def from_preset(cls, preset, load_weights=True, **kwargs):
         """Builds a backbone from a preset; see `CCTImageClassifier.from_preset`."""
+        check_channels_last(kwargs.pop("data_format", None))
         source = presets.resolve_preset(preset)
         if isinstance(source, dict):
             return cls(**{**source, **kwargs})
@@ -374,27 +387,3 @@ class CCTBackbone(keras_hub.models.Backbone):
             "use_qkv_bias": self.use_qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
         }
-
-
-def _per_block(name, value, num_blocks):
-    """Spreads an int over the transformer blocks, or checks a list with one entry for each."""
-    if value is None or isinstance(value, int):
-        return [value] * num_blocks
-    if not isinstance(value, (list, tuple)) or len(value) != num_blocks:
-        raise ValueError(
-            f"`{name}` must be an int or a list with one entry per transformer block "
-            f"({num_blocks} here). Received: {name}={value}"
-        )
-    return list(value)
-
-
-def _check_heads(num_heads, head_dims, hidden_dim):
-    for i, (heads, head_dim) in enumerate(zip(num_heads, head_dims, strict=True)):
-        if not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"`num_heads` must be positive ints. Received: num_heads={heads}")
-        if head_dim is None and hidden_dim % heads:
-            raise ValueError(
-                "`num_heads` must divide `hidden_dim` where `head_dim` is `None`; give `head_dim` "
-                f"to choose the width of a head freely. Received: num_heads={heads} (transformer "
-                f"block {i}), hidden_dim={hidden_dim}"
-            )

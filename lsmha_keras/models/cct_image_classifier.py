@@ -7,18 +7,19 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras import presets
+from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
+from lsmha_keras.models.cloning import cloneable
+from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.intermediates import Intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.merged_weights import merged_weights
 from lsmha_keras.models.preset_arguments import (
     arguments_of,
     check_arguments,
     check_structure,
-    plain,
     split_arguments,
 )
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
@@ -26,6 +27,7 @@ from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 
 
+@cloneable
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CCTImageClassifier(RawImageClassifier):
     """Image classifier: a `CCTBackbone`, sequence pooling and a dense layer.
@@ -34,8 +36,8 @@ class CCTImageClassifier(RawImageClassifier):
     `keras.utils.PyDataset` or `tf.data.Dataset` and pass them through the preprocessor. It comes
     compiled with Adam, sparse categorical cross entropy and accuracy; call `compile` for your own.
 
-    A copy is `type(model).from_config(model.get_config())` with the weights set; Keras's
-    `clone_model` (3.15) makes a plain functional model without the preprocessing.
+    `keras.models.clone_model(model)` makes a copy with weights of its own and the same
+    preprocessing; to change layers meanwhile, clone `keras.Model(model.input, model.output)`.
 
     Args:
         backbone: a `CCTBackbone`.
@@ -84,6 +86,7 @@ class CCTImageClassifier(RawImageClassifier):
         class_names=None,
         **kwargs,
     ):
+        check_channels_last(kwargs.pop("data_format", None))
         hint = (
             "It is one of the backbone: give it to `CCTBackbone`, or to `from_preset` of this class"
         )
@@ -93,11 +96,7 @@ class CCTImageClassifier(RawImageClassifier):
             base=("name", "trainable", "compile"),
             hints=dict.fromkeys(arguments_of(CCTBackbone), hint),
         )
-        num_classes = plain(num_classes)
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be a positive int. Received: num_classes={num_classes}"
-            )
+        num_classes = positive_int("num_classes", num_classes)
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(
                 "`class_names` must have one name per class. Received: "
@@ -131,9 +130,9 @@ class CCTImageClassifier(RawImageClassifier):
         # === Config ===
         self.num_classes = num_classes
         self.activation = activation
-        self.dropout = dropout
+        self.dropout = plain(dropout)
         self.head_dtype = head_dtype
-        self.class_names = None if class_names is None else list(class_names)
+        self.class_names = None if class_names is None else plain(list(class_names))
 
     @property
     def image_shape(self):
@@ -189,7 +188,7 @@ class CCTImageClassifier(RawImageClassifier):
             name=self.name,
         )
         for layer in (self.pooler, self.output_dense):
-            classifier.get_layer(layer.name).set_weights(merged_weights(layer))
+            copy_weights(layer, classifier.get_layer(layer.name))
         return classifier
 
     def quantize(self, mode=None, config=None, **kwargs):
@@ -253,6 +252,7 @@ class CCTImageClassifier(RawImageClassifier):
                 checksum (it is named), an argument is unknown or does not fit the weights, or
                 `num_classes` is missing for an architecture.
         """
+        check_channels_last(kwargs.pop("data_format", None))
         source = presets.resolve_preset(preset)
         head, inner = split_arguments(kwargs, cls, CCTBackbone)
         if image_shape is not None:

@@ -1,12 +1,12 @@
 """Resizes and normalises images."""
 
-import warnings
-
 import keras
 import keras_hub
 import numpy as np
 
+from lsmha_keras.arguments import check_channels_last, plain
 from lsmha_keras.image_resize import resize_batch
+from lsmha_keras.image_values import check_image_values
 from lsmha_keras.models.cct_backbone import CCTBackbone
 
 # CIFAR-100 channel statistics of images scaled to [0, 1].
@@ -81,8 +81,8 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         Float images of the size asked for.
 
     Raises:
-        ValueError: if another geometry or filter is asked for; if the rank, the number of
-            channels or the dtype does not fit, or if values are NaN or outside 0 to 255.
+        ValueError: if another geometry, filter or `data_format` is asked for; if the rank, the
+            number of channels or the dtype does not fit, or if values are NaN or outside 0 to 255.
 
     Example:
 
@@ -101,7 +101,10 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
                     f"Images are resized in one way, with {name}={value!r}; resize them before "
                     f"for another. Received: {name}={kwargs[name]!r}"
                 )
-        super().__init__(image_size, scale, offset, **{"dtype": "float32", **kwargs})
+        check_channels_last(kwargs.get("data_format"))
+        image_size, scale, offset = map(plain, (image_size, scale, offset))
+        kwargs = {"dtype": "float32", **kwargs, "data_format": "channels_last"}
+        super().__init__(image_size, scale, offset, **kwargs)
         self.resizing = _CentredResizing(
             *(image_size or (None, None)),
             name="resizing",
@@ -158,40 +161,3 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
                 f"channels){f' with {channels} channels' if channels else ''}. "
                 f"Received: images of shape {tuple(images.shape)}"
             )
-
-
-def check_image_values(images):
-    """Raises `ValueError` unless a NumPy array holds numbers from 0 to 255."""
-    if images.dtype.kind not in "uif":
-        raise ValueError(
-            f"Images must be integers or floats from 0 to 255. Received: dtype {images.dtype}"
-        )
-    if images.dtype == np.uint8 or not images.size:
-        return
-    low, high = images.min(), images.max()
-    if not (low >= 0 and high <= 255):  # Also true if either is NaN.
-        raise ValueError(
-            "Images must have values from 0 to 255, unnormalised. "
-            f"Received: values from {low} to {high}"
-        )
-
-
-def warn_of_fractions(images, stacklevel=2):
-    """Warns if floats end at 1 or below, which are taken for all but black images.
-
-    Args:
-        images: NumPy array.
-        stacklevel: as for `warnings.warn`.
-
-    Returns:
-        bool, whether it warned.
-    """
-    high = images.max() if images.dtype.kind == "f" and images.size else 0
-    if not 0 < high <= 1:
-        return False
-    warnings.warn(
-        "Images are expected with values in 0 .. 255, and the largest here is "
-        f"{high:g}: multiply images in 0 .. 1 by 255.",
-        stacklevel=stacklevel + 1,
-    )
-    return True

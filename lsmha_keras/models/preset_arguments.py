@@ -2,8 +2,6 @@
 
 import inspect
 
-import numpy as np
-
 from lsmha_keras.nearest import nearest
 
 # Weights fit whatever these are; any other argument of a backbone says what they are.
@@ -44,13 +42,6 @@ def check_arguments(given, cls, base=("name", "trainable"), hints=None):
 def arguments_of(cls):
     """Returns the names of a class's own arguments."""
     return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-
-
-def plain(value):
-    """Returns NumPy's numbers, alone or in a list or tuple, as Python's, which configs can hold."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(plain, value))
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def split_arguments(given, head_cls, backbone_cls):

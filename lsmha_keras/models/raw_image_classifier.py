@@ -7,7 +7,7 @@ import keras
 import keras_hub
 import numpy as np
 
-from lsmha_keras.models.cct_image_converter import check_image_values, warn_of_fractions
+from lsmha_keras.image_values import check_image_values, warn_of_fractions
 from lsmha_keras.models.keras_lock import locked
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
@@ -17,6 +17,7 @@ from lsmha_keras.models.preprocessed_batches import (
     to_numpy,
 )
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
+from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import fit_progress, progress_style
 
 
@@ -203,17 +204,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         Raises:
             ValueError: if the activation is neither linear, softmax nor sigmoid.
         """
-        outputs = np.asarray(outputs, "float64")
-        activation = keras.activations.get(self.activation).__name__
-        if activation in ("softmax", "sigmoid"):
-            return outputs
-        if activation != "linear":
-            raise ValueError(
-                "Only logits, a softmax and a sigmoid can be read as probabilities. "
-                f"Received: activation={activation}"
-            )
-        exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+        return probabilities(outputs, keras.activations.get(self.activation).__name__)
 
     def _is_known(self, x):
         """Whether `_preprocessed` takes `x`; KerasHub takes the rest."""

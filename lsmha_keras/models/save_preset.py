@@ -6,14 +6,15 @@ import pathlib
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.files import fill_directory
-from lsmha_keras.presets import write_checksums
+from lsmha_keras.presets import ONNX, write_checksums
 
 
 @contextlib.contextmanager
 def save_preset(preset_dir, variables):
     """Yields a directory to save a preset to, which becomes `preset_dir` when it is complete.
 
-    Files of another name that `preset_dir` holds stay. The checksums cover all of them.
+    Files of another name that `preset_dir` holds stay, but for a `model.onnx`, which was made from
+    the weights before. The checksums cover all of them.
 
     Args:
         preset_dir: path.
@@ -46,4 +47,5 @@ def save_preset(preset_dir, variables):
         with fill_directory(path, needed) as directory:
             yield directory
             write_checksums(directory)
+        (path / ONNX).unlink(missing_ok=True)
         write_checksums(path)

@@ -13,6 +13,7 @@ from keras import ops
 from lsmha_keras import presets
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
@@ -22,6 +23,7 @@ from lsmha_keras.models.torch_parameters import register_torch_parameters
 from lsmha_keras.progress import progress_style
 
 
+@cloneable
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class SoftCommittee(RawImageClassifier):
     """Classifiers of the same labels, of any structure, that answer together.

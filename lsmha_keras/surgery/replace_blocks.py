@@ -2,7 +2,7 @@
 
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
-from lsmha_keras.models.merged_weights import merged_weights
+from lsmha_keras.models.copy_weights import copy_weights
 
 
 def replace_blocks(model, num_blocks, design="separable"):
@@ -22,7 +22,8 @@ def replace_blocks(model, num_blocks, design="separable"):
 
     Raises:
         ValueError: if `num_blocks` is out of range, or blocks that are convolutional already are
-            fused or of another design.
+            fused or of another design, or LoRA is enabled in layers of a quantisation other than
+            int8 and int4.
 
     Example:
 
@@ -57,8 +58,8 @@ def replace_blocks(model, num_blocks, design="separable"):
             config[key] = list(config[key][num_blocks - present :])
     hybrid = CCTBackbone.from_config(config)
     for layer in hybrid.layers:
-        source = model.get_layer(layer.name) if not _is_new(layer, model) else layer
-        layer.set_weights(merged_weights(source))
+        if not _is_new(layer, model):
+            copy_weights(model.get_layer(layer.name), layer)
     return hybrid
 
 

@@ -73,7 +73,7 @@ def checked_chunks(model, dataset, batch_size):
     Raises:
         ValueError: as `evaluate`.
     """
-    from lsmha_keras.models.cct_image_converter import warn_of_fractions
+    from lsmha_keras.image_values import warn_of_fractions
 
     num_classes, seen, channels = model.output_shape[-1], 0, _channels(model)
     warned = False

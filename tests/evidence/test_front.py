@@ -40,6 +40,12 @@ def test_figure_of_nothing(tmp_path):
         plot_zoo_front(tmp_path, tmp_path / "front.png")
 
 
+def test_epochs_of_the_preset_that_a_training_began_with_count(results):
+    directory = zoo_dir() / "presets" / "cct_4_3x2_ib_h16_c2_cifar100_45_epochs"
+    path = measure_front([directory], results)
+    assert read_rows(path, COLUMNS)[-1]["epochs"] == "45"
+
+
 def test_the_shipped_table_has_every_preset():
     rows = read_rows(zoo_dir() / "results" / "front.csv", COLUMNS)
     shipped = {p.name for p in list_presets("*_cifar100*", architectures=False)}

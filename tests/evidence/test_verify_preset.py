@@ -1,6 +1,7 @@
 """A preset measured again: what holds, what is refused, and what is not measured."""
 
 import json
+import sys
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from lsmha_keras.evidence import verify_preset as module
 from lsmha_keras.evidence.verify_preset import verify_preset
+from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
 from lsmha_keras.presets import write_checksums
 
 
@@ -57,6 +59,28 @@ def test_changed_weights_are_refused_by_their_logits(preset):
     found = verify_preset(preset)
     assert not found.ok and found.golden_difference > 1e-4
     assert f"differ by up to {found.golden_difference:.3g}, more" in found.failures[0]
+
+
+def test_the_onnx_file_is_compared_with_the_golden_logits(preset, no_loading, monkeypatch):
+    pytest.importorskip("onnx", reason='exporting needs `pip install "lsmha-keras[export]"`')
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
+    write_preset_onnx(preset)
+    found = verify_preset(preset)
+    assert (found.ok, found.failures, found.notes) == (True, (), ())
+    run = onnxruntime.InferenceSession.run
+
+    def shifted(*args):
+        return [outputs + 0.002 for outputs in run(*args)]
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", shifted)
+    (failure,) = verify_preset(preset).failures
+    assert failure.startswith("logits of model.onnx differ by up to 0.002")
+    assert "more than 0.001; `lsmha zoo onnx`" in failure
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = verify_preset(preset)
+    assert found.ok and "model.onnx not compared: The package onnxruntime" in found.notes[0]
+    (preset / "model.onnx").write_bytes(b"no graph")
+    assert "model.onnx was changed" in verify_preset(preset).failures[0]
 
 
 @pytest.mark.parametrize("shift", [0.25, 2e-4])

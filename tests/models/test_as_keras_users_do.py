@@ -1,5 +1,7 @@
 """Models in the hands of users of Keras and PyTorch: loops, saving in between, order, clones."""
 
+import inspect
+import json
 import warnings
 
 import keras
@@ -202,6 +204,37 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     )
     model.save_to_preset(tmp_path)
     assert lsmha.CCTImageClassifier.from_preset(tmp_path).num_classes == 3
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones():
+    """All arguments that are numbers, and those that are lists of numbers."""
+    arguments = {
+        name: parameter.default
+        for name, parameter in inspect.signature(lsmha.CCTBackbone).parameters.items()
+        if isinstance(parameter.default, (int, float, tuple))
+    }
+    arguments |= {"num_layers": 2, "num_heads": [2, 8], "head_dim": [5, 7], "hidden_dim": 16}
+    arguments |= {"mlp_dim": 16, "attention_dropout": 0.25, "stochastic_depth_rate": 0.5}
+    arguments["layer_norm_epsilon"] = 2.0**-16
+    made = lsmha.CCTBackbone(**{name: np.array(value) for name, value in arguments.items()})
+    plain = lsmha.CCTBackbone(**arguments, name=made.name)
+    assert json.loads(json.dumps(made.get_config())) == json.loads(json.dumps(plain.get_config()))
+    assert len(arguments) > 15
+
+    converter = lsmha.CCTImageConverter(
+        np.array([8, 8]), scale=np.full(3, 0.25, "float32"), offset=np.float32(0.5)
+    )
+    config = json.loads(json.dumps(converter.get_config()))
+    assert (config["image_size"], config["scale"], config["offset"]) == ([8, 8], [0.25] * 3, 0.5)
+    images = random_images(2, 8, 8, 3)
+    np.testing.assert_allclose(to_numpy(converter(images)), images * 0.25 + 0.5, atol=1e-4)
+
+    classifier = lsmha.CCTImageClassifier(
+        plain, np.int64(2), dropout=np.float32(0.25), class_names=np.array(["a", "b"])
+    )
+    config = json.loads(json.dumps(classifier.get_config()))
+    assert [config[key] for key in ("num_classes", "dropout")] == [2, 0.25]
+    assert config["class_names"] == ["a", "b"]
 
 
 def test_elements_as_tfds_gives_them():

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
 from lsmha_keras.data.augmentation.mix_up import blend, check_alpha
 
@@ -42,7 +43,7 @@ class CutMix(ImageAugmentation):
     def __init__(self, alpha=1.0, seed=None, **kwargs):
         check_alpha(alpha)
         super().__init__(seed=seed, **kwargs)
-        self.alpha = alpha
+        self.alpha = plain(alpha)
 
     def augment(self, images, labels, rng):
         count, height, width, _ = images.shape

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
 
 
@@ -28,7 +29,7 @@ class HorizontalFlip(ImageAugmentation):
     def __init__(self, probability=0.5, seed=None, **kwargs):
         check_fraction(probability=probability)
         super().__init__(seed=seed, **kwargs)
-        self.probability = probability
+        self.probability = plain(probability)
 
     def augment(self, images, labels, rng):
         flip = rng.random(len(images)) < self.probability

@@ -5,6 +5,8 @@ import sys
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import check_channels_last, plain
+
 
 class ImageAugmentation(keras.layers.Layer):
     """A random change of a batch of images, and of their labels where these are mixed.
@@ -34,8 +36,9 @@ class ImageAugmentation(keras.layers.Layer):
     mixes_labels = False
 
     def __init__(self, seed=None, **kwargs):
+        check_channels_last(kwargs.pop("data_format", None))
         super().__init__(**kwargs)
-        self.seed = seed
+        self.seed = plain(seed)
         self._generator = np.random.default_rng(seed)
         self.built = True
 
@@ -132,7 +135,7 @@ def check_fraction(**fractions):
         ValueError: if one is not a number in 0 .. 1.
     """
     for name, value in fractions.items():
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        if not isinstance(plain(value), (int, float)) or not 0 <= value <= 1:
             raise ValueError(f"`{name}` must be in 0 .. 1. Received: {name}={value!r}")
 
 

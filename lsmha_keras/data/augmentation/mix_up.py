@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
 
 
@@ -40,7 +41,7 @@ class MixUp(ImageAugmentation):
     def __init__(self, alpha=0.8, seed=None, **kwargs):
         check_alpha(alpha)
         super().__init__(seed=seed, **kwargs)
-        self.alpha = alpha
+        self.alpha = plain(alpha)
 
     def augment(self, images, labels, rng):
         partners = rng.permutation(len(images))
@@ -83,5 +84,5 @@ def check_alpha(alpha):
     Raises:
         ValueError: if it is not positive.
     """
-    if not isinstance(alpha, (int, float)) or not alpha > 0:
+    if not isinstance(plain(alpha), (int, float)) or not alpha > 0:
         raise ValueError(f"`alpha` must be a positive number. Received: alpha={alpha!r}")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
 
 
@@ -26,6 +27,7 @@ class PadCrop(ImageAugmentation):
     """
 
     def __init__(self, padding=4, seed=None, **kwargs):
+        padding = plain(padding)
         if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
             raise ValueError(
                 f"`padding` must be a number of pixels, 0 or more. Received: padding={padding!r}"

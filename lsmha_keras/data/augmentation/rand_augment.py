@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation import affine, blends, color_tables
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
 from lsmha_keras.nearest import nearest
@@ -103,12 +104,12 @@ class RandAugment(ImageAugmentation):
         check_fraction(probability=probability)
         _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interpolation)
         super().__init__(seed=seed, **kwargs)
-        self.num_ops = num_ops
-        self.magnitude = magnitude
-        self.magnitude_std = magnitude_std
-        self.probability = probability
-        self.operations = operations
-        self.fill = fill
+        self.num_ops = plain(num_ops)
+        self.magnitude = plain(magnitude)
+        self.magnitude_std = plain(magnitude_std)
+        self.probability = plain(probability)
+        self.operations = plain(operations)
+        self.fill = plain(fill)
         self.interpolation = interpolation
 
     def augment(self, images, labels, rng):
@@ -187,7 +188,7 @@ def _argument(name, level, signs):
 
 
 def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interpolation):
-    if not isinstance(num_ops, int) or num_ops < 1:
+    if not isinstance(plain(num_ops), int) or num_ops < 1:
         raise ValueError(f"`num_ops` must be a positive int. Received: num_ops={num_ops!r}")
     if not 0 <= magnitude <= _MAX:
         raise ValueError(f"`magnitude` must be in 0 .. 10. Received: magnitude={magnitude!r}")

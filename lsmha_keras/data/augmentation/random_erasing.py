@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
 from lsmha_keras.data.augmentation.resized_crop import check_range, draw_boxes
 
@@ -40,9 +41,9 @@ class RandomErasing(ImageAugmentation):
         check_range(area=area, most=1)
         check_range(aspect_ratio=aspect_ratio)
         super().__init__(seed=seed, **kwargs)
-        self.probability = probability
-        self.area = list(area)
-        self.aspect_ratio = list(aspect_ratio)
+        self.probability = plain(probability)
+        self.area = plain(list(area))
+        self.aspect_ratio = plain(list(aspect_ratio))
 
     def augment(self, images, labels, rng):
         _, height, width, channels = images.shape

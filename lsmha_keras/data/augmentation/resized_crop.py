@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
 
 _TRIES = 10
@@ -32,8 +33,8 @@ class ResizedCrop(ImageAugmentation):
         check_range(area=area, most=1)
         check_range(aspect_ratio=aspect_ratio)
         super().__init__(seed=seed, **kwargs)
-        self.area = list(area)
-        self.aspect_ratio = list(aspect_ratio)
+        self.area = plain(list(area))
+        self.aspect_ratio = plain(list(aspect_ratio))
 
     def augment(self, images, labels, rng):
         count, height, width, _ = images.shape

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lsmha_keras.data.sources import image_file
-from lsmha_keras.data.sources.image_file import find_images, read_image
+from lsmha_keras import image_file
+from lsmha_keras.image_file import find_images, read_image
 from lsmha_keras.image_resize import resize_image
 
 pytestmark = pytest.mark.backend_free
@@ -273,7 +273,7 @@ HUGE = """
 import importlib.util, resource, sys
 import numpy as np
 from PIL import Image
-# From its file, as its package imports a framework, which takes memory.
+# From its file, so that nothing else is imported, which takes memory.
 spec = importlib.util.spec_from_file_location("image_file", sys.argv[3])
 image_file = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(image_file)

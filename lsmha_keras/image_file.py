@@ -81,7 +81,7 @@ def read_image(path, size=None):
         with Image.open(path) as image:
             if image.format == "PNG":
                 _check_png(path)
-            return np.asarray(_to_rgb(image, size))
+            return np.asarray(to_rgb(image, size))
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{path} is not a sound image file. Received: no format that Pillow knows"
@@ -91,7 +91,25 @@ def read_image(path, size=None):
         raise ValueError(f"{path} is not a sound image file. Received: {cause}") from error
 
 
-def _to_rgb(image, size):
+def to_rgb(image, size=None):
+    """Brings a Pillow image to what `read_image` reads from its file.
+
+    Args:
+        image: `PIL.Image.Image`.
+        size: `(height, width)` of the model, or None.
+
+    Returns:
+        A `PIL.Image.Image` of the mode RGB.
+
+    Raises:
+        ValueError: if its samples have no known scale.
+
+    Example:
+
+    ```python
+    upright = to_rgb(PIL.Image.open("photo.jpg"), size=(32, 32))
+    ```
+    """
     from PIL import Image
 
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)

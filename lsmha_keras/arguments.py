@@ -1,0 +1,64 @@
+"""What layers and models ask of their arguments."""
+
+import keras
+import numpy as np
+
+
+def plain(value):
+    """Returns NumPy's numbers, alone or in a list or tuple, as Python's, which configs can hold."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value))
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def positive_int(name, value):
+    """Returns a size as an int.
+
+    Args:
+        name: name of the argument, for the message.
+        value: int or integer of NumPy.
+
+    Raises:
+        ValueError: if it is no integer or below 1.
+    """
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+    return value
+
+
+def grid(grid_shape):
+    """Returns `(grid_height, grid_width)` as a tuple of ints.
+
+    Args:
+        grid_shape: sequence of two ints.
+
+    Raises:
+        ValueError: if it is not two positive ints.
+    """
+    sides = tuple(plain(grid_shape))
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(
+            f"`grid_shape` must be two positive ints. Received: grid_shape={grid_shape}"
+        )
+    return sides
+
+
+def check_channels_last(data_format=None):
+    """Refuses images with the channels before the rows.
+
+    Args:
+        data_format: str, or `None` for `keras.config.image_data_format()`.
+
+    Raises:
+        ValueError: if it is not `"channels_last"`; names the way out.
+    """
+    found = data_format or keras.config.image_data_format()
+    if found != "channels_last":
+        raise ValueError(
+            "Images have shape (batch, height, width, channels) on every backend: call "
+            '`keras.config.set_image_data_format("channels_last")`, and bring images into that '
+            f"order with `np.moveaxis(images, 1, -1)`. Received: data_format={found!r}"
+        )

@@ -1,0 +1,68 @@
+"""Which models can be exported."""
+
+import keras
+
+from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+
+_ACTIVATIONS = ("linear", "softmax", "sigmoid")
+
+
+def check_exportable(classifier):
+    """Refuses models that an exported graph would not hold faithfully.
+
+    Args:
+        classifier: what the user wants to export.
+
+    Raises:
+        ValueError: if it is no `CCTImageClassifier`, has no preprocessor, computes in another
+            precision than float32, is quantised, or has a block or an activation that the graph
+            does not know; names it and the way out.
+    """
+    if not isinstance(classifier, CCTImageClassifier):
+        raise ValueError(
+            "Only a `CCTImageClassifier` can be exported; export the members of a committee one by "
+            f"one. Received: {type(classifier).__name__}"
+        )
+    if getattr(classifier.preprocessor, "image_converter", None) is None:
+        raise ValueError(
+            "The preprocessing becomes part of the file, and the model has none: build it with a "
+            "`CCTImageClassifierPreprocessor`. Received: preprocessor without an image converter"
+        )
+    if activation_of(classifier) not in _ACTIVATIONS:
+        raise ValueError(
+            f"The model must end with one of {_ACTIVATIONS}. "
+            f"Received: activation={activation_of(classifier)!r}"
+        )
+    _check_layers(classifier)
+
+
+def activation_of(classifier):
+    """Returns the name of the activation of a classifier's last layer, "linear" for logits."""
+    return keras.activations.get(classifier.activation).__name__
+
+
+def _check_layers(classifier):
+    for layer in classifier._flatten_layers():
+        if getattr(layer, "quantization_mode", None):
+            raise ValueError(
+                "Quantised models cannot be exported: export the one that was quantised. "
+                f"Received: the layer {layer.path} with {layer.quantization_mode}"
+            )
+        if layer.compute_dtype not in (None, "float32") and layer.weights:
+            raise ValueError(
+                'Exported files compute in float32: load the preset with dtype="float32". '
+                f"Received: the layer {layer.path}, which computes in {layer.compute_dtype}"
+            )
+    for block in classifier.backbone.blocks:
+        known = type(block) is ConvBlock or (
+            type(block) is TransformerBlock
+            and type(block.attention) is LargeScaleMultiHeadAttention
+        )
+        if not known:
+            raise ValueError(
+                "Blocks must be a `ConvBlock` or a `TransformerBlock` with a "
+                f"`LargeScaleMultiHeadAttention`. Received: {block.name}, a {type(block).__name__}"
+            )

@@ -1,0 +1,50 @@
+"""A classifier with its preprocessing as one flat Keras model for inference."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from lsmha_keras.exporting.check_exportable import activation_of
+from lsmha_keras.layers.transformer_block import TransformerBlock
+
+
+def flat_model(classifier, softmax=False):
+    """Builds the model that Keras's own exporters are given.
+
+    They leave the preprocessing out, export batch normalisation of nested models as in training,
+    and cannot convert the loops of the attention core. So this model takes uint8 images, its layers
+    follow each other, convolutional blocks are folded, and attention is computed in its plain form.
+
+    Args:
+        classifier: `CCTImageClassifier` that `check_exportable` accepts; it is left as it is.
+        softmax: bool, whether logits become probabilities. Defaults to `False`.
+
+    Returns:
+        A `keras.Model` from uint8 images `(batch, height, width, channels)` of the model's size to
+        float32 outputs `(batch, classes)`.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset("lsmha-small")
+    flat_model(classifier)(np.zeros((1, 32, 32, 3), "uint8"))
+    ```
+    """
+    fused = classifier.fuse()
+    converter = classifier.preprocessor.image_converter
+    images = keras.Input(classifier.image_shape, dtype="uint8", name="images")
+    x = ops.cast(images, "float32")
+    if converter.scale is not None:
+        x = x * np.asarray(converter.scale, "float32")
+    if converter.offset is not None:
+        x = x + np.asarray(converter.offset, "float32")
+    # Whoever asks for the attention weights gets the plain form.
+    plain = [
+        f"block_{i}/attention_scores"
+        for i, block in enumerate(fused.backbone.blocks)
+        if isinstance(block, TransformerBlock)
+    ]
+    outputs = fused.trace(x, plain)["logits"]
+    if softmax and activation_of(classifier) == "linear":
+        outputs = ops.softmax(outputs)
+    return keras.Model(images, outputs, name="classifier")

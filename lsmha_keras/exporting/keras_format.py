@@ -1,0 +1,142 @@
+"""Formats that Keras's backends write, each in a process of the backend that writes it best.
+
+A process of its own, as a process has one backend: `python -m lsmha_keras.exporting.keras_format
+FORMAT JOB FOLDER SOFTMAX`, where JOB holds the model as a preset and the images with the answers
+that are expected. What it has written it loads again and asks in the format's own runtime.
+"""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from lsmha_keras.exporting.export import largest_difference, refuse_difference
+from lsmha_keras.runtimes.needed_package import needed_package
+
+# Format -> backend that writes it.
+BACKENDS = {"tf_saved_model": "tensorflow", "litert": "tensorflow", "torch": "torch"}
+_PRESET, _CHECK = "preset", "check.npz"
+
+
+def check_packages(format):
+    """Raises `ImportError` if the backend that writes a format is missing."""
+    backend = BACKENDS[format]
+    if importlib.util.find_spec(backend) is None:
+        needed_package(backend, extra=backend)
+
+
+def write(format, classifier, folder, description, images, expected):
+    """Writes a model in one of `BACKENDS`' formats into a folder, if it gives what is expected.
+
+    Args:
+        format: str.
+        classifier: `CCTImageClassifier`.
+        folder: `pathlib.Path`.
+        description: `Description`.
+        images: `(images, height, width, channels)` uint8.
+        expected: `(images, classes)` array.
+
+    Returns:
+        The `Description`.
+
+    Raises:
+        ValueError: if it cannot be written, or gives other answers.
+    """
+    softmax = description.activation == "softmax"
+    with tempfile.TemporaryDirectory() as job:
+        classifier.save_to_preset(os.path.join(job, _PRESET))
+        np.savez(os.path.join(job, _CHECK), images=images, expected=expected)
+        module = "lsmha_keras.exporting.keras_format"
+        child = subprocess.run(
+            [sys.executable, "-m", module, format, job, str(folder), str(int(softmax))],
+            env=_environment(BACKENDS[format]),
+            capture_output=True,
+            text=True,
+        )
+    if child.returncode:
+        lines = child.stderr.strip().splitlines() or [f"exit status {child.returncode}"]
+        raise ValueError(
+            f"The format {format} could not be written by {BACKENDS[format]}. "
+            f"Received: {lines[-1].removeprefix('ValueError: ')}"
+        )
+    return description
+
+
+def _environment(backend):
+    # So that the child finds this package and its dependencies as this process does.
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+
+
+def main(format, job, folder, softmax):
+    """Writes and checks; the child's part."""
+    from lsmha_keras.exporting.flat_model import flat_model
+    from lsmha_keras.models import CCTImageClassifier
+
+    classifier = CCTImageClassifier.from_preset(os.path.join(job, _PRESET))
+    model = flat_model(classifier, softmax == "1")
+    run = _WRITERS[format](model, pathlib.Path(folder))
+    with np.load(os.path.join(job, _CHECK)) as check:
+        refuse_difference(format, largest_difference(run, check["images"], check["expected"]))
+
+
+def _write_saved_model(model, folder):
+    import tensorflow as tf
+
+    path = str(folder / "saved_model")
+    model.export(path, format="tf_saved_model", verbose=False)
+    loaded = tf.saved_model.load(path)
+    return lambda images: loaded.serve(images).numpy()
+
+
+def _write_litert(model, folder):
+    import tensorflow as tf
+
+    path = str(folder / "model.tflite")
+    model.export(path, format="litert", verbose=False)
+    interpreter = tf.lite.Interpreter(path)
+
+    def run(images):
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+def _write_torch(model, folder):
+    import torch
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images, training=False)
+
+    # Not one image: its size would be taken for one that never changes.
+    example = torch.zeros((3, *model.input_shape[1:]), dtype=torch.uint8)
+    shapes = {"images": {0: torch.export.Dim("batch", min=1, max=2**16)}}
+    with torch.no_grad():
+        program = torch.export.export(Classifier().eval(), (example,), dynamic_shapes=shapes)
+    path = folder / "model.pt2"
+    torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
+    return lambda images: loaded(torch.from_numpy(images)).detach().numpy()
+
+
+_WRITERS = {
+    "tf_saved_model": _write_saved_model,
+    "litert": _write_litert,
+    "torch": _write_torch,
+}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,181 @@
+"""Writes a classifier as an ONNX graph, from the model's own structure."""
+
+import numpy as np
+
+from lsmha_keras.exporting.check_exportable import activation_of
+from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph
+from lsmha_keras.layers.conv_block import ConvBlock
+
+INPUT, OUTPUT = "images", "outputs"
+
+
+def onnx_model(classifier, softmax=False, half=True, metadata=None):
+    """Builds the ONNX graph of a classifier, preprocessing included.
+
+    It takes images `(batch, height, width, channels)` of the model's size, uint8 from 0 to 255, and
+    any number of them, and gives what `predict` gives, computed in float32. Convolutional blocks
+    and LoRA are folded.
+
+    Args:
+        classifier: `CCTImageClassifier` that `check_exportable` accepts; it is left as it is.
+        softmax: bool, whether logits become probabilities in the graph. Defaults to `False`.
+        half: bool, whether weights are stored in float16. Defaults to `True`.
+        metadata: optional dict of str, kept in the file.
+
+    Returns:
+        An `onnx.ModelProto`.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset("lsmha-small")
+    onnx_model(classifier).SerializeToString()
+    ```
+    """
+    import onnx
+
+    fused = classifier.fuse()
+    graph = OnnxGraph(half)
+    x = _normalised(graph, classifier.preprocessor.image_converter)
+    x = _backbone(graph, fused.backbone, x)
+    x = _head(graph, fused, x)
+    activation = "softmax" if softmax else activation_of(classifier)
+    if activation != "linear":
+        x = graph.add(activation.capitalize(), x)
+    graph.nodes.append(onnx.helper.make_node("Identity", [x], [OUTPUT], OUTPUT))
+    height, width, channels = classifier.image_shape
+    shapes = ["batch", height, width, channels], ["batch", classifier.num_classes]
+    types = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+    ends = [
+        onnx.helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in zip((INPUT, OUTPUT), types, shapes, strict=True)
+    ]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, "classifier", ends[:1], ends[1:], graph.initializers),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="lsmha_keras",
+    )
+    onnx.helper.set_model_props(model, metadata or {})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _normalised(graph, converter):
+    """From uint8 images, channels last, to normalised ones, channels first."""
+    import onnx
+
+    x = graph.add("Cast", INPUT, to=onnx.TensorProto.FLOAT)
+    for kind, value in (("Mul", converter.scale), ("Add", converter.offset)):
+        if value is not None:
+            x = graph.add(kind, x, graph.constant(np.asarray(value, "float32")))
+    return graph.transpose(x, 0, 3, 1, 2)
+
+
+def _backbone(graph, backbone, x):
+    x = _tokenizer(graph, backbone.tokenizer, x)
+    embedding = backbone.position_embedding_layer
+    height, width = embedding.grid_shape
+    # Convolutional blocks, which come first, work on the grid of tokens: it becomes a sequence
+    # where the first transformer block needs one.
+    on_grid = True
+    if embedding.kind != "none":
+        values = _numpy(embedding.embedding).reshape(height, width, -1).transpose(2, 0, 1)
+        x = graph.add("Add", x, graph.weight(values[None]))
+    for block in backbone.blocks:
+        if isinstance(block, ConvBlock):
+            x = _conv_block(graph, block, x)
+            continue
+        if on_grid:
+            x, on_grid = _sequence(graph, x, backbone.hidden_dim, height * width), False
+        x = _transformer_block(graph, block, x)
+    if on_grid:
+        x = _sequence(graph, x, backbone.hidden_dim, height * width)
+    return _layer_norm(graph, backbone.layer_norm, x)
+
+
+def _sequence(graph, x, channels, tokens):
+    return graph.transpose(graph.reshape(x, 0, channels, tokens), 0, 2, 1)
+
+
+def _tokenizer(graph, tokenizer, x):
+    plain = tokenizer.design == "plain"
+    for conv, ends_stage in zip(tokenizer.convs, tokenizer._ends_stage, strict=True):
+        if plain:
+            padding = (tokenizer._padding,) * 2
+            x = graph.conv(x, _numpy(conv.kernel), stride=tokenizer._stride, padding=padding)
+        else:
+            x = _conv_norm(graph, conv, x)
+        if ends_stage:
+            x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+        if ends_stage or tokenizer.design != "separable":
+            x = graph.add("Relu", x)
+    return x
+
+
+def _conv_norm(graph, conv_norm, x):
+    """A folded convolution and normalisation."""
+    kernel, bias = conv_norm.fused_weights()
+    side = conv_norm.kernel_size
+    padding = ((side - 1) // 2, side // 2)  # as "same" pads
+    if conv_norm.filters is None:
+        return graph.depthwise_conv(x, kernel, bias, padding=padding)
+    return graph.conv(x, kernel, bias, padding=padding)
+
+
+def _conv_block(graph, block, x):
+    branch = x
+    for conv_norm, activated in zip(block.convs, block._activated, strict=True):
+        branch = _conv_norm(graph, conv_norm, branch)
+        branch = graph.gelu(branch) if activated else branch
+    return graph.add("Add", x, branch)
+
+
+def _transformer_block(graph, block, x):
+    attended = _attention(graph, block.attention, _layer_norm(graph, block.attention_norm, x))
+    x = _layer_norm(graph, block.mlp_norm, graph.add("Add", x, attended))
+    hidden = graph.gelu(_dense(graph, block.mlp_hidden, x))
+    return graph.add("Add", x, _dense(graph, block.mlp_output, hidden))
+
+
+def _attention(graph, attention, x):
+    heads = attention.num_heads
+    kernels = np.split(_numpy(attention.qkv.kernel), 3, axis=1)
+    biases = [None] * 3
+    if attention.use_qkv_bias:
+        biases = np.split(_numpy(attention.qkv.bias), 3)
+    inner = kernels[0].shape[1]
+    scale = (inner // heads) ** -0.5
+    kernels[0], biases[0] = (None if w is None else w * scale for w in (kernels[0], biases[0]))
+
+    def project(third, *order):
+        projected = graph.dense(x, kernels[third], biases[third])
+        return graph.transpose(graph.reshape(projected, 0, -1, heads, inner // heads), *order)
+
+    # (batch, heads, tokens, width), the keys with their last two axes exchanged
+    query, key, value = project(0, 0, 2, 1, 3), project(1, 0, 2, 3, 1), project(2, 0, 2, 1, 3)
+    weights = graph.add("Softmax", graph.add("MatMul", query, key), axis=-1)
+    outputs = graph.transpose(graph.add("MatMul", weights, value), 0, 2, 1, 3)
+    return _dense(graph, attention.projection, graph.reshape(outputs, 0, -1, inner))
+
+
+def _head(graph, classifier, x):
+    """Sequence pooling and the dense layer."""
+    scores = _dense(graph, classifier.pooler.scores, x)  # (batch, tokens, 1)
+    weights = graph.transpose(graph.add("Softmax", scores, axis=1), 0, 2, 1)
+    pooled = graph.reshape(graph.add("MatMul", weights, x), 0, classifier.backbone.hidden_dim)
+    return _dense(graph, classifier.output_dense, pooled)
+
+
+def _dense(graph, layer, x):
+    return graph.dense(x, _numpy(layer.kernel), _numpy(layer.bias) if layer.use_bias else None)
+
+
+def _layer_norm(graph, layer, x):
+    return graph.layer_norm(x, _numpy(layer.gamma), _numpy(layer.beta), layer.epsilon)
+
+
+def _numpy(value):
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(value), "float32")

@@ -1,0 +1,27 @@
+"""OpenVINO's own format, made from ONNX and checked in OpenVINO."""
+
+from lsmha_keras.exporting import onnx_format
+from lsmha_keras.exporting.export import largest_difference, refuse_difference
+from lsmha_keras.presets import ONNX
+from lsmha_keras.runtimes.needed_package import needed_package
+from lsmha_keras.runtimes.openvino_runtime import OpenvinoRuntime
+
+
+def check_packages(format="onnx"):
+    """Raises `ImportError` if a package that the format needs is missing."""
+    onnx_format.check_packages()
+    needed_package("openvino")
+
+
+def write(format, classifier, folder, description, images, expected):
+    """Writes `model.xml` and `model.bin`; as `onnx_format.write`."""
+    import openvino
+
+    description = onnx_format.write(format, classifier, folder, description, images, expected)
+    model = openvino.Core().read_model(str(folder / ONNX))
+    # Weights stay in the precision that the ONNX file was found to need.
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    (folder / ONNX).unlink()
+    runtime = OpenvinoRuntime(folder / "model.xml", num_threads=1)
+    refuse_difference("OpenVINO", largest_difference(runtime.run, images, expected))
+    return description

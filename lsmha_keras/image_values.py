@@ -1,0 +1,42 @@
+"""Checks the values of images before they are normalised."""
+
+import warnings
+
+import numpy as np
+
+
+def check_image_values(images):
+    """Raises `ValueError` unless a NumPy array holds numbers from 0 to 255."""
+    if images.dtype.kind not in "uif":
+        raise ValueError(
+            f"Images must be integers or floats from 0 to 255. Received: dtype {images.dtype}"
+        )
+    if images.dtype == np.uint8 or not images.size:
+        return
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 255):  # Also true if either is NaN.
+        raise ValueError(
+            "Images must have values from 0 to 255, unnormalised. "
+            f"Received: values from {low} to {high}"
+        )
+
+
+def warn_of_fractions(images, stacklevel=2):
+    """Warns if floats end at 1 or below, which are taken for all but black images.
+
+    Args:
+        images: NumPy array.
+        stacklevel: as for `warnings.warn`.
+
+    Returns:
+        bool, whether it warned.
+    """
+    high = images.max() if images.dtype.kind == "f" and images.size else 0
+    if not 0 < high <= 1:
+        return False
+    warnings.warn(
+        "Images are expected with values in 0 .. 255, and the largest here is "
+        f"{high:g}: multiply images in 0 .. 1 by 255.",
+        stacklevel=stacklevel + 1,
+    )
+    return True

@@ -1,0 +1,47 @@
+"""Head counts and widths, one for all transformer blocks or one for each."""
+
+
+def per_block(name, value, num_blocks):
+    """Spreads an int over the transformer blocks, or checks a list with one entry for each.
+
+    Args:
+        name: name of the argument, for the message.
+        value: int, `None` or a list.
+        num_blocks: int.
+
+    Returns:
+        A list.
+
+    Raises:
+        ValueError: if it is neither, or a list of another length.
+    """
+    if value is None or isinstance(value, int):
+        return [value] * num_blocks
+    if not isinstance(value, (list, tuple)) or len(value) != num_blocks:
+        raise ValueError(
+            f"`{name}` must be an int or a list with one entry per transformer block "
+            f"({num_blocks} here). Received: {name}={value}"
+        )
+    return list(value)
+
+
+def check_heads(num_heads, head_dims, hidden_dim):
+    """Refuses head counts that are no positive ints, or do not divide the width.
+
+    Args:
+        num_heads: list of ints, one per transformer block.
+        head_dims: list of ints or `None`, likewise; `None` means `hidden_dim // num_heads`.
+        hidden_dim: int, width of the tokens.
+
+    Raises:
+        ValueError: names the block.
+    """
+    for i, (heads, head_dim) in enumerate(zip(num_heads, head_dims, strict=True)):
+        if not isinstance(heads, int) or heads < 1:
+            raise ValueError(f"`num_heads` must be positive ints. Received: num_heads={heads}")
+        if head_dim is None and hidden_dim % heads:
+            raise ValueError(
+                "`num_heads` must divide `hidden_dim` where `head_dim` is `None`; give `head_dim` "
+                f"to choose the width of a head freely. Received: num_heads={heads} (transformer "
+                f"block {i}), hidden_dim={hidden_dim}"
+            )

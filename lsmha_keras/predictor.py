@@ -1,0 +1,288 @@
+"""The short way from photos to labels."""
+
+import importlib.util
+import os
+import pathlib
+
+import numpy as np
+
+from lsmha_keras import presets
+from lsmha_keras.image_file import read_image, to_rgb
+from lsmha_keras.image_resize import resize_batch, resize_image
+from lsmha_keras.image_values import check_image_values, warn_of_fractions
+from lsmha_keras.probabilities import probabilities
+from lsmha_keras.runtimes.made_from import made_from
+
+RUNTIMES = ("openvino", "onnxruntime", "keras")
+# Images of a run: throughput is flat from 16 on, and memory grows with them.
+_BATCH = 32
+
+
+class Predictor:
+    """Classifies photos with a trained preset, quickly: in OpenVINO, onnxruntime or Keras.
+
+    With the `model.onnx` that shipped presets carry, or a file that `lsmha_keras.export` wrote,
+    neither Keras nor its backend is imported. Logits are those of `predict` to 1e-3. It may be
+    called from several threads at once.
+
+    Args:
+        model: name or directory of a preset, a `.onnx` file, or the directory of an export in the
+            format "onnx".
+        runtime: "auto", "openvino", "onnxruntime" or "keras". "auto" takes the first of them that
+            is installed; "keras" for presets without a `model.onnx`. Defaults to `"auto"`.
+        num_threads: int or `None`, threads of OpenVINO and onnxruntime, however many threads call.
+            `None` means the processors that this process may use. Keras backends have settings of
+            their own.
+
+    Attributes:
+        class_names: list of str or `None`.
+        image_shape: `(height, width, channels)` that photos are brought to.
+        num_classes: int.
+        runtime: str, "openvino", "onnxruntime" or "keras".
+
+    Raises:
+        ImportError: if the runtime asked for is not installed.
+        ValueError: if the preset or the runtime is unknown, the file is damaged, or it was made
+            from other weights than those beside it.
+
+    Example:
+
+    ```python
+    classify = lsmha_keras.Predictor("lsmha-small")
+    classify(np.zeros((427, 640, 3), "uint8"))  # [("wolf", 0.21), ...]
+    ```
+    """
+
+    def __init__(self, model, runtime="auto", num_threads=None):
+        if runtime not in ("auto", *RUNTIMES):
+            raise ValueError(
+                f"`runtime` must be 'auto' or one of {RUNTIMES}. Received: runtime={runtime!r}"
+            )
+        if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
+            raise ValueError(
+                "`num_threads` must be a positive int or `None`. "
+                f"Received: num_threads={num_threads!r}"
+            )
+        self._runtime = _open(model, runtime, num_threads or _processors())
+        self.runtime = self._runtime.name
+        description = self._runtime.description
+        self.class_names = description.class_names
+        self.image_shape = description.image_shape
+        self.num_classes = description.num_classes
+
+    def __call__(self, images, top=5):
+        """Names the most likely classes of one image or of several.
+
+        Args:
+            images: one image or several: path of a file, `PIL.Image.Image`, array `(height, width,
+                channels)`; a list of these; an array `(batch, height, width, channels)`. Images
+                have values from 0 to 255 and any size.
+            top: int, how many classes to name. Defaults to `5`.
+
+        Returns:
+            Of one image a list of pairs `(label, probability)`, the most likely first; of several a
+            list with one of these for each. A label is a name, or an int if there are no names.
+
+        Raises:
+            ValueError: if an image cannot be read or has other channels than the model takes.
+        """
+        rows = self.probabilities(images)
+        answers = [
+            [(self._label(k), float(row[k])) for k in row.argsort()[::-1][:top]] for row in rows
+        ]
+        return answers[0] if self._is_one(images) else answers
+
+    def probabilities(self, images):
+        """Returns the probabilities of all classes.
+
+        Args:
+            images: as for a call.
+
+        Returns:
+            `(images, classes)` float64 array.
+        """
+        return self.as_probabilities(self.logits(images))
+
+    def logits(self, images):
+        """Returns what `predict` returns: logits, or probabilities of a model that ends with them.
+
+        Args:
+            images: as for a call. Floats are rounded to 8 bits.
+
+        Returns:
+            `(images, classes)` float32 array.
+        """
+        chunks = [self._runtime.run(chunk) for chunk in self._chunks(images)]
+        empty = np.zeros((0, self.num_classes), "float32")
+        return np.concatenate(chunks) if chunks else empty
+
+    def as_probabilities(self, outputs):
+        """Turns what `logits` returned into probabilities.
+
+        Args:
+            outputs: `(images, classes)` array.
+
+        Returns:
+            `(images, classes)` float64 array.
+        """
+        if self.runtime == "keras":
+            return self._runtime.probabilities(outputs)
+        return probabilities(outputs, self._runtime.description.activation)
+
+    def read(self, image):
+        """Brings one image to what the model takes.
+
+        Args:
+            image: path, `PIL.Image.Image` or array, of any size.
+
+        Returns:
+            `image_shape` uint8 array.
+
+        Raises:
+            ValueError: as a call.
+        """
+        size, channels = self.image_shape[:2], self.image_shape[2]
+        if hasattr(image, "shape"):
+            return _eight_bits(resize_image(self._checked(image), size))
+        if channels not in (1, 3):
+            raise ValueError(
+                f"Files and PIL images are read as RGB, and the model takes {channels} channels: "
+                f"give arrays. Received: {image!r}"
+            )
+        if isinstance(image, (str, os.PathLike)):
+            pixels = read_image(image, size)
+        elif hasattr(image, "getexif"):
+            pixels = np.asarray(to_rgb(image, size))
+        else:
+            raise ValueError(
+                "An image is a path, a `PIL.Image.Image` or an array. "
+                f"Received: {type(image).__name__}"
+            )
+        if channels == 1:
+            pixels = pixels.mean(axis=-1, keepdims=True).round().astype("uint8")
+        return pixels
+
+    def _label(self, index):
+        return int(index) if self.class_names is None else self.class_names[index]
+
+    def _is_one(self, images):
+        if isinstance(images, (list, tuple)):
+            return False
+        return not hasattr(images, "shape") or len(self._with_channels(images).shape) == 3
+
+    def _chunks(self, images):
+        """Yields uint8 arrays `(batch, height, width, channels)` of the model's size."""
+        if self._is_one(images):
+            images = [images]
+        whole = hasattr(images, "shape")
+        images = self._checked(images) if whole else images
+        for start in range(0, len(images), _BATCH):
+            chunk = images[start : start + _BATCH]
+            if not whole:
+                chunk = np.stack([self.read(image) for image in chunk])
+            elif chunk.shape[1:3] != self.image_shape[:2]:
+                chunk = resize_batch(chunk, self.image_shape[:2])
+            yield np.ascontiguousarray(_eight_bits(chunk))
+
+    def _checked(self, images):
+        """Returns an array of images, or of one, after its checks."""
+        images = self._with_channels(images)
+        if images.ndim not in (3, 4) or images.shape[-1] != self.image_shape[2]:
+            raise ValueError(
+                "Images must have shape (height, width, channels) or (batch, height, width, "
+                f"channels) with {self.image_shape[2]} channels. "
+                f"Received: images of shape {images.shape}"
+            )
+        check_image_values(images)
+        warn_of_fractions(images, stacklevel=5)
+        return images
+
+    def _with_channels(self, images):
+        """Gives images of one channel, which may come without it, their last dimension."""
+        images = np.asarray(images)
+        if self.image_shape[2] == 1 and images.shape[-1] != 1 and images.ndim in (2, 3):
+            return images[..., None]
+        return images
+
+
+def _eight_bits(images):
+    return images if images.dtype == np.uint8 else np.rint(images).astype("uint8")
+
+
+def _open(model, runtime, num_threads):
+    """Finds the file and the runtime, and loads the one into the other."""
+    file, source = find_onnx(model)
+    if runtime == "auto":
+        installed = [name for name in RUNTIMES[:2] if importlib.util.find_spec(name)]
+        runtime = installed[0] if file is not None and installed else "keras"
+    if runtime == "keras":
+        if source is None:
+            raise ValueError(
+                "Keras runs presets, not ONNX files: leave `runtime` out, or give the preset. "
+                f"Received: {model}"
+            )
+        from lsmha_keras.runtimes.keras_runtime import KerasRuntime
+
+        return KerasRuntime(model)
+    if file is None:
+        raise ValueError(
+            f"The preset has no {presets.ONNX}, which {runtime} needs; "
+            f"`lsmha zoo onnx {model}` makes it, and `runtime='keras'` does without. "
+            f"Received: {model}"
+        )
+    presets.verify_file(file)
+    if runtime == "openvino":
+        from lsmha_keras.runtimes.openvino_runtime import OpenvinoRuntime as Runtime
+    else:
+        from lsmha_keras.runtimes.onnx_runtime import OnnxRuntime as Runtime
+    opened = Runtime(file, num_threads)
+    if source is not None and opened.description.made_from != made_from(source):
+        raise ValueError(
+            f"{file} was made from other files than those beside it; `lsmha zoo onnx {model}` "
+            "makes it again, and `runtime='keras'` does without. "
+            f"Received: {model}"
+        )
+    return opened
+
+
+def find_onnx(model):
+    """Finds the ONNX file that belongs to a model.
+
+    Args:
+        model: as for `Predictor`.
+
+    Returns:
+        A pair of `pathlib.Path`s: the file, `None` for a preset without one, and the directory of
+        the preset, `None` for a file that belongs to none.
+
+    Raises:
+        ValueError: if there is no such file or preset, or it has no trained weights.
+
+    Example:
+
+    ```python
+    find_onnx("lsmha-small")
+    ```
+    """
+    path = pathlib.Path(model)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ValueError(f"There is no such ONNX file. Received: {model}")
+        return path, None
+    if (path / presets.ONNX).is_file() and not (path / "config.json").is_file():
+        return path / presets.ONNX, None
+    source = presets.resolve_preset(model)
+    if isinstance(source, dict):
+        raise ValueError(
+            "An architecture without trained weights cannot classify; "
+            f"`lsmha presets --trained` lists what can. Received: {model}"
+        )
+    file = source / presets.ONNX
+    return (file if file.is_file() else None), source
+
+
+def _processors():
+    # Not all of the machine's, where a container or a scheduler gives fewer.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

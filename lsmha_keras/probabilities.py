@@ -1,0 +1,33 @@
+"""From what a classifier gives to probabilities."""
+
+import numpy as np
+
+
+def probabilities(outputs, activation):
+    """Turns a classifier's outputs into probabilities.
+
+    Args:
+        outputs: `(images, classes)` array.
+        activation: str, name of the activation they went through: "linear" for logits.
+
+    Returns:
+        `(images, classes)` float64 array; each row adds up to 1, but for a sigmoid, whose outputs
+        are probabilities of their own.
+
+    Raises:
+        ValueError: if the activation is neither linear, softmax nor sigmoid.
+
+    Example:
+        >>> probabilities([[0.0, 0.0]], "linear")
+        array([[0.5, 0.5]])
+    """
+    outputs = np.asarray(outputs, "float64")
+    if activation in ("softmax", "sigmoid"):
+        return outputs
+    if activation != "linear":
+        raise ValueError(
+            "Only logits, a softmax and a sigmoid can be read as probabilities. "
+            f"Received: activation={activation}"
+        )
+    exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,0 +1,54 @@
+"""Runs a classifier or a committee on the Keras backend."""
+
+import numpy as np
+
+from lsmha_keras.runtimes.description import Description
+
+
+class KerasRuntime:
+    """A classifier or committee on the Keras backend, for presets without an exported file.
+
+    Batches are filled up to a power of two, so that the backend compiles few sizes. Calls from
+    several threads wait for each other. The backend decides about its threads.
+
+    Args:
+        preset: what `load_classifier` takes.
+
+    Raises:
+        ValueError: as `load_classifier`.
+
+    Example:
+
+    ```python
+    KerasRuntime("lsmha-small").run(np.zeros((1, 32, 32, 3), "uint8"))
+    ```
+    """
+
+    name = "keras"
+
+    def __init__(self, preset):
+        from lsmha_keras.models import load_classifier
+
+        self.classifier = load_classifier(preset)
+        self.description = Description(
+            name=str(preset),
+            image_shape=tuple(self.classifier.image_shape),
+            num_classes=self.classifier.num_classes,
+            class_names=self.classifier.class_names,
+        )
+
+    def run(self, images):
+        """Returns the outputs `(batch, classes)` of images `(batch, height, width, channels)`."""
+        from lsmha_keras.models.keras_lock import KERAS_LOCK
+
+        count = len(images)
+        padding = (1 << (count - 1).bit_length()) - count
+        images = np.concatenate([images, images[:1].repeat(padding, axis=0)])
+        with KERAS_LOCK:
+            # It preprocesses, as `predict`, without a pipeline of data, which costs more than the
+            # model.
+            return np.asarray(self.classifier.predict_on_batch(images))[:count]
+
+    def probabilities(self, outputs):
+        """Returns probabilities `(batch, classes)`, of a committee as its mode says."""
+        return self.classifier.probabilities(outputs)

@@ -1,0 +1,34 @@
+"""Which state of a preset a file was made from."""
+
+import hashlib
+import pathlib
+
+_CONFIGS = ("config.json", "task.json", "preprocessor.json", "image_converter.json")
+_WEIGHTS = ("*.weights.h5", "*.weights.json")
+
+
+def made_from(directory):
+    """Returns the checksums of the files that say what a preset computes.
+
+    A file made from a preset, such as its `model.onnx`, keeps them, so that it is not used beside
+    other weights or class names.
+
+    Args:
+        directory: path of the preset.
+
+    Returns:
+        A dict from a file's name to its SHA-256.
+
+    Example:
+
+    ```python
+    made_from("runs/mine/preset")["model.weights.h5"]
+    ```
+    """
+    files = {path for kind in (*_WEIGHTS, *_CONFIGS) for path in pathlib.Path(directory).glob(kind)}
+    return {path.name: _sha256(path) for path in sorted(files)}
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,51 @@
+"""Runs an ONNX file in onnxruntime."""
+
+from lsmha_keras.runtimes.description import KEY, Description
+from lsmha_keras.runtimes.needed_package import needed_package
+
+
+class OnnxRuntime:
+    """A classifier in onnxruntime, on CPU. It may be run from several threads at once.
+
+    Args:
+        path: the `.onnx` file, as `lsmha_keras.export` writes it.
+        num_threads: int, threads of this model, whatever the number of callers.
+
+    Raises:
+        ImportError: if onnxruntime is missing.
+        ValueError: if the file is damaged or not one of ours.
+
+    Example:
+
+    ```python
+    runtime = OnnxRuntime("exported/model.onnx", num_threads=1)
+    runtime.run(np.zeros((1, 32, 32, 3), "uint8"))
+    ```
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path, num_threads):
+        onnxruntime = needed_package("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        # Threads that wait in a loop take the cores from the other models and threads of the user.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its errors have no class in common but this one
+            raise ValueError(
+                f"onnxruntime cannot read the file; export the model again. Received: {path} "
+                f"({error})"
+            ) from error
+        text = self.session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.description = Description.from_json(text, path)
+        self._input = self.session.get_inputs()[0].name
+
+    def run(self, images):
+        """Returns the outputs `(batch, classes)` of images `(batch, height, width, channels)`."""
+        return self.session.run(None, {self._input: images})[0]
