@@ -23,11 +23,13 @@ searched), [tuner], [budget] and [shp]; tuning/README.md explains each. The outp
 executions.csv, one row for every training, report.md, front.csv and front.png, accuracy against
 latency, and trial_*/ with recipes, histories and TensorBoard's logs (tensorboard --logdir DIR).
 
-several machines that see the same output directory, or several processes on one:
-  export KERASTUNER_ORACLE_IP=10.0.0.1 KERASTUNER_ORACLE_PORT=8000
-  KERASTUNER_TUNER_ID=chief   lsmha tune study.toml --output DIR
-  KERASTUNER_TUNER_ID=worker0 CUDA_VISIBLE_DEVICES=0 lsmha tune study.toml --output DIR
-  KERASTUNER_TUNER_ID=worker1 CUDA_VISIBLE_DEVICES=1 lsmha tune study.toml --output DIR
+several trials at a time, on one machine or on a cluster of Ray's (pip install
+"lsmha-keras[cluster]"); a trial whose worker is lost continues on another one:
+  lsmha tune study.toml --workers 4
+  lsmha tune study.toml --workers 4 --trial-gpus 0.5
+  ray start --head --port 6379                      on one machine of a cluster
+  ray start --address 10.0.0.1:6379                 on each of the others
+  lsmha tune study.toml --ray 10.0.0.1:6379 --output /shared/heads
 """
 
 
@@ -52,6 +54,32 @@ def add_parser(commands, parents):
         "--no-resume",
         action="store_true",
         help="start again instead of continuing what is in the output",
+    )
+    group = parser.add_argument_group("several trials at a time, by Ray")
+    group.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="trials at a time (default with --ray: as many as the cluster has room for)",
+    )
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="HOST:PORT of a cluster, or auto for one that this machine belongs to; all its "
+        "machines must see DIR and the data",
+    )
+    group.add_argument(
+        "--trial-cores",
+        type=positive,
+        metavar="N",
+        help="cores of each trial (default: all of this machine, shared; on a cluster 1)",
+    )
+    group.add_argument(
+        "--trial-gpus",
+        type=float,
+        metavar="N",
+        help="GPUs of each trial, or a part of one (default: all of this machine, shared; on a "
+        "cluster that has any 1)",
     )
     add_verbosity(parser, "show the progress of every training, too")
 
@@ -84,6 +112,10 @@ def run(args):
         data_dir=args.data_dir,
         resume=not args.fresh,
         verbose=0 if args.quiet else 2 if args.verbose else 1,
+        workers=args.workers,
+        ray_address=args.ray,
+        trial_cores=args.trial_cores,
+        trial_gpus=args.trial_gpus,
     )
     print(result)
     for path in result.write(results=args.results):

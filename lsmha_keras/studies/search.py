@@ -1,6 +1,6 @@
 """Searches for the best head counts and their company."""
 
-import contextlib
+import os
 import pathlib
 import shutil
 
@@ -15,7 +15,6 @@ _STUDY = "study.toml"
 _WRITTEN = (
     _STUDY,
     "trial_*",
-    "workers",
     "oracle.json",
     "*tuner*.json",
     "executions.csv",
@@ -25,7 +24,22 @@ _WRITTEN = (
 )
 
 
-def search(study, directory=None, data_dir=None, resume=True, oracle=None, callbacks=(), verbose=1):
+_KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+
+
+def search(
+    study,
+    directory=None,
+    data_dir=None,
+    resume=True,
+    oracle=None,
+    callbacks=(),
+    verbose=1,
+    workers=None,
+    ray_address=None,
+    trial_cores=None,
+    trial_gpus=None,
+):
     """Runs a study: trains what a KerasTuner oracle proposes, and tells what is best.
 
     Killed and called again with the same arguments, it continues: finished executions are not
@@ -36,9 +50,9 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
     `directory` gets `study.toml`, KerasTuner's own files, `trial_<id>/execution_<n>/` with recipe,
     history, TensorBoard's logs and, of the best trials, checkpoints; and `executions.csv`.
 
-    With the environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
-    KERASTUNER_ORACLE_PORT it is the chief or a worker of a search on several machines, which must
-    see the same `directory`. The chief takes a worker that was killed out of the search.
+    With `workers` or `ray_address` the trials are tasks of Ray, in processes of their own. A trial
+    whose worker is lost goes to another one and continues from its last finished epoch; lost four
+    times, it is recorded as failed. Machines of a cluster must see the same `directory` and data.
 
     Args:
         study: a `Study`, the path of its TOML file, the name of a shipped one, or a dict.
@@ -49,16 +63,24 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
         callbacks: more Keras callbacks for every training.
         verbose: 0 prints nothing, 1 a line for each trial and execution, 2 the progress of
             every training, too, as `verbose="auto"` of `lsmha_keras.train`.
+        workers: int, trials that are trained at a time; None for one after the other in this
+            process, or with `ray_address` for as many as the cluster has room for.
+        ray_address: str, address of a cluster of Ray's, such as "10.0.0.1:6379" or "auto"; None for
+            this machine.
+        trial_cores: int, cores of each of several trials. Defaults to those of this machine
+            divided by `workers`, on a cluster to 1.
+        trial_gpus: float, GPUs of each, of which two trials can share one (0.5). Defaults to those
+            of this machine divided by `workers`, on a cluster that has any to 1.
 
     Returns:
-        A `SearchResult`; on a chief or a worker, too.
+        A `SearchResult`.
 
     Raises:
-        ImportError: if KerasTuner is not installed.
+        ImportError: if KerasTuner is not installed, or Ray for several workers.
         ValueError: if the study or the data are not valid, `directory` belongs to another study, or
-            no model meets the budget; names the cheapest.
+            no model meets the budget; names the cheapest. If `workers` or the like is not valid.
         RuntimeError: if every trial failed; names the first cause.
-        ConnectionError: on a worker, if the chief cannot be reached.
+        ConnectionError: if no cluster answers at `ray_address`.
 
     Example:
 
@@ -69,29 +91,53 @@ def search(study, directory=None, data_dir=None, resume=True, oracle=None, callb
     """
     study = load_study(study)
     import_keras_tuner()
-    from lsmha_keras.studies.distributed import member_of_search, role_in_search
     from lsmha_keras.studies.search_result import SearchResult
     from lsmha_keras.studies.study_tuner import StudyTuner
 
-    role = role_in_search()
-    if role == "worker" and not resume:
-        raise ValueError(
-            "Only the chief may restart a study, before its workers. Received: resume=False "
-            "(`--fresh`) on a worker"
-        )
+    _refuse_chief()
+    cluster = _cluster(workers, ray_address, trial_cores, trial_gpus, verbose)
     sources = open_recipe_data(study.recipe, data_dir, ("train", "validation"))
     directory = pathlib.Path("runs", study.name) if directory is None else directory
     directory = pathlib.Path(directory).expanduser().resolve()
     say = print if verbose else (lambda text: None)
-    # Workers share the directory of their chief.
-    with contextlib.nullcontext() if role == "worker" else DirectoryLock(directory):
+    with DirectoryLock(directory):
         _claim(directory, study, resume)
         tuner = StudyTuner(
             study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", say
         )
-        with member_of_search(tuner, role, say):
+        if cluster is None:
             tuner.search(verbose=0)
+        else:
+            from lsmha_keras.studies.ray_search import RaySearch
+
+            with cluster:
+                RaySearch(tuner, cluster, data_dir).run()
     return SearchResult.from_directory(study, directory)
+
+
+def _refuse_chief():
+    """KerasTuner would take this process for its chief or one of its workers."""
+    if found := [name for name in _KERASTUNER if os.environ.get(name)]:
+        raise ValueError(
+            "A study is searched on several machines by Ray (`lsmha tune --ray ADDRESS`), not by "
+            f"KerasTuner's chief and workers: unset {', '.join(found)}. "
+            f"Received: {found[0]}={os.environ[found[0]]}"
+        )
+
+
+def _cluster(workers, address, cores, gpus, verbose):
+    """Returns the `RayCluster` that was asked for, or None."""
+    if workers is None and address is None:
+        for name, value in (("trial_cores", cores), ("trial_gpus", gpus)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` is the share of each of several trials; give `workers` or "
+                    f"`ray_address`, too. Received: {name}={value!r}"
+                )
+        return None
+    from lsmha_keras.studies.ray_cluster import RayCluster
+
+    return RayCluster(workers, address, cores, gpus, verbose=verbose >= 2)
 
 
 def _claim(directory, study, resume):

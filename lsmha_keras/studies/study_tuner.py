@@ -5,22 +5,18 @@ import pathlib
 import shutil
 import statistics
 import sys
-import time
 
-import keras
 import keras_tuner
 
 from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.studies.grid_oracle import GridOracle
-from lsmha_keras.studies.hparams_log import write_hparams
-from lsmha_keras.studies.run_execution import EXECUTION, run_execution
+from lsmha_keras.studies.run_execution import EXECUTION
+from lsmha_keras.studies.trial_job import TrialJob
 from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
 TABLE = "executions.csv"
-# Seconds between two questions of a worker that was told to wait.
-_WAITING = 1.0
 # KerasTuner's own hyperparameters, which Hyperband sets.
 _EPOCHS, _PARENT = "tuner/epochs", "tuner/trial_id"
 _BRACKET = ("hp.tuner/bracket", "hp.tuner/round")
@@ -99,7 +95,6 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         self.callbacks = callbacks
         self.fit_verbose = verbose
         self.say = say
-        self._pause = 0.0
         directory = pathlib.Path(directory)
         super().__init__(
             oracle=oracle if oracle is not None else make_oracle(study),
@@ -118,21 +113,55 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
 
     def _run_trial(self, trial):
-        values = trial.hyperparameters.values
-        self.say(f"Trial {trial.trial_id}: {_show(values)}")
+        job = self.prepare(trial)
+        rows = job.run(self.sources, self.callbacks, self.fit_verbose, self.say)
+        score = self.conclude(rows)
+        if score is None:
+            raise keras_tuner.errors.FailedTrialError(rows[-1]["error"])
+        return score
+
+    def prepare(self, trial):
+        """Makes the job of a trial, and gives it what earlier trials have left for it.
+
+        Args:
+            trial: `keras_tuner.engine.trial.Trial`.
+
+        Returns:
+            A `TrialJob`.
+        """
+        hp = trial.hyperparameters
+        self.say(f"Trial {trial.trial_id}: {_show(hp.values)}")
         directory = pathlib.Path(self.project_dir) / f"trial_{trial.trial_id}"
-        rows = []
         if twin := self._equal_trial(trial):
             self.say(f"  equal to trial {twin}, whose results it takes")
+        values = self.study.space.declare(hp, self.study.defaults)
+        recipes = []
         for execution in range(self.study.tuner.executions_per_trial):
-            rows.append(self._execute(trial, directory, execution, twin))
-            if rows[-1]["status"] == "infeasible":
-                break  # so are the others: only their seeds differ
+            recipe = self.study.trial_recipe(
+                values,
+                seed=self.study.tuner.seed + execution,
+                epochs=hp.values.get(_EPOCHS),
+                name=f"{self.study.name}_{trial.trial_id}",
+            )
+            run = directory / f"execution_{execution}"
+            if twin is not None:
+                self._copy_execution(twin, trial.trial_id, run)
+            self._continue_parent(hp.values.get(_PARENT), run, recipe)
+            recipes.append(recipe)
+        return TrialJob(self.study, trial.trial_id, dict(hp.values), directory, tuple(recipes))
+
+    def conclude(self, rows):
+        """Writes the study's table after a trial.
+
+        Args:
+            rows: list of dicts, what the trial's job returned.
+
+        Returns:
+            float, the mean score, or None if every execution failed.
+        """
         write_table(collect_executions(self.project_dir), pathlib.Path(self.project_dir) / TABLE)
         scores = [row["score"] for row in rows if row["score"] is not None]
-        if not scores:
-            raise keras_tuner.errors.FailedTrialError(rows[-1]["error"])
-        return statistics.fmean(scores)
+        return statistics.fmean(scores) if scores else None
 
     def _equal_trial(self, trial):
         """Returns another trial of the same values that has results, or None.
@@ -140,7 +169,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         KerasTuner 1.4.8 proposes points again: its Bayesian optimisation when it is sure, and any
         tuner when a study goes on with more trials.
         """
-        # From the files, as a worker does not know the trials of the others.
+        # From the files: the oracle does not know which trials failed in every execution.
         values = {f"hp.{name}": value for name, value in trial.hyperparameters.values.items()}
         for row in collect_executions(self.project_dir):
             own = {name: value for name, value in row.items() if name.startswith("hp.")}
@@ -159,43 +188,6 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             shutil.copyfile(source / "recipe.toml", directory / "recipe.toml")
         write_atomically(directory / EXECUTION, json.dumps({**row, "trial": trial}, indent=1))
 
-    def _execute(self, trial, trial_dir, execution, twin=None):
-        began = time.monotonic()
-        hp = trial.hyperparameters
-        directory = trial_dir / f"execution_{execution}"
-        epochs = hp.values.get(_EPOCHS)
-        recipe = self.study.trial_recipe(
-            self.study.space.declare(hp, self.study.defaults),
-            seed=self.study.tuner.seed + execution,
-            epochs=epochs,
-            name=f"{self.study.name}_{trial.trial_id}",
-        )
-        if twin is not None:
-            self._copy_execution(twin, trial.trial_id, directory)
-        self._continue_parent(hp.values.get(_PARENT), directory, recipe)
-        facts = {
-            "trial": trial.trial_id,
-            "execution": execution,
-            **{f"hp.{name}": value for name, value in hp.values.items()},
-        }
-        row = run_execution(
-            self.study,
-            recipe,
-            directory,
-            self.sources,
-            facts,
-            self.callbacks,
-            self.fit_verbose,
-        )
-        measured = ("val_accuracy", "latency_ms", "parameters", "multiply_adds", "score")
-        metrics = {name: row[name] for name in measured if row.get(name) is not None}
-        failed = row["status"] == "failed"
-        write_hparams(directory / "tensorboard" / "hparams", hp.values, metrics, failed)
-        self.say(f"  execution {execution}: {_outcome(row)} ({time.monotonic() - began:.0f} s)")
-        # Every model leaves functions and memory behind.
-        keras.utils.clear_session(free_memory=True)
-        return row
-
     def _continue_parent(self, parent, directory, recipe):
         """Lets a trial of Hyperband go on from the trial it promotes, where its state is kept."""
         if parent is None or (directory / "recipe.toml").exists():
@@ -208,24 +200,16 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             copy_state(source / LAST, target / LAST, stopped=False)
             write_atomically(directory / "recipe.toml", recipe.to_toml())
 
-    def pre_create_trial(self):
-        """Waits a little, so that a worker without work does not ask its chief without a pause."""
-        time.sleep(self._pause)
-        self._pause = _WAITING
-
-    def on_trial_begin(self, trial):
-        """Notes that there is work."""
-        self._pause = 0.0
-
     def on_trial_end(self, trial):
         """Ends the trial and removes the weights of all but the best."""
         super().on_trial_end(trial)
-        prune(pathlib.Path(self.project_dir), self.study.tuner.keep)
+        running = {other.trial_id for other in self.oracle.ongoing_trials.values()}
+        prune(pathlib.Path(self.project_dir), self.study.tuner.keep, running)
 
     def reload(self):
         """Goes on from what is in the directory, as the oracle knows it."""
         record = pathlib.Path(self.project_dir) / "oracle.json"
-        if not self._is_worker() and record.exists():
+        if record.exists():
             # Killed while it proposed a trial, KerasTuner 1.4.8 has written the trial and not that
             # it was proposed: it would never run and count all the same.
             known = json.loads(record.read_text(encoding="utf-8"))["start_order"]
@@ -243,7 +227,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         """Takes nothing."""
 
 
-def prune(directory, keep):
+def prune(directory, keep, running=()):
     """Removes the weights of finished executions of all but the best trials.
 
     Hyperband continues trials of the last round, so the best of each round of each bracket stay.
@@ -251,6 +235,7 @@ def prune(directory, keep):
     Args:
         directory: `pathlib.Path` of a study.
         keep: int, number of trials.
+        running: set of str, trials that have not ended and are passed over.
 
     Returns:
         list of str, the trials whose weights are kept.
@@ -263,6 +248,8 @@ def prune(directory, keep):
     """
     scores, groups = {}, {}
     for row in collect_executions(directory):
+        if row["trial"] in running:
+            continue
         if row["status"] == "completed":
             scores.setdefault(row["trial"], []).append(row["score"])
         groups.setdefault(tuple(row.get(key) for key in _BRACKET), set()).add(row["trial"])
@@ -273,8 +260,8 @@ def prune(directory, keep):
         kept += good[:keep]
         for trial in trials - set(good[:keep]):
             for path in directory.glob(f"trial_{trial}/execution_*/checkpoints"):
-                # An execution that still runs has no row yet.
-                if (path.parent / "execution.json").exists():
+                # Without a row it was not trained to the end.
+                if (path.parent / EXECUTION).exists():
                     shutil.rmtree(path, ignore_errors=True)
     return sorted(kept)
 
@@ -287,12 +274,3 @@ def _show(values):
         else f"{name.removeprefix('tuner/')} {value}"
         for name, value in shown.items()
     )
-
-
-def _outcome(row):
-    cost = f"{row['latency_ms']:.2f} ms" if row.get("latency_ms") is not None else "not measured"
-    if row["status"] == "completed":
-        return f"accuracy {row['val_accuracy']:.2%}, {cost}, {row['train_seconds']:.0f} s"
-    if row["status"] == "infeasible":
-        return f"above the budget by {-row['score']:.2f}x ({cost}), not trained"
-    return f"failed: {row['error']}"

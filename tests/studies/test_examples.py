@@ -26,9 +26,8 @@ MODULES = [
     module.name
     for module in pkgutil.iter_modules(lsmha_keras.studies.__path__, "lsmha_keras.studies.")
 ]
-# What needs a chief, or a search that runs; tests of their own do that.
-_ELSEWHERE = {"check_chief", "check_port", "member_of_search", "Watchdog", "Heartbeat", "search"}
-_ELSEWHERE |= {"StudyTuner", "give_up_worker"}
+# What needs a cluster, or a search that runs; tests of their own do that.
+_ELSEWHERE = {"RayCluster", "RaySearch", "search", "StudyTuner"}
 
 
 def blocks():

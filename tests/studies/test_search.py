@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -261,6 +262,86 @@ def test_bad_arguments(dataset, tmp_path):
         search(study_dict(dataset), tmp_path / "file" / "runs")
     with pytest.raises(ValueError, match="nowhere.npz"):
         search(study_dict("nowhere.npz"), tmp_path / "runs2")
+
+
+@pytest.mark.backend_free
+def test_workers_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
+    study, runs = study_dict(dataset), tmp_path / "runs"
+    with pytest.raises(ValueError, match="give `workers` or `ray_address`.*trial_cores=2"):
+        search(study, runs, trial_cores=2)
+    with pytest.raises(ValueError, match="`workers` must be a positive integer.*workers=0"):
+        search(study, runs, workers=0)
+    with pytest.raises(ValueError, match="or a part of one GPU.*trial_gpus=1.5"):
+        search(study, runs, workers=2, trial_gpus=1.5)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r'pip install "lsmha-keras\[cluster\]"'):
+        search(study, runs, workers=2)
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    with pytest.raises(ValueError, match="lsmha tune --ray ADDRESS.*KERASTUNER_TUNER_ID=chief"):
+        search(study, runs)
+    assert not runs.exists()
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("10.0.0.1", "HOST:PORT, as `ray start --head` prints it"),
+        ("10.0.0.1:http", "HOST:PORT, as `ray start --head` prints it"),
+        ("127.0.0.1:{port}", "No cluster of Ray's answers at 127.0.0.1:{port}"),
+        ("auto", "Could not find any running Ray instance"),
+    ],
+)
+def test_a_cluster_that_is_not_there(dataset, tmp_path, address, message, monkeypatch):
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]  # bound, but nobody listens
+        if address == "auto" and ray_runs_here():
+            pytest.skip("a cluster of Ray's runs on this machine")
+        with pytest.raises((ValueError, ConnectionError), match=message.format(port=port)):
+            search(study_dict(dataset), tmp_path / "runs", ray_address=address.format(port=port))
+
+
+def ray_runs_here():
+    from ray._private.services import find_gcs_addresses
+
+    return bool(find_gcs_addresses())
+
+
+@pytest.mark.backend_free
+def test_the_grid_is_kerastuners(tmp_path):
+    import keras_tuner
+
+    from lsmha_keras.studies.grid_oracle import GridOracle
+
+    def values(kind, at_once):
+        hp = keras_tuner.HyperParameters()
+        hp.Choice("heads", [2, 4, 8], default=4)
+        hp.Fixed("width", 3)
+        hp.Float("rate", 1e-3, 1e-1, sampling="log")
+        hp.Boolean("gate")
+        objective = keras_tuner.Objective("score", "max")
+        oracle = kind(objective=objective, max_trials=100, hyperparameters=hp)
+        oracle._set_project_dir(str(tmp_path), f"{kind.__name__}_{at_once}")
+        oracle.verbose = 0
+        found, running = [], []
+        while True:
+            trials = [oracle.create_trial(f"worker{number}") for number in range(at_once)]
+            running = [trial for trial in trials if trial.status == "RUNNING"]
+            if not running:
+                return found, {trial.status for trial in trials}
+            for trial in running:
+                found.append(trial.hyperparameters.values)
+                oracle.update_trial(trial.trial_id, {"score": 0.5})
+                trial.status = "COMPLETED"
+                oracle.end_trial(trial)
+
+    whole = values(keras_tuner.oracles.GridSearchOracle, 1)
+    assert len(whole[0]) >= 3 * 10 * 2 and whole[1] == {"STOPPED"}
+    assert values(GridOracle, 1) == whole
+    assert values(GridOracle, 3) == whole
 
 
 KILLED = """

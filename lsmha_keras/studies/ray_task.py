@@ -1,0 +1,76 @@
+"""What a task of Ray does for a study. Importing it imports no framework."""
+
+import contextlib
+import os
+import pathlib
+import pickle
+import platform
+import time
+
+from lsmha_keras.directory_lock import DirectoryLock
+
+# What sizes the frameworks' pools of threads: TensorFlow's, JAX's. Ray sets OMP_NUM_THREADS, which
+# torch reads.
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC")
+_LOCK = ".task.lock"
+
+
+def train_job(payload, settings):
+    """Trains the executions of a trial in a worker of Ray.
+
+    Args:
+        payload: bytes, the pickled pair of a `TrialJob` and the callbacks. Pickled, as the modules
+            that it needs import Keras, which must find the environment set.
+        settings: dict of the driver's "backend", "folder" (where relative paths begin), "data_dir",
+            "verbose", and of the trial's "cores" (float) and "gpus" (float).
+
+    Returns:
+        dict of "rows" (of the study's table), "lines" (list of str, what happened) and "machine".
+
+    Raises:
+        OSError: if this machine does not see the study's directory, the data cannot be read or the
+            disk is full.
+    """
+    _set_environment(settings)
+    job, callbacks = pickle.loads(payload)
+    if not (job.directory.parent / "study.toml").exists():
+        raise FileNotFoundError(
+            "All machines of a search must see its output directory. "
+            f"Received: {job.directory.parent}, which {platform.node()} does not see"
+        )
+    from lsmha_keras.training.recipe_data import open_recipe_data
+
+    lines = []
+    parts = ("train", "validation")
+    with _hold(job.directory):
+        sources = open_recipe_data(job.study.recipe, settings["data_dir"], parts)
+        rows = job.run(sources, callbacks, settings["verbose"], lines.append)
+    return {"rows": rows, "lines": lines, "machine": platform.node()}
+
+
+def _set_environment(settings):
+    os.environ["KERAS_BACKEND"] = settings["backend"]
+    for name in _THREADS:
+        os.environ.setdefault(name, str(max(1, int(settings["cores"]))))
+    if 0 < settings["gpus"] < 1:
+        # Several trials share a GPU: the first must not take all of its memory.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if pathlib.Path(settings["folder"]).is_dir():
+        os.chdir(settings["folder"])
+
+
+@contextlib.contextmanager
+def _hold(directory, seconds=60.0):
+    """Waits for a task of a driver that was killed, which may write for a moment longer."""
+    end = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(DirectoryLock(directory, _LOCK))
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1.0)
+        yield

@@ -1,0 +1,182 @@
+"""A search whose trials are tasks of Ray ends as the serial one does, whoever is killed."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import pytest
+
+from tests.studies.tiny import study_dict
+from tests.training.tiny import read_history, write_dataset
+
+pytest.importorskip("keras_tuner")
+ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+
+from lsmha_keras.studies import ray_cluster  # noqa: E402
+from lsmha_keras.studies.execution_table import collect_executions, read_table  # noqa: E402
+from lsmha_keras.studies.search import search  # noqa: E402
+
+pytestmark = [pytest.mark.backend_free, pytest.mark.slow]
+
+ROOT = pathlib.Path(__file__).parents[2]
+MEASURED = ("latency_ms", "train_seconds", "date")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Four points."""
+    dataset = write_dataset(tmp_path_factory.mktemp("data") / "pictures.npz")
+    return study_dict(dataset, space={"num_heads": [1, 2, 4, 8]}, tuner={"max_trials": 4})
+
+
+@pytest.fixture(scope="module")
+def serial(study, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "serial"
+    search(study, directory, verbose=0)
+    return table(directory)
+
+
+@pytest.fixture(scope="module")
+def here():
+    """Starts Ray with two workers for this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_cluster._SETTINGS.items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def table(directory):
+    """Returns the table without what was measured by a clock."""
+    rows = read_table(directory / "executions.csv")
+    return [{key: row[key] for key in row if key not in MEASURED} for row in rows]
+
+
+def killer(marker):
+    """Returns a callback that kills the first process that begins a second epoch."""
+
+    # A class of this function's goes to the workers by value.
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return Kill()
+
+
+def test_a_killed_worker_changes_nothing(study, serial, here, tmp_path, capsys):
+    directory = tmp_path / "runs"
+    result = search(study, directory, callbacks=[killer(tmp_path / "killed")], workers=2)
+    assert (tmp_path / "killed").exists()
+    assert len(serial) == 4 and table(directory) == serial
+    assert len(result.rows) == 4
+    histories = [read_history(directory / f"trial_{n}" / "execution_0") for n in range(4)]
+    # Two epochs each: the one that was killed went on from its first.
+    assert [[row["epoch"] for row in rows] for rows in histories] == [[1, 2]] * 4
+    text = capsys.readouterr().out
+    assert all(f"Trial {number} on " in text for number in range(4))
+    assert ray.is_initialized()  # it is not the search's
+
+
+def test_a_trial_that_kills_every_worker_is_a_failure(study, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
+    callbacks = [killer(tmp_path / "killed")]
+    one = {**study, "tuner": {**study["tuner"], "max_trials": 1}}
+    with pytest.raises(RuntimeError, match="All 1 executions failed.*WorkerCrashedError"):
+        search(one, tmp_path / "runs", callbacks=callbacks, workers=1, verbose=0)
+    (row,) = collect_executions(tmp_path / "runs")
+    assert row["status"] == "failed" and row["hp.num_heads"] == 1
+
+
+def test_equal_trials_wait_for_each_other(study, here, tmp_path):
+    import keras_tuner
+
+    class Stubborn(keras_tuner.oracles.RandomSearchOracle):
+        def populate_space(self, trial_id):
+            return {"status": "RUNNING", "values": {"num_heads": 4}}
+
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("num_heads", [2, 4])
+    objective = keras_tuner.Objective("val_accuracy", "max")
+    oracle = Stubborn(objective, max_trials=2, hyperparameters=hp)
+    result = search(study, tmp_path / "runs", oracle=oracle, workers=2, verbose=0)
+    assert [row["trial"] for row in result.rows] == ["0", "1"]
+    assert len({row["val_accuracy"] for row in result.rows}) == 1
+    trained = list((tmp_path / "runs").glob("trial_*/execution_0/history.csv"))
+    assert [path.parts[-3] for path in trained] == ["trial_0"]
+
+
+def test_what_a_cluster_has_no_room_for(study, here, tmp_path):
+    with pytest.raises(ValueError, match="No machine has 3 cores and 0 GPUs"):
+        search(study, tmp_path / "runs", workers=1, trial_cores=3, verbose=0)
+    with pytest.raises(ValueError, match="No machine has 1 cores and 0.5 GPUs"):
+        search(study, tmp_path / "runs", workers=1, trial_gpus=0.5, verbose=0)
+
+
+def test_callbacks_that_cannot_go_elsewhere(study, here, tmp_path):
+    callback = keras.callbacks.LambdaCallback()
+    callback.generator = (number for number in range(3))
+    with pytest.raises(ValueError, match="must be picklable"):
+        search(study, tmp_path / "runs", callbacks=[callback], workers=1, verbose=0)
+
+
+def test_a_full_disk_is_no_failure_of_the_trial(study, here, tmp_path):
+    class Full(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        search(study, tmp_path / "runs", callbacks=[Full()], workers=1, verbose=0)
+    assert not list((tmp_path / "runs").glob("trial_*/execution_*/execution.json"))
+
+
+DRIVER = """
+    import json, pathlib, sys, time
+    import keras
+    from lsmha_keras.studies.search import search
+
+    class Slow(keras.callbacks.Callback):
+        def __init__(self, path):
+            super().__init__()
+            self.path = path
+
+        def on_epoch_begin(self, epoch, logs=None):
+            # Long enough in its second epoch to be killed there.
+            if epoch == 1 and pathlib.Path(self.path).exists():
+                time.sleep(300)
+
+    search(json.loads(sys.argv[1]), sys.argv[2], callbacks=[Slow(sys.argv[3])], workers=2)
+"""
+
+
+def test_a_killed_driver_goes_on(study, serial, tmp_path):
+    directory, slow = tmp_path / "runs", tmp_path / "slow"
+    slow.touch()
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER), json.dumps(study), directory, slow]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 200
+        # Two trials have a checkpoint.
+        while len(list(directory.glob("trial_*/execution_0/checkpoints/last*"))) < 2:
+            assert driver.poll() is None, driver.stdout.read().decode()
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert not list(directory.glob("trial_*/execution_0/execution.json"))
+    slow.unlink()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert table(directory) == serial
+    for number in range(2):
+        history = read_history(directory / f"trial_{number}" / "execution_0")
+        assert [row["epoch"] for row in history] == [1, 2]
