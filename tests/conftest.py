@@ -36,7 +36,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Writes the file of the first option; the workers of pytest-xdist report to one process."""
     file = config.getoption("--write-passed")
-    if file and "PYTEST_XDIST_WORKER" not in os.environ:
+    if file and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_PassedTests(file))
 
 

@@ -46,6 +46,21 @@ def test_presets():
         assert re.search(rf"\| `{row['preset']}` \|.* \| {' [|] '.join(figures)} \|", text), row
 
 
+def test_what_a_user_waits_for():
+    text = page("docs/export.md")
+    rows = _rows("predictor_latency.csv")
+    for way in {row["way"] for row in rows}:
+        found = {row["what"]: row for row in rows if row["way"] == way}
+        cells = [
+            f"{float(row['median_ms']):.2f} ({float(row['fastest_ms']):.2f} to "
+            f"{float(row['slowest_ms']):.2f})"
+            if (row := found.get(what))
+            else ""
+            for what in ("one image", "64 images", "cold start")
+        ]
+        assert f"| {way} | {' | '.join(cells)} |" in text
+
+
 def test_readme_opens_with_the_best_preset():
     from lsmha_keras.presets import ALIASES, list_presets
 
@@ -91,8 +106,24 @@ def test_readme_says_what_was_measured():
             spread = f"two seeds, standard deviation {statistics.stdev(found):.2f} points"
         assert cells[what][1] == spread
     best = list_presets(architectures=False)[0]
-    what = "`lsmha-small`: inverted bottlenecks, then two blocks of 16 heads, 45 epochs"
+    what = "`lsmha-small`: inverted bottlenecks, then two blocks of 16 heads, 65 epochs"
     assert cells[what] == (f"{best.accuracy:.2f} %", "one run")
+    for what, way, keras_way, unit, scale, digits in (
+        ("one image", "`Predictor` with onnxruntime", "predict", "ms", 1, 2),
+        ("cold start", "", "Predictor, keras", "s", 1e-3, 2),
+    ):
+        found = {row["way"]: row for row in _rows("predictor_latency.csv") if row["what"] == what}
+        ours, other = found["Predictor, onnxruntime"], found[keras_way]
+        assert {row["preset"] for row in found.values()} == {best.name}
+        median, fastest, slowest = (
+            f"{scale * float(ours[key]):.{digits}f}"
+            for key in ("median_ms", "fastest_ms", "slowest_ms")
+        )
+        title = f"{what}, {way}" if way else "`lsmha predict` of a photo from a cold start"
+        result, spread = cells[title]
+        assert result.startswith(f"{median} {unit}")
+        assert f"{scale * float(other['median_ms']):.{digits}f} {unit}" in result
+        assert spread == f"{fastest} to {slowest} {unit} over {ours['runs']} runs"
     accuracy, gain = _committee()
     what = "committee of the presets with 2 heads, 16 heads and the hybrid"
     assert cells[what][0] == f"{accuracy:.2f} %"

@@ -212,7 +212,7 @@ def test_folder_with_parts(tmp_path):
     test = lsmha.open_dataset(tmp_path, "test")
     # The classes are the training images', so that labels agree.
     assert test.class_names == ["a", "b"] and test.labels.tolist() == [1]
-    with pytest.raises(ValueError, match="has the splits train, test.*'test'.*split='tst'"):
+    with pytest.raises(ValueError, match="has the splits train, test .nearest: test.*split='tst'"):
         lsmha.open_dataset(tmp_path, "tst")
     write_folder(tmp_path, {"test/c/0.png": (1, (8, 8), "RGB")})
     with pytest.raises(ValueError, match="classes that .* lacks. Received: c"):

@@ -104,7 +104,7 @@ def test_bad_input(tmp_path):
         lsmha.open_dataset("tiny_numbers", data_dir=tmp_path)
     with pytest.raises(ValueError, match="nearest: cifar100"):
         lsmha.open_dataset("cifar-100", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="'mnist'.*Received: name='mnits'"):
+    with pytest.raises(ValueError, match="nearest: mnist.*Received: name='mnits'"):
         lsmha.open_dataset("mnits", data_dir=tmp_path)
 
 
@@ -129,5 +129,5 @@ def test_what_cannot_be_downloaded_says_what_to_provide(tmp_path, monkeypatch):
 
 def test_without_tfds(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match="'digits'.*pip install tensorflow-datasets"):
+    with pytest.raises(ImportError, match="nearest: digits.*pip install tensorflow-datasets"):
         lsmha.open_dataset("digit", data_dir=tmp_path)
