@@ -35,8 +35,8 @@ def test_only_passed_tests_are_left_out(tmp_path, workers):
     shutil.copy(pathlib.Path(__file__).with_name("conftest.py"), tmp_path)
     (tmp_path / "test_all.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    assert "1 failed, 2 passed, 1 skipped" in run(tmp_path, "--write-passed", "passed", *workers)
+    assert "1 failed, 2 passed, 1 skipped" in run(tmp_path, "--write-passed=passed", *workers)
     passed = (tmp_path / "passed").read_text().splitlines()
     assert passed == [f"test_all.py::test_passes[{number}]" for number in (1, 2)]
-    rest = run(tmp_path, "--leave-out", "passed", *workers)
+    rest = run(tmp_path, "--leave-out=passed", *workers)
     assert "1 failed, 1 skipped" in rest and "2 passed" not in rest

@@ -36,6 +36,8 @@ BLOCKS = list(blocks())
 
 @pytest.mark.parametrize(("module", "block"), BLOCKS)
 def test_block(module, block, model_and_run, tmp_path, monkeypatch):
+    if "plot_" in block:
+        pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verify_preset, "_LATENCY_RUNS", 2)
     shutil.copytree(model_and_run[1], tmp_path / "runs" / "mine")
