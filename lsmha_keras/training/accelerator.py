@@ -1,4 +1,4 @@
-"""What is asked about the device of the backend."""
+"""Facts about the backend's device: is it a GPU, and what can it do?"""
 
 import keras
 

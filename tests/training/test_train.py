@@ -19,9 +19,7 @@ from tests.training.tiny import SIDE, recipe_dict
 
 
 def test_it_learns(result):
-    # A quarter of 40 images by chance, with a standard deviation of 0.07. How far 24 steps at so
-    # high a rate get depends on how a processor rounds: 0.65 to 1 were seen.
-    assert result.results["accuracy"] > 0.5
+    assert result.results["accuracy"] > 0.7  # a quarter by chance
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
 
