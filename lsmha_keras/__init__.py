@@ -64,6 +64,7 @@ _PUBLIC = {
     "Study": "lsmha_keras.studies.study",
     "search": "lsmha_keras.studies.search",
     # surgery
+    "grow": "lsmha_keras.surgery.grow",
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }

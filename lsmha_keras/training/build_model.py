@@ -19,7 +19,8 @@ def build_model(recipe, source):
 
     Raises:
         ValueError: if the preset or an override is unknown, naming the nearest, a kept head has
-            another number of classes than the data, or the blocks to replace are not there.
+            another number of classes than the data, the blocks to replace are not there, or the
+            model would not grow.
 
     Example:
 
@@ -28,6 +29,7 @@ def build_model(recipe, source):
     ```
     """
     from lsmha_keras.models import CCTBackbone, CCTImageClassifier
+    from lsmha_keras.surgery.grow import grow
     from lsmha_keras.surgery.replace_blocks import replace_blocks
 
     section = recipe.model
@@ -60,4 +62,6 @@ def build_model(recipe, source):
         )
     if section.replace_blocks:
         model = replace_blocks(model, section.replace_blocks, section.replace_design)
+    if section.grow_layers or section.grow_mlp_dim:
+        model = grow(model, section.grow_layers, section.grow_mlp_dim)
     return model

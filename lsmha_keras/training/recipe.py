@@ -34,7 +34,7 @@ class Recipe:
     Attributes:
         name: str, name of the run and of the preset it makes.
         model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`,
-            `replace_blocks`, `replace_design`, `overrides`.
+            `replace_blocks`, `replace_design`, `grow_layers`, `grow_mlp_dim`, `overrides`.
         data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
             `batch_size`, `placement`.
         augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.

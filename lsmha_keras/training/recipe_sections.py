@@ -25,6 +25,8 @@ class ModelSection(_Section):
         replace_blocks: int, how many of the first blocks become convolutional before training; see
             `lsmha_keras.replace_blocks`.
         replace_design: str, what those are made of; see `ConvBlock`.
+        grow_layers, grow_mlp_dim: int or None, blocks and width of the perceptrons that the model
+            grows to before training; see `lsmha_keras.grow`.
         overrides: dict of arguments of the backbone and the classifier, such as
             `attention_dropout`.
     """
@@ -36,6 +38,8 @@ class ModelSection(_Section):
     keep_head: bool = recipe_field("bool", False)
     replace_blocks: int = recipe_field("int", 0, at_least=0)
     replace_design: str = recipe_field("str", "separable")
+    grow_layers: int | None = recipe_field("int", optional=True, at_least=1)
+    grow_mlp_dim: int | None = recipe_field("int", optional=True, at_least=1)
     overrides: dict = recipe_field("table")
 
 

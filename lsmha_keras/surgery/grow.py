@@ -1,0 +1,116 @@
+"""Makes a trained model deeper and its perceptrons wider, with the same predictions at first."""
+
+import keras
+
+from lsmha_keras.arguments import positive_int
+from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.copy_weights import copy_weights
+
+
+def grow(model, num_layers=None, mlp_dim=None):
+    """Adds transformer blocks at the end, and hidden units to every perceptron.
+
+    The larger model predicts what the smaller one does and then learns from there, which is cheaper
+    than training it from random weights. New blocks start with projections of zero, new hidden
+    units with outgoing weights of zero. A recipe does the same with `model.grow_layers` and
+    `model.grow_mlp_dim`.
+
+    Args:
+        model: a `CCTImageClassifier` or a `CCTBackbone`; it is left as it is.
+        num_layers: int, blocks of the larger model, convolutional and transformer together, or
+            `None` for as many as there are. The new ones have the heads of the last block.
+        mlp_dim: int, width of the hidden layer of its perceptrons, or `None` for the present one.
+
+    Returns:
+        A new model of the same class. Its outputs differ by the rounding of one layer
+        normalisation for each new block, about the layers' epsilon.
+
+    Raises:
+        ValueError: if the larger model would be no larger, the last block is convolutional, or the
+            model is quantised.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("lsmha-small")
+    deeper = lsmha_keras.grow(model, num_layers=7, mlp_dim=256)
+    ```
+
+    References:
+        - [Chen et al., 2016](https://arxiv.org/abs/1511.05641), growing without a change of what is
+          computed
+    """
+    if not isinstance(model, CCTBackbone):
+        return model.with_backbone(grow(model.backbone, num_layers, mlp_dim))
+    present = {"num_layers": model.num_layers, "mlp_dim": model.mlp_dim}
+    asked = {"num_layers": num_layers, "mlp_dim": mlp_dim}
+    wanted = {
+        name: present[name] if value is None else positive_int(name, value)
+        for name, value in asked.items()
+    }
+    smaller = [name for name in wanted if wanted[name] < present[name]]
+    if smaller or wanted == present:
+        raise ValueError(
+            "The larger model needs more blocks or wider perceptrons than the "
+            f"{present['num_layers']} blocks of width {present['mlp_dim']} that there are. "
+            f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
+        )
+    if model.num_conv_blocks == model.num_layers:
+        raise ValueError(
+            "New transformer blocks take their heads from the last one, and this model has "
+            f"convolutional blocks only. Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
+        )
+    quantised = {layer.quantization_mode for layer in model._flatten_layers() if _quantised(layer)}
+    if quantised:
+        raise ValueError(f"A model grows before it is quantised. Received: one in {quantised}")
+    deeper = _deepen(model, wanted["num_layers"])
+    return deeper if wanted["mlp_dim"] == model.mlp_dim else _widen(deeper, wanted["mlp_dim"])
+
+
+def _deepen(model, num_layers):
+    config = {**model.get_config(), "num_layers": num_layers}
+    for key in ("num_heads", "head_dim"):
+        if isinstance(config[key], (list, tuple)):
+            added = num_layers - model.num_layers
+            config[key] = [*config[key], *config[key][-1:] * added]
+    deeper = CCTBackbone.from_config(config)
+    _copy_layers(model, deeper, except_for=[])
+    for block in deeper.blocks[model.num_layers :]:
+        # The residual stream passes unchanged but for the block's second normalisation, which the
+        # backbone's last one undoes.
+        for dense in (block.attention.projection, block.mlp_output):
+            dense.kernel.assign(keras.ops.zeros_like(dense.kernel))
+    return deeper
+
+
+def _widen(model, mlp_dim):
+    wider = CCTBackbone.from_config({**model.get_config(), "mlp_dim": mlp_dim})
+    blocks = range(model.num_conv_blocks, model.num_layers)
+    _copy_layers(model, wider, except_for=[model.blocks[i].name for i in blocks])
+    for i in blocks:
+        _copy_widened(model.blocks[i], wider.blocks[i])
+    return wider
+
+
+def _copy_layers(model, larger, except_for):
+    names = {layer.name for layer in model.layers}
+    for layer in larger.layers:
+        if layer.name in names and layer.name not in except_for and layer.weights:
+            copy_weights(model.get_layer(layer.name), layer)
+
+
+def _quantised(layer):
+    return getattr(layer, "quantization_mode", None) is not None
+
+
+def _copy_widened(block, wider):
+    for name in ("attention_norm", "attention", "mlp_norm"):
+        copy_weights(getattr(block, name), getattr(wider, name))
+    hidden, output = block.mlp_hidden, block.mlp_output
+    # The incoming weights of new units stay as they are drawn, or all of them would learn alike.
+    kernel = keras.ops.slice_update(wider.mlp_hidden.kernel, (0, 0), hidden.kernel)
+    wider.mlp_hidden.kernel.assign(kernel)
+    wider.mlp_hidden.bias.assign(keras.ops.slice_update(wider.mlp_hidden.bias, (0,), hidden.bias))
+    empty = keras.ops.zeros_like(wider.mlp_output.kernel)
+    wider.mlp_output.kernel.assign(keras.ops.slice_update(empty, (0, 0), output.kernel))
+    wider.mlp_output.bias.assign(output.bias)
