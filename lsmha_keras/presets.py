@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 
+from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.files import is_hidden, write_atomically
 
 CHECKSUMS = "checksums.sha256"
@@ -43,7 +44,8 @@ _LISTED += [f"cct_2_3x2_h{heads}" for heads in ("16", "32", "25x5")]
 _LISTED += [f"cct_7_3x1_h{heads}" for heads in ("16", "32", "64", "25x10")]
 _NAME = re.compile(
     r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<design>_sep|_ib)?(?P<sine>_sine)?"
-    r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_c(?P<conv_blocks>\d+))?"
+    r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_(?P<attention>[a-z]{2,}(?:_[a-z]{2,})*))?"
+    r"(?:_c(?P<conv_blocks>\d+))?"
 )
 _TOKENIZERS = {"_sep": "separable", "_ib": "inverted_bottleneck"}
 
@@ -250,7 +252,8 @@ def parse_architecture(name):
     The parts: `7` blocks, `3x1` kernel size and number of tokenizer stages, optional `_sep` or
     `_ib` stages of separable convolutions or inverted bottlenecks, optional `_sine` position
     embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the width),
-    optional `_c3` the first 3 blocks convolutional.
+    optional `_moh` a kind of attention (`list_attention`), optional `_c3` the first 3 blocks
+    convolutional.
 
     Args:
         name: str.
@@ -260,6 +263,8 @@ def parse_architecture(name):
     """
     match = _NAME.fullmatch(name)
     if match is None or int(match["layers"]) not in _REFERENCE:
+        return None
+    if match["attention"] and match["attention"] not in attention_names():
         return None
     side = 224 if int(match["kernel"]) == 7 else 32
     config = {
@@ -277,6 +282,8 @@ def parse_architecture(name):
         config["num_heads"] = int(match["heads"])
     if match["head_dim"]:
         config["head_dim"] = int(match["head_dim"])
+    if match["attention"]:
+        config["attention"] = match["attention"]
     if match["conv_blocks"]:
         config["num_conv_blocks"] = int(match["conv_blocks"])
     return config

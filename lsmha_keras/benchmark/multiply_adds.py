@@ -38,7 +38,12 @@ def count_multiply_adds(model):
         _run(model, make_inputs(model, 1))
     total, known = 0, set()
     # Counted with the attention they belong to, which need not call them on every backend.
-    apart = {id(layer.qkv) for layer, _, _ in calls if _is_our_attention(layer)}
+    apart = {
+        id(part)
+        for layer, _, _ in calls
+        if isinstance(layer, LargeScaleMultiHeadAttention)
+        for part in layer._flatten_layers(include_self=False)
+    }
     for layer, inputs, outputs in calls:
         if id(layer) not in apart and (count := _find_counter(layer)):
             total += count(layer, inputs, outputs)
@@ -154,15 +159,9 @@ def _count_attention(layer, inputs, outputs):
     return layer.num_heads * pairs * (layer.key_dim + layer.value_dim)
 
 
-def _is_our_attention(layer):
-    return isinstance(layer, LargeScaleMultiHeadAttention)
-
-
 def _count_our_attention(layer, inputs, outputs):
-    """The projection to the heads and both products; the last projection is a layer itself."""
     batch, tokens, _ = inputs[0]
-    products = 2 * tokens**2 * layer.projection.kernel.shape[0]
-    return batch * (products + tokens * math.prod(layer.qkv.kernel.shape))
+    return batch * layer.count_multiply_adds(tokens)
 
 
 def _count_pooling(layer, inputs, outputs):

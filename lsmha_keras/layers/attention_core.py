@@ -39,6 +39,12 @@ def project_heads(dense, x, num_heads):
     return [ops.swapaxes(ops.reshape(third, shape), 1, 2) for third in thirds]
 
 
+def split_heads(x, num_heads):
+    """Splits `(batch, tokens, heads * head_dim)` into `(batch, heads, tokens, head_dim)`."""
+    batch, tokens = ops.shape(x)[:2]
+    return ops.swapaxes(ops.reshape(x, (batch, tokens, num_heads, -1)), 1, 2)
+
+
 def open_empty_masks(x, padding_mask):
     """Makes a softmax over tokens uniform where no token is valid.
 
@@ -94,7 +100,7 @@ def attention_core(
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
-        value: tensor of shape `(batch, heads, keys, head_dim)`.
+        value: tensor of shape `(batch, heads, keys, width)`; `width` is `head_dim` or another.
         padding_mask: optional boolean tensor of shape `(batch, keys)`, `True` for the keys that
             may be attended to. The queries of an image without such a key attend to all of its keys
             alike: their output is the mean of the values, which alone receive gradients.
@@ -104,7 +110,7 @@ def attention_core(
         return_attention_scores: bool, whether to return the attention weights too.
 
     Returns:
-        A pair: the head outputs `(batch, heads, queries, head_dim)` in the dtype of `query`, and
+        A pair: the head outputs `(batch, heads, queries, width)` in the dtype of `query`, and
         the attention weights `(batch, heads, queries, keys)` after dropout, or `None`.
     """
     loop = _loop_module()
@@ -116,7 +122,9 @@ def attention_core(
         return loop.loop_attention(query, key, value, bias, dropout_rate, seed), None
 
     backend = keras.config.backend()
-    if dropout_rate == 0.0 and not return_attention_scores and backend != "tensorflow":
+    # JAX's fused attention takes values as wide as keys only.
+    fused = backend == "torch" or (backend == "jax" and query.shape[-1] == value.shape[-1])
+    if dropout_rate == 0.0 and not return_attention_scores and fused:
         mask = None if padding_mask is None else padding_mask[:, None, None, :]
         if backend == "torch":
             return loop.fused_attention(query, key, value, mask), None

@@ -44,14 +44,14 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     Args:
         query: array of shape `(batch, heads, queries, head_dim)`.
         key: array of shape `(batch, heads, keys, head_dim)`.
-        value: array of shape `(batch, heads, keys, head_dim)`.
+        value: array of shape `(batch, heads, keys, width)`.
         bias: float32 array `(batch, keys)` added to the scores, or `None`. It may be minus
             infinity for some keys of an image, not for all.
         dropout_rate: float in [0, 1), rounded to a multiple of 2^-32.
         seed: uint32 array of shape `(2,)`, or `None` without dropout.
 
     Returns:
-        An array of shape `(batch, heads, queries, head_dim)` in the dtype of `query`.
+        An array of shape `(batch, heads, queries, width)` in the dtype of `query`.
 
     References:
         - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), section 3
@@ -71,7 +71,8 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     words = (
         _draw_words(batch * heads // group, group, queries, keys, seed) if dropout_rate else None
     )
-    return _attend(*folded, bias, words, dropout_rate).reshape(query.shape).astype(dtype)
+    shape = (*query.shape[:3], value.shape[-1])
+    return _attend(*folded, bias, words, dropout_rate).reshape(shape).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

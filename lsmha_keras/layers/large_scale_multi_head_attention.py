@@ -48,6 +48,8 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         training: bool or `None`, whether dropout is active.
         head_mask: optional tensor of shape `(num_heads,)` or `(batch, num_heads)` with values in
             [0, 1]; each head's output is multiplied by its entry.
+        head_scale: optional tensor of the same shapes with any finite values, by which each head's
+            output is multiplied too: -1 turns what a head writes around, 2 amplifies it.
         padding_mask: optional boolean tensor of shape `(batch, tokens)`, `False` for tokens that
             no other token may attend to.
         mask, x_mask: the same, filled in by Keras with the mask of `x`, as `keras.layers.Masking`
@@ -58,7 +60,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
     Returns:
         The output, `(batch, tokens, C)` in the compute dtype. With flags set, a tuple of the
         output, then the head outputs `(batch, tokens, num_heads, head_dim)` before the output
-        projection and after the head mask, then the attention weights
+        projection and after mask and scale, then the attention weights
         `(batch, num_heads, tokens, tokens)`.
 
     Raises:
@@ -121,7 +123,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
     def build(self, input_shape):
         if len(input_shape) != 3 or input_shape[-1] is None:
             raise ValueError(
-                "`LargeScaleMultiHeadAttention` expects tokens of shape (batch, tokens, channels) "
+                f"`{type(self).__name__}` expects tokens of shape (batch, tokens, channels) "
                 f"with known channels. Received: input_shape={input_shape}"
             )
         hidden_dim = input_shape[-1]
@@ -133,22 +135,42 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             )
         self._head_dim = self.head_dim or hidden_dim // self.num_heads
         inner_dim = self.num_heads * self._head_dim
-        self.qkv = keras.layers.Dense(
-            3 * inner_dim,
-            use_bias=self.use_qkv_bias,
+        self.build_heads(tuple(input_shape))
+        self.projection = self.make_dense(
+            "projection", hidden_dim, (*input_shape[:-1], inner_dim), self.use_output_bias
+        )
+
+    def build_heads(self, input_shape):
+        """Makes the weights that `attend` needs; a kind of attention of its own overrides both.
+
+        Args:
+            input_shape: `(batch, tokens, C)`; `self.width` is known.
+        """
+        self.qkv = self.make_dense("qkv", 3 * self.num_heads * self.width, input_shape)
+
+    @property
+    def width(self):
+        """Width of one head, an int; known once the layer is built."""
+        return self._head_dim
+
+    def make_dense(self, name, units, input_shape, use_bias=None):
+        """Makes a built `keras.layers.Dense` with this layer's arguments of weights.
+
+        Args:
+            name: str.
+            units: int.
+            input_shape: shape of what it is called on; the last entry is known.
+            use_bias: bool; `None` for `use_qkv_bias`.
+        """
+        dense = keras.layers.Dense(
+            units,
+            use_bias=self.use_qkv_bias if use_bias is None else use_bias,
             dtype=self.dtype_policy,
-            name="qkv",
+            name=name,
             **weight_arguments(self, "kernel", "bias"),
         )
-        self.qkv.build(input_shape)
-        self.projection = keras.layers.Dense(
-            hidden_dim,
-            use_bias=self.use_output_bias,
-            dtype=self.dtype_policy,
-            name="projection",
-            **weight_arguments(self, "kernel", "bias"),
-        )
-        self.projection.build((*input_shape[:-1], inner_dim))
+        dense.build(input_shape)
+        return dense
 
     def call(
         self,
@@ -160,21 +182,21 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         return_attention_scores=False,
         mask=None,
         x_mask=None,
+        head_scale=None,
     ):
         batch, tokens = ops.shape(x)[:2]
-        query, key, value = project_heads(self.qkv, x, self.num_heads)
-        heads, scores = attention_core(
-            query,
-            key,
-            value,
-            padding_mask=joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask),
-            dropout_rate=self.dropout if training else 0.0,
-            seed_generator=self.seed_generator if self.dropout > 0 else None,
-            return_attention_scores=return_attention_scores,
+        heads, scores = self.attend(
+            x,
+            joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask),
+            training,
+            return_attention_scores,
         )
         heads = ops.swapaxes(heads, 1, 2)  # (batch, tokens, heads, head_dim)
         if head_mask is not None:
-            heads = heads * self._broadcast_head_mask(head_mask, heads.dtype)
+            _check_head_mask(head_mask)
+            heads = heads * self._per_head("head_mask", head_mask, heads.dtype)
+        if head_scale is not None:
+            heads = heads * self._per_head("head_scale", head_scale, heads.dtype)
         # (batch, tokens, inner) -> (batch, tokens, C)
         flat = ops.reshape(heads, (batch, tokens, self.num_heads * self._head_dim))
         outputs = (self.projection(flat),)
@@ -182,19 +204,124 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         outputs += (scores,) if return_attention_scores else ()
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def _broadcast_head_mask(self, head_mask, dtype):
-        """Checks the mask and shapes it to (batch or 1, 1, heads, 1)."""
-        if isinstance(head_mask, (list, tuple, np.ndarray)):
-            values = np.asarray(head_mask, "float32")
-            if not np.all((values >= 0) & (values <= 1)):
-                raise ValueError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
-        mask = ops.convert_to_tensor(head_mask, dtype=dtype)
-        if len(mask.shape) not in (1, 2) or mask.shape[-1] != self.num_heads:
+    def attend(self, x, padding_mask, training, return_attention_scores):
+        """Computes the heads.
+
+        Args:
+            x: tokens, `(batch, tokens, C)`.
+            padding_mask: boolean tensor `(batch, tokens)` or `None`.
+            training: bool or `None`.
+            return_attention_scores: bool.
+
+        Returns:
+            A pair: head outputs `(batch, heads, tokens, head_dim)`, gated if this kind has gates,
+            and the attention weights `(batch, heads, tokens, tokens)`, or `None` if nobody asked.
+        """
+        query, key, value = project_heads(self.qkv, x, self.num_heads)
+        return self.attend_core(
+            query, key, value, padding_mask, training, return_attention_scores
+        )
+
+    def attend_core(self, query, key, value, padding_mask, training, return_attention_scores):
+        """Calls `attention_core` with this layer's dropout."""
+        return attention_core(
+            query,
+            key,
+            value,
+            padding_mask=padding_mask,
+            dropout_rate=self.dropout if training else 0.0,
+            seed_generator=self.seed_generator if self.dropout > 0 else None,
+            return_attention_scores=return_attention_scores,
+        )
+
+    @classmethod
+    def from_multi_head(cls, layer, approximate=False, **options):
+        """Makes a layer of this kind with the weights of plain attention.
+
+        Args:
+            layer: built `LargeScaleMultiHeadAttention`, not quantised; it is left as it is.
+            approximate: bool, whether the closest layer will do where none computes the same.
+            **options: arguments that this kind has and plain attention has not.
+
+        Returns:
+            A built layer.
+
+        Raises:
+            ValueError: if it would compute something else and `approximate` is not set.
+        """
+        config = LargeScaleMultiHeadAttention.get_config(layer)
+        new = cls.from_config({**config, **options})
+        new.build((None, None, layer.projection.kernel.shape[1]))
+        exact = new.take_multi_head_weights(layer.multi_head_weights()[0])
+        new.projection.set_weights(
+            [ops.convert_to_numpy(w) for w in _merged(layer.projection)]
+        )
+        new.check_exact(exact, approximate)
+        return new
+
+    def to_multi_head(self, approximate=False):
+        """Makes plain attention with the weights of this layer; see `from_multi_head`."""
+        weights, exact = self.multi_head_weights()
+        self.check_exact(exact, approximate)
+        config = LargeScaleMultiHeadAttention.get_config(self)
+        plain_layer = LargeScaleMultiHeadAttention.from_config(config)
+        plain_layer.build((None, None, self.projection.kernel.shape[1]))
+        plain_layer.take_multi_head_weights(weights)
+        plain_layer.projection.set_weights(
+            [ops.convert_to_numpy(w) for w in _merged(self.projection)]
+        )
+        return plain_layer
+
+    def check_exact(self, exact, approximate):
+        """Refuses a conversion that is not exact unless the caller asked for the closest one."""
+        if not exact and not approximate:
             raise ValueError(
-                f"`head_mask` must have shape ({self.num_heads},) or (batch, {self.num_heads}). "
-                f"Received: head_mask of shape {tuple(mask.shape)}"
+                "Plain attention with the same outputs does not exist for every "
+                f"`{type(self).__name__}`, nor the other way round; `approximate=True` takes the "
+                f"closest. Received: approximate={approximate}, {self.get_config()}"
             )
-        return ops.reshape(mask, (-1, 1, self.num_heads, 1))
+
+    def multi_head_weights(self):
+        """Returns the weights of the queries, keys and values of plain attention.
+
+        Returns:
+            A pair: three NumPy arrays `(C, num_heads, head_dim)`, with one row more for the bias if
+            there is one, and whether plain attention with them computes what this layer does.
+        """
+        return self.read_dense(self.qkv, 3), True
+
+    def take_multi_head_weights(self, weights):
+        """Takes what `multi_head_weights` returns; returns whether the outputs are the same."""
+        self.write_dense(self.qkv, weights)
+        return True
+
+    def read_dense(self, dense, parts):
+        """Returns a projection's weights, `parts` arrays `(C, heads, head_dim)`, bias as last row."""
+        weights = [ops.convert_to_numpy(w) for w in _merged(dense)]
+        joined = np.concatenate([np.reshape(w, (-1, w.shape[-1])) for w in weights])
+        shape = (len(joined), -1, self.width)
+        return [part.reshape(shape) for part in np.split(joined, parts, axis=1)]
+
+    def write_dense(self, dense, parts):
+        """Sets a projection's weights from arrays as `read_dense` returns them."""
+        joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        rows = dense.kernel.shape[0]
+        dense.set_weights([joined[:rows], *joined[rows:]])
+
+    def count_multiply_adds(self, tokens):
+        """Returns the multiply-adds for one sample, an int: `4 T C I + 2 T^2 I`."""
+        inner_dim, hidden_dim = self.projection.kernel.shape
+        return tokens * (4 * hidden_dim * inner_dim + 2 * tokens * inner_dim)
+
+    def _per_head(self, name, values, dtype):
+        """Shapes a mask or a scale to (batch or 1, 1, heads, 1)."""
+        values = ops.convert_to_tensor(values, dtype=dtype)
+        if len(values.shape) not in (1, 2) or values.shape[-1] != self.num_heads:
+            raise ValueError(
+                f"`{name}` must have shape ({self.num_heads},) or (batch, {self.num_heads}). "
+                f"Received: {name} of shape {tuple(values.shape)}"
+            )
+        return ops.reshape(values, (-1, 1, self.num_heads, 1))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
@@ -209,6 +336,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         return_attention_scores=False,
         mask=None,
         x_mask=None,
+        head_scale=None,
     ):
         batch, tokens, _ = x.shape
         shapes = [x.shape]
@@ -230,3 +358,21 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             "seed": self.seed,
             **weight_config(self, "kernel", "bias"),
         }
+
+
+def _check_head_mask(head_mask):
+    # Tensors pass: their values are unknown while a graph is traced.
+    if isinstance(head_mask, (list, tuple, np.ndarray)):
+        values = np.asarray(head_mask, "float32")
+        if not np.all((values >= 0) & (values <= 1)):
+            raise ValueError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
+
+
+def _merged(dense):
+    """Kernel and bias of a dense layer, with what LoRA learned in the kernel."""
+    if dense.quantization_mode is not None:
+        raise ValueError(
+            "Attention is converted before the model is quantised. Received: "
+            f"{dense.path} in {dense.quantization_mode}"
+        )
+    return [dense.kernel, *([dense.bias] if dense.use_bias else [])]

@@ -36,14 +36,14 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`; only `batch` may be unknown.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
-        value: tensor of shape `(batch, heads, keys, head_dim)`.
+        value: tensor of shape `(batch, heads, keys, width)`.
         bias: float32 tensor `(batch, keys)` added to the scores, or `None`. It may be minus
             infinity for some keys of an image, not for all.
         dropout_rate: float in [0, 1), rounded to a multiple of 2^-32.
         seed: int tensor of shape `(2,)`, or `None` without dropout.
 
     Returns:
-        A tensor of shape `(batch, heads, queries, head_dim)` in the dtype of `query`.
+        A tensor of shape `(batch, heads, queries, width)` in the dtype of `query`.
 
     References:
         - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), section 3
@@ -66,7 +66,8 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     def attend(*folded):
         return _attend(folded, (bias, *words), dropout_rate, loops)
 
-    return tf.cast(tf.reshape(attend(*folded), (-1, heads, queries, head_dim)), dtype)
+    shape = (-1, heads, queries, value.shape[-1])
+    return tf.cast(tf.reshape(attend(*folded), shape), dtype)
 
 
 def _group_size(heads, head_bytes):

@@ -42,12 +42,12 @@ def fused_attention(query, key, value, mask):
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
-        value: tensor of shape `(batch, heads, keys, head_dim)`.
+        value: tensor of shape `(batch, heads, keys, width)`.
         mask: boolean tensor that broadcasts to the scores, `True` for what counts, or `None`. At
             least one key of each query must count.
 
     Returns:
-        A tensor of shape `(batch, heads, queries, head_dim)` in the dtype of `query`.
+        A tensor of shape `(batch, heads, queries, width)` in the dtype of `query`.
     """
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
@@ -63,14 +63,14 @@ def loop_attention(query, key, value, bias, dropout_rate, seed):
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`.
         key: tensor of shape `(batch, heads, keys, head_dim)`.
-        value: tensor of shape `(batch, heads, keys, head_dim)`.
+        value: tensor of shape `(batch, heads, keys, width)`.
         bias: float32 tensor `(batch, keys)` added to the scores, or `None`. It may be minus
             infinity for some keys of an image, not for all.
         dropout_rate: float in (0, 1), rounded to a multiple of 2^-32.
         seed: integer tensor of shape `(2,)`.
 
     Returns:
-        A tensor of shape `(batch, heads, queries, head_dim)` in the dtype of `query`.
+        A tensor of shape `(batch, heads, queries, width)` in the dtype of `query`.
 
     References:
         - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), section 3
@@ -99,7 +99,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, bias, rows, columns, dropout_rate):
         inputs = (query, key, value, bias, rows, columns)
-        outputs = torch.empty_like(query)
+        outputs = query.new_empty((len(value), value.shape[1], query.shape[2]))
         log_total = torch.empty_like(rows, dtype=torch.float32)
         groups, buffers = _split(*inputs, outputs, log_total), _make_buffers(query, key, 2)
         for group in groups:

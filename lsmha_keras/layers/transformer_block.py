@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
-from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+from lsmha_keras.attention.registry import make_attention
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.token_masks import joint_mask
 from lsmha_keras.layers.weight_arguments import (
@@ -36,6 +36,9 @@ class TransformerBlock(keras.layers.Layer):
             training. Defaults to `0.0`.
         use_qkv_bias: bool, whether queries, keys and values have a bias. Defaults to `False`.
         layer_norm_epsilon: float. Defaults to `1e-5`.
+        attention: str, kind of attention; see `list_attention`. Defaults to `"multi_head"`.
+        attention_options: dict of the arguments that only this kind has, or `None`.
+        grid_shape: `(grid_height, grid_width)` of the tokens, for kinds that need it.
         kernel_initializer: initializer of the kernels of attention and perceptron. Defaults to a
             truncated normal of standard deviation 0.02.
         bias_initializer: initializer of their biases. Defaults to `"zeros"`.
@@ -46,7 +49,7 @@ class TransformerBlock(keras.layers.Layer):
     Call arguments:
         x: tokens, float tensor of shape `(batch, tokens, channels)`.
         training, head_mask, padding_mask, return_head_outputs, return_attention_scores, mask,
-            x_mask: as in `LargeScaleMultiHeadAttention`.
+            x_mask, head_scale: as in `LargeScaleMultiHeadAttention`.
 
     Returns:
         The output, of the shape of `x`; with flags set, a tuple of the output, the head outputs
@@ -54,8 +57,8 @@ class TransformerBlock(keras.layers.Layer):
         `(batch, num_heads, tokens, tokens)`, as asked for.
 
     Raises:
-        ValueError: if an argument is out of range or `num_heads` does not divide the token width
-            while `head_dim` is `None`.
+        ValueError: if an argument is out of range, `num_heads` does not divide the token width
+            while `head_dim` is `None`, or the kind of attention or an option of it is unknown.
 
     Example:
 
@@ -78,6 +81,9 @@ class TransformerBlock(keras.layers.Layer):
         stochastic_depth_rate=0.0,
         use_qkv_bias=False,
         layer_norm_epsilon=1e-5,
+        attention="multi_head",
+        attention_options=None,
+        grid_shape=None,
         kernel_initializer=None,
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -96,6 +102,9 @@ class TransformerBlock(keras.layers.Layer):
         self.stochastic_depth_rate = plain(stochastic_depth_rate)
         self.use_qkv_bias = plain(use_qkv_bias)
         self.layer_norm_epsilon = plain(layer_norm_epsilon)
+        self.attention_kind = attention
+        self.attention_options = None if attention_options is None else dict(attention_options)
+        self.grid_shape = plain(grid_shape)
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
         set_weight_arguments(
@@ -113,8 +122,11 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_norm = keras.layers.LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=dtype, name="attention_norm"
         )
-        self.attention = LargeScaleMultiHeadAttention(
+        self.attention = make_attention(
+            self.attention_kind,
             self.num_heads,
+            grid_shape=self.grid_shape,
+            options=self.attention_options,
             head_dim=self.head_dim,
             dropout=self.attention_dropout,
             use_qkv_bias=self.use_qkv_bias,
@@ -157,6 +169,7 @@ class TransformerBlock(keras.layers.Layer):
         return_attention_scores=False,
         mask=None,
         x_mask=None,
+        head_scale=None,
     ):
         attended = self.attention(
             self.attention_norm(x),
@@ -166,6 +179,7 @@ class TransformerBlock(keras.layers.Layer):
             return_head_outputs=return_head_outputs,
             return_attention_scores=return_attention_scores,
             mask=joint_mask(x, mask=mask, x_mask=x_mask),
+            head_scale=head_scale,
         )
         extras = ()
         if return_head_outputs or return_attention_scores:
@@ -197,5 +211,8 @@ class TransformerBlock(keras.layers.Layer):
             "stochastic_depth_rate": self.stochastic_depth_rate,
             "use_qkv_bias": self.use_qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "attention": self.attention_kind,
+            "attention_options": self.attention_options,
+            "grid_shape": self.grid_shape,
             **weight_config(self, "kernel", "bias"),
         }

@@ -56,6 +56,10 @@ class CCTBackbone(keras_hub.models.Backbone):
             first block to this value in the last. Defaults to `0.1`.
         use_qkv_bias: bool, whether queries, keys and values have a bias. Defaults to `False`.
         layer_norm_epsilon: float. Defaults to `1e-5`.
+        attention: str, kind of attention, or a list with one entry per transformer block;
+            `lsmha_keras.list_attention()` lists them. Defaults to `"multi_head"`.
+        attention_options: dict of the arguments that only this kind has, or `None`, or a list with
+            one entry per transformer block.
         dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
         **kwargs: base model arguments, such as `name`.
 
@@ -65,8 +69,8 @@ class CCTBackbone(keras_hub.models.Backbone):
 
     Raises:
         ValueError: if an argument is unknown or out of range, a list has not one entry per
-            transformer block, or a head count does not divide `hidden_dim` while its `head_dim` is
-            `None`.
+            transformer block, a head count does not divide `hidden_dim` while its `head_dim` is
+            `None`, or a kind of attention or an option of it is unknown.
 
     Example:
 
@@ -104,6 +108,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         stochastic_depth_rate=0.1,
         use_qkv_bias=False,
         layer_norm_epsilon=1e-5,
+        attention="multi_head",
+        attention_options=None,
         dtype=None,
         **kwargs,
     ):
@@ -127,6 +133,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         heads = per_block("num_heads", num_heads, num_transformer_blocks)
         head_dims = per_block("head_dim", head_dim, num_transformer_blocks)
         check_heads(heads, head_dims, hidden_dim)
+        kinds = per_block("attention", attention, num_transformer_blocks)
+        kind_options = per_block("attention_options", attention_options, num_transformer_blocks)
 
         # === Layers ===
         self.tokenizer = ConvTokenizer(
@@ -169,6 +177,9 @@ class CCTBackbone(keras_hub.models.Backbone):
                 stochastic_depth_rate=depth_rates[num_conv_blocks + i],
                 use_qkv_bias=use_qkv_bias,
                 layer_norm_epsilon=layer_norm_epsilon,
+                attention=kinds[i],
+                attention_options=kind_options[i],
+                grid_shape=grid_shape,
                 dtype=dtype,
                 name=f"block_{num_conv_blocks + i}",
             )
@@ -205,6 +216,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.stochastic_depth_rate = plain(stochastic_depth_rate)
         self.use_qkv_bias = plain(use_qkv_bias)
         self.layer_norm_epsilon = plain(layer_norm_epsilon)
+        self.attention = attention
+        self.attention_options = attention_options
 
     def intermediates(self, names, head_masks=None):
         """Builds a model that returns named values from inside this one, sharing its weights.
@@ -322,7 +335,7 @@ class CCTBackbone(keras_hub.models.Backbone):
 
     def default_lora_layer_names(self):
         """Returns the names of the layers that `enable_lora` adapts."""
-        return ["qkv"]
+        return ["qkv", "query", "key_value", "query_key", "value"]
 
     def load_weights(self, filepath, *args, **kwargs):
         """Loads weights, after checking them against the checksums beside them, if any."""
@@ -386,4 +399,6 @@ class CCTBackbone(keras_hub.models.Backbone):
             "stochastic_depth_rate": self.stochastic_depth_rate,
             "use_qkv_bias": self.use_qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "attention": self.attention,
+            "attention_options": self.attention_options,
         }

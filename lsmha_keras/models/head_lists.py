@@ -1,12 +1,16 @@
 """Head counts and widths, one for all transformer blocks or one for each."""
 
 
+# The arguments of a backbone that may be lists.
+PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")
+
+
 def per_block(name, value, num_blocks):
-    """Spreads an int over the transformer blocks, or checks a list with one entry for each.
+    """Spreads one value over the transformer blocks, or checks a list with one entry for each.
 
     Args:
         name: name of the argument, for the message.
-        value: int, `None` or a list.
+        value: int, str, dict, `None` or a list.
         num_blocks: int.
 
     Returns:
@@ -15,11 +19,11 @@ def per_block(name, value, num_blocks):
     Raises:
         ValueError: if it is neither, or a list of another length.
     """
-    if value is None or isinstance(value, int):
+    if value is None or isinstance(value, (int, str, dict)):
         return [value] * num_blocks
     if not isinstance(value, (list, tuple)) or len(value) != num_blocks:
         raise ValueError(
-            f"`{name}` must be an int or a list with one entry per transformer block "
+            f"`{name}` must be one value or a list with one entry per transformer block "
             f"({num_blocks} here). Received: {name}={value}"
         )
     return list(value)

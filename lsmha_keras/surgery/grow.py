@@ -5,6 +5,7 @@ import keras
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.head_lists import PER_BLOCK
 
 
 def grow(model, num_layers=None, mlp_dim=None):
@@ -69,7 +70,7 @@ def grow(model, num_layers=None, mlp_dim=None):
 
 def _deepen(model, num_layers):
     config = {**model.get_config(), "num_layers": num_layers}
-    for key in ("num_heads", "head_dim"):
+    for key in PER_BLOCK:
         if isinstance(config[key], (list, tuple)):
             added = num_layers - model.num_layers
             config[key] = [*config[key], *config[key][-1:] * added]

@@ -3,6 +3,7 @@
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.head_lists import PER_BLOCK
 
 
 def replace_blocks(model, num_blocks, design="separable"):
@@ -53,7 +54,7 @@ def replace_blocks(model, num_blocks, design="separable"):
             f"fused={model.fused_conv_blocks}. Received: design={design!r}"
         )
     config = {**model.get_config(), "num_conv_blocks": num_blocks, "conv_block_design": design}
-    for key in ("num_heads", "head_dim"):
+    for key in PER_BLOCK:
         if isinstance(config[key], (list, tuple)):
             config[key] = list(config[key][num_blocks - present :])
     hybrid = CCTBackbone.from_config(config)

@@ -1,0 +1,1 @@
+"""Kinds of attention with many heads, one contract: `LargeScaleMultiHeadAttention`'s."""

@@ -1,0 +1,92 @@
+"""Mixture of attentive experts: each image weights the heads."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
+    """Multi-head attention as a mixture of experts, each of which leaves some heads out.
+
+    Expert `i` is all heads but `leave_out` of them, from `i` on and cyclic, times
+    `H / (H - leave_out)`. A gate, one softmax per image over the mean token, weights the experts.
+    The mixture is the same as heads weighted by
+    `w_j = H / (H - leave_out) * (1 - sum of the gates that leave j out)`, which is what is
+    computed: the weights of an image sum to `H`, and uniform gates, those at the start, give plain
+    attention. Gate and heads are trained together here; the paper trains them in turns.
+
+    Per image, beside plain attention's, with tokens of width `C`: parameters
+    `C gate_dim + gate_dim + gate_dim H + H`, multiply-adds `gate_dim (C + H)`.
+
+    Args:
+        num_heads: int, number of heads, `H`.
+        leave_out: int, heads that an expert leaves out. One of many is almost nothing: with 25
+            heads a weight lies in [0, 1.04]. Defaults to `1`.
+        gate_dim: int, width of the gate's hidden layer. Defaults to `64`.
+        **kwargs: arguments of `LargeScaleMultiHeadAttention`.
+
+    Raises:
+        ValueError: if no head would be left.
+
+    References:
+        - [Peng et al., 2020](https://arxiv.org/abs/2005.06537)
+    """
+
+    def __init__(self, num_heads, leave_out=1, gate_dim=64, **kwargs):
+        super().__init__(num_heads, **kwargs)
+        self.leave_out = positive_int("leave_out", leave_out)
+        self.gate_dim = positive_int("gate_dim", gate_dim)
+        if self.leave_out >= self.num_heads:
+            raise ValueError(
+                "`leave_out` must leave heads to every expert. Received: "
+                f"leave_out={leave_out}, num_heads={num_heads}"
+            )
+
+    def build_heads(self, input_shape):
+        super().build_heads(input_shape)
+        arguments = {"dtype": "float32"}
+        self.gate_hidden = keras.layers.Dense(
+            self.gate_dim, activation="relu", name="gate_hidden", **arguments
+        )
+        self.gate = keras.layers.Dense(
+            self.num_heads, kernel_initializer="zeros", name="gate", **arguments
+        )
+        self.gate_hidden.build((input_shape[0], input_shape[-1]))
+        self.gate.build((input_shape[0], self.gate_dim))
+
+    def attend(self, x, padding_mask, training, return_attention_scores):
+        heads, scores = super().attend(x, padding_mask, training, return_attention_scores)
+        weights = self.head_weights(x, padding_mask)[:, :, None, None]
+        return heads * ops.cast(weights, heads.dtype), scores
+
+    def head_weights(self, x, padding_mask=None):
+        """Returns the weights of the heads, float32, `(batch, heads)`; those of an image sum to H."""
+        x = ops.cast(x, "float32")
+        if padding_mask is None:
+            mean = ops.mean(x, axis=1)
+        else:
+            valid = ops.cast(padding_mask, "float32")[..., None]
+            mean = ops.sum(x * valid, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1)
+        gates = ops.softmax(self.gate(self.gate_hidden(mean)), axis=-1)
+        left_out = ops.matmul(gates, self._left_out())
+        return self.num_heads / (self.num_heads - self.leave_out) * (1 - left_out)
+
+    def _left_out(self):
+        """Which heads each expert leaves out, `(experts, heads)`."""
+        eye = np.eye(self.num_heads, dtype="float32")
+        return sum(np.roll(eye, shift, axis=1) for shift in range(self.leave_out))
+
+    def count_multiply_adds(self, tokens):
+        gate = self.gate_dim * (self.projection.kernel.shape[1] + self.num_heads)
+        return super().count_multiply_adds(tokens) + gate
+
+    def multi_head_weights(self):
+        uniform = not any(np.any(w) for w in self.gate.get_weights())
+        return super().multi_head_weights()[0], uniform
+
+    def get_config(self):
+        return {**super().get_config(), "leave_out": self.leave_out, "gate_dim": self.gate_dim}

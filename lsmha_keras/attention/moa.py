@@ -1,0 +1,120 @@
+"""Mixture of attention heads: each token chooses experts that share keys and values."""
+
+import keras
+from keras import ops
+
+from lsmha_keras.arguments import plain
+from lsmha_keras.attention.grouped import GroupedQueryAttention
+from lsmha_keras.attention.routing import balance_loss, choose
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class MixtureOfAttentionHeads(GroupedQueryAttention):
+    """Multi-query attention in which each token chooses `top_k` of the heads.
+
+    Each head is an expert with a query and an output projection of its own; keys and values are
+    shared by all. The gates are `top_k * p / sum of the chosen p` with `p = softmax(x W)`, zero for
+    heads that are not chosen, or `p` itself with `renormalise=False`, as in the published code. The
+    router computes in float32. All heads are computed and multiplied, so that shapes are fixed:
+    unchosen heads save no time here.
+
+    Per image of `T` tokens of width `C`, with `I = num_heads * d`: parameters
+    `2 C d + 2 C I + C H + C`, multiply-adds `2 T C (I + d) + 2 T^2 I + T C H`. An ideal kernel
+    would take `top_k * d` for `I`.
+
+    Args:
+        num_heads: int, number of experts, `H`.
+        top_k: int, how many each token chooses, or `None` for half of them.
+        renormalise: bool, whether the gates of a token sum to `top_k`. Defaults to `True`.
+        balance_loss: float, weight of `H * sum f_i P_i`, added in training. Defaults to `0.01`.
+        z_loss: float, weight of the mean squared logarithm of the router's normaliser, added in
+            training. Defaults to `0.001`.
+        **kwargs: arguments of `LargeScaleMultiHeadAttention`.
+
+    Raises:
+        ValueError: if `top_k` is not from 1 to `num_heads`.
+
+    References:
+        - [Zhang et al., 2022](https://arxiv.org/abs/2210.05144)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        top_k=None,
+        renormalise=True,
+        balance_loss=0.01,
+        z_loss=0.001,
+        **kwargs,
+    ):
+        super().__init__(num_heads, num_kv_heads=1, **kwargs)
+        self.top_k, self.renormalise = plain(top_k), plain(renormalise)
+        self.balance_loss, self.z_loss = plain(balance_loss), plain(z_loss)
+        self._chosen = max(1, self.num_heads // 2) if top_k is None else self.top_k
+        if not isinstance(self._chosen, int) or not 1 <= self._chosen <= self.num_heads:
+            raise ValueError(
+                f"`top_k` must be an int from 1 to {num_heads}, the number of heads. "
+                f"Received: top_k={top_k}"
+            )
+
+    def build_heads(self, input_shape):
+        super().build_heads(input_shape)
+        # Not zero: of equal probabilities every token would choose the first.
+        self.router = self.add_weight(
+            shape=(input_shape[-1], self.num_heads),
+            initializer=self.kernel_initializer.clone(),
+            name="router",
+        )
+
+    def attend(self, x, padding_mask, training, return_attention_scores):
+        heads, scores = super().attend(x, padding_mask, training, return_attention_scores)
+        gates = self.gates(x, padding_mask, training)
+        return heads * ops.cast(ops.swapaxes(gates, 1, 2)[..., None], heads.dtype), scores
+
+    def gates(self, x, padding_mask=None, training=None):
+        """Returns what each token multiplies each head by, float32, `(batch, tokens, heads)`."""
+        logits = ops.matmul(ops.cast(x, "float32"), ops.cast(self.router, "float32"))
+        p = ops.softmax(logits, axis=-1)
+        chosen = choose(p, self._chosen)
+        if training and self.balance_loss:
+            self.add_loss(self.balance_loss * balance_loss(p, chosen, padding_mask))
+        if training and self.z_loss:
+            squares = ops.square(ops.logsumexp(logits, axis=-1))
+            self.add_loss(self.z_loss * _mean(squares, padding_mask))
+        gates = p * chosen
+        if self.renormalise:
+            gates = self._chosen * gates / ops.sum(gates, axis=-1, keepdims=True)
+        return gates
+
+    def count_multiply_adds(self, tokens):
+        router = self.num_heads * self.projection.kernel.shape[1]
+        return super().count_multiply_adds(tokens) + tokens * router
+
+    def multi_head_weights(self):
+        weights, _ = super().multi_head_weights()
+        even = not ops.any(self.router)
+        return weights, bool(even and self.renormalise and self._chosen == self.num_heads)
+
+    def take_multi_head_weights(self, weights):
+        same = super().take_multi_head_weights(weights)
+        if self._chosen == self.num_heads:
+            self.router.assign(ops.zeros_like(self.router))
+        return same and self.renormalise and self._chosen == self.num_heads
+
+    def get_config(self):
+        config = super().get_config()
+        del config["num_kv_heads"]
+        return {
+            **config,
+            "top_k": self.top_k,
+            "renormalise": self.renormalise,
+            "balance_loss": self.balance_loss,
+            "z_loss": self.z_loss,
+        }
+
+
+def _mean(values, padding_mask):
+    if padding_mask is None:
+        return ops.mean(values)
+    valid = ops.cast(padding_mask, values.dtype)
+    return ops.sum(values * valid) / ops.maximum(ops.sum(valid), 1)

@@ -1,0 +1,231 @@
+"""Names of the kinds of attention that a backbone can be made of."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+
+from lsmha_keras.nearest import nearest
+
+_LAYERS = "lsmha_keras.layers.large_scale_multi_head_attention"
+_HERE = "lsmha_keras.attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionKind:
+    """A kind of attention.
+
+    Attributes:
+        name: str, what `CCTBackbone(attention=...)` takes.
+        description: str, one line.
+        layer: subclass of `LargeScaleMultiHeadAttention`, or where to import it from,
+            `"module:Class"`.
+        options: dict of the layer's arguments that this name stands for.
+    """
+
+    name: str
+    description: str
+    layer: type | str
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def __str__(self):
+        return f"{self.name:15} {self.description}"
+
+    def load_layer(self):
+        """Returns the layer's class."""
+        if isinstance(self.layer, str):
+            module, _, name = self.layer.partition(":")
+            return getattr(importlib.import_module(module), name)
+        return self.layer
+
+
+_KINDS = {}
+
+
+def _add(name, description, layer, **options):
+    _KINDS[name] = AttentionKind(name, description, layer, options)
+
+
+_add(
+    "multi_head",
+    "queries, keys and values of each head",
+    f"{_LAYERS}:LargeScaleMultiHeadAttention",
+)
+_add("grouped", "groups of heads share keys and values", f"{_HERE}.grouped:GroupedQueryAttention")
+_add(
+    "multi_query",
+    "all heads share keys and values",
+    f"{_HERE}.grouped:GroupedQueryAttention",
+    num_kv_heads=1,
+)
+_add("moh", "mixture of heads: each token chooses heads", f"{_HERE}.moh:MixtureOfHeads")
+_add(
+    "moa",
+    "mixture of attention heads: chosen heads on shared keys and values",
+    f"{_HERE}.moa:MixtureOfAttentionHeads",
+)
+_add(
+    "mae",
+    "mixture of attentive experts: each image weights the heads",
+    f"{_HERE}.mae:MixtureOfAttentiveExperts",
+)
+_add(
+    "knocking",
+    "heads exchange features by a shared matrix, which folds away",
+    f"{_HERE}.knocking:KnockingHeads",
+)
+_add(
+    "knocking_gated",
+    "heads exchange features of their values by a shared gated unit",
+    f"{_HERE}.knocking:KnockingHeads",
+    gated=True,
+)
+_add("talking", "heads exchange scores and weights", f"{_HERE}.talking:TalkingHeads")
+_add(
+    "head_embedding",
+    "one projection for all heads, and an embedding of each head",
+    f"{_HERE}.head_embedding:HeadEmbeddingAttention",
+)
+_add(
+    "optimised",
+    "values are slices of the tokens",
+    f"{_HERE}.sliced:SlicedAttention",
+)
+_add(
+    "efficient",
+    "keys and values are slices of the tokens",
+    f"{_HERE}.sliced:SlicedAttention",
+    slice_keys=True,
+)
+_add(
+    "super",
+    "keys and values are slices, and tokens are mixed first",
+    f"{_HERE}.sliced:SlicedAttention",
+    slice_keys=True,
+    mix_tokens=True,
+)
+_add("hilo", "windows for some heads, pooled tokens for the others", f"{_HERE}.hilo:HiLoAttention")
+_add("windows", "each head sees its own distance", f"{_HERE}.windows:WindowedHeads")
+_add("clustered", "groups of heads share their score maps", f"{_HERE}.clustered:ClusteredHeads")
+_add("subspace", "one projection is query, key and value", f"{_HERE}.subspace:SubspaceAttention")
+_add("sparse", "weights that are zero for most tokens", f"{_HERE}.sparse:SparseHeads")
+_add("normlin", "learnt weights that no image changes, a control", f"{_HERE}.normlin:NormLin")
+
+_SHIPPED = frozenset(_KINDS)
+
+
+def list_attention():
+    """Lists the kinds of attention, those of this package and registered ones.
+
+    Returns:
+        A list of `AttentionKind`; printed, each is one line.
+
+    Example:
+
+    ```python
+    print(*lsmha_keras.list_attention(), sep="\\n")
+    ```
+    """
+    return list(_KINDS.values())
+
+
+def attention_names():
+    """Returns the names that `CCTBackbone(attention=...)` takes."""
+    return list(_KINDS)
+
+
+def register_attention(name, layer, description=""):
+    """Makes a kind of attention of your own available by name.
+
+    Backbones, presets, single-head performance, benchmarks and studies take it like those of this
+    package. A process that loads a preset with it must register it first.
+
+    Args:
+        name: str of small letters, words joined by `_`. It becomes part of preset names.
+        layer: subclass of `LargeScaleMultiHeadAttention` that overrides `build_heads` and `attend`,
+            and `count_multiply_adds` and `get_config` where they differ.
+        description: str, one line for `list_attention`.
+
+    Raises:
+        ValueError: if the name is taken by this package or not made of small letters.
+        TypeError: if the layer is no such subclass.
+
+    Example:
+
+    ```python
+    class UniformHeads(lsmha_keras.LargeScaleMultiHeadAttention):
+        def attend(self, x, padding_mask, training, return_attention_scores):
+            return super().attend(0 * x, padding_mask, training, return_attention_scores)
+
+    lsmha_keras.register_attention("uniform", UniformHeads, "every token counts alike")
+    backbone = lsmha_keras.CCTBackbone(attention="uniform")
+    ```
+    """
+    from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z]+(_[a-z]+)*", name):
+        raise ValueError(
+            f"A kind of attention is named by small letters, joined by _. Received: name={name!r}"
+        )
+    if name in _SHIPPED:
+        raise ValueError(f"This package has a kind of that name. Received: name={name!r}")
+    if not (isinstance(layer, type) and issubclass(layer, LargeScaleMultiHeadAttention)):
+        raise TypeError(
+            "`layer` must be a subclass of `LargeScaleMultiHeadAttention`, whose `attend` it "
+            f"overrides. Received: layer={layer!r}"
+        )
+    _KINDS[name] = AttentionKind(name, description, layer)
+
+
+def find_attention(name):
+    """Returns the `AttentionKind` of a name.
+
+    Raises:
+        ValueError: if the name is unknown; the nearest is named.
+    """
+    if name not in _KINDS:
+        raise ValueError(
+            f"Unknown attention{nearest(name, _KINDS)}; `lsmha_keras.list_attention()` lists all, "
+            f"and your own are registered first. Received: attention={name!r}"
+        )
+    return _KINDS[name]
+
+
+def make_attention(name, num_heads, grid_shape=None, options=None, **arguments):
+    """Makes an attention layer by its name.
+
+    Args:
+        name: str.
+        num_heads: int.
+        grid_shape: `(grid_height, grid_width)` of the tokens, or `None` if it is unknown.
+        options: dict of arguments that only this kind has, or `None`.
+        **arguments: arguments that every kind has, such as `head_dim` and `dropout`.
+
+    Raises:
+        ValueError: if the name or an option is unknown, or the kind needs a grid and there is none.
+    """
+    from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+
+    kind = find_attention(name)
+    layer, options = kind.load_layer(), dict(options or {})
+    common = set(_parameters(LargeScaleMultiHeadAttention))
+    known = [n for n in _parameters(layer) if n not in {*common, *kind.options, "grid_shape"}]
+    for option in options:
+        if option not in known:
+            listed = f"has the options {', '.join(known)}" if known else "has no options"
+            raise ValueError(
+                f"Attention {name!r} {listed}{nearest(option, known)}. "
+                f"Received: attention_options with {option!r}"
+            )
+    if "grid_shape" in _parameters(layer):
+        if grid_shape is None:
+            raise ValueError(
+                f"Attention {name!r} needs the grid of its tokens. Received: grid_shape=None"
+            )
+        arguments["grid_shape"] = grid_shape
+    return layer(num_heads, **arguments, **kind.options, **options)
+
+
+def _parameters(layer):
+    names = inspect.signature(layer.__init__).parameters
+    return [name for name in names if name not in ("self", "kwargs")]

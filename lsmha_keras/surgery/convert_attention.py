@@ -1,0 +1,60 @@
+"""Changes the kind of attention of a trained model."""
+
+from lsmha_keras.attention.registry import find_attention
+from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.copy_weights import copy_weights
+
+
+def convert_attention(model, attention, options=None, approximate=False):
+    """Makes a model with another kind of attention in every transformer block.
+
+    Weights pass through plain attention: what the present kind computes is written as plain
+    attention, and that as the new kind. Everything outside of attention keeps its weights, with
+    what LoRA learned added to them. Where the conversion is not exact, a fine-tuning follows.
+
+    Args:
+        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is left as it is.
+        attention: str, name of the new kind; see `list_attention`.
+        options: dict of the arguments that only this kind has, or `None`.
+        approximate: bool, whether the closest weights will do where none compute the same.
+            Defaults to `False`.
+
+    Returns:
+        A new model of the same class.
+
+    Raises:
+        ValueError: if the kind or an option is unknown, the model is quantised, or the conversion
+            would not be exact and `approximate` is not set.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16_cifar100")
+    routed = lsmha_keras.convert_attention(model, "moh", {"num_shared": 4, "top_k": 12})
+    ```
+    """
+    if not isinstance(model, CCTBackbone):
+        converted = convert_attention(model.backbone, attention, options, approximate)
+        return model.with_backbone(converted)
+    find_attention(attention)
+    config = {**model.get_config(), "attention": attention, "attention_options": options}
+    converted = CCTBackbone.from_config(config)
+    for layer in converted.layers:
+        if not layer.weights:
+            continue
+        source = model.get_layer(layer.name)
+        if isinstance(layer, TransformerBlock):
+            _convert_block(source, layer, approximate)
+        else:
+            copy_weights(source, layer)
+    return converted
+
+
+def _convert_block(source, target, approximate):
+    for name in ("attention_norm", "mlp_norm", "mlp_hidden", "mlp_output"):
+        copy_weights(getattr(source, name), getattr(target, name))
+    weights, exact = source.attention.multi_head_weights()
+    source.attention.check_exact(exact, approximate)
+    target.attention.check_exact(target.attention.take_multi_head_weights(weights), approximate)
+    copy_weights(source.attention.projection, target.attention.projection)
