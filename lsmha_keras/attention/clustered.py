@@ -99,9 +99,7 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         ]
         self.write_dense(self.query_key, shared)
         self.write_dense(self.value, [value])
-        return all(
-            np.array_equal(w, s[:, self._maps]) for w, s in zip(own, shared, strict=True)
-        )
+        return all(np.array_equal(w, s[:, self._maps]) for w, s in zip(own, shared, strict=True))
 
     def get_config(self):
         return {**super().get_config(), "map_of_head": self.map_of_head}

@@ -61,9 +61,7 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         key_value = split_heads(self.key_value(x), 2 * self.num_kv_heads)
         group = self.num_heads // self.num_kv_heads
         key, value = (ops.repeat(part, group, axis=1) for part in ops.split(key_value, 2, axis=1))
-        return self.attend_core(
-            query, key, value, padding_mask, training, return_attention_scores
-        )
+        return self.attend_core(query, key, value, padding_mask, training, return_attention_scores)
 
     def count_multiply_adds(self, tokens):
         inner_dim, hidden_dim = self.projection.kernel.shape

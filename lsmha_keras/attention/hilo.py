@@ -118,9 +118,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         pooled = ops.reshape(ops.mean(pooled, axis=(2, 4)), (-1, rows * columns, x.shape[-1]))
         query = split_heads(self.query(x), self._low)
         key, value = ops.split(split_heads(self.key_value(pooled), 2 * self._low), 2, axis=1)
-        heads, scores = self.attend_core(
-            query, key, value, None, training, return_attention_scores
-        )
+        heads, scores = self.attend_core(query, key, value, None, training, return_attention_scores)
         if return_attention_scores:  # The tokens of a window share its weight.
             shape = (-1, self._low, rows * side * columns * side, rows, columns)
             scores = ops.reshape(scores, shape) / (side * side)

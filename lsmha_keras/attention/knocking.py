@@ -39,7 +39,9 @@ class KnockingHeads(LargeScaleMultiHeadAttention):
         super().build_heads(input_shape)
         names = ("up", "gate", "down") if self.gated else ("query", "key", "value")
         self.deltas = [
-            self.add_weight(shape=(self.width, self.width), initializer="zeros", name=f"{name}_delta")
+            self.add_weight(
+                shape=(self.width, self.width), initializer="zeros", name=f"{name}_delta"
+            )
             for name in names
         ]
 

@@ -191,11 +191,11 @@ def find_attention(name):
     return _KINDS[name]
 
 
-def make_attention(name, num_heads, grid_shape=None, options=None, **arguments):
+def make_attention(attention, num_heads, grid_shape=None, options=None, **arguments):
     """Makes an attention layer by its name.
 
     Args:
-        name: str.
+        attention: str.
         num_heads: int.
         grid_shape: `(grid_height, grid_width)` of the tokens, or `None` if it is unknown.
         options: dict of arguments that only this kind has, or `None`.
@@ -206,7 +206,7 @@ def make_attention(name, num_heads, grid_shape=None, options=None, **arguments):
     """
     from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
-    kind = find_attention(name)
+    kind = find_attention(attention)
     layer, options = kind.load_layer(), dict(options or {})
     common = set(_parameters(LargeScaleMultiHeadAttention))
     known = [n for n in _parameters(layer) if n not in {*common, *kind.options, "grid_shape"}]
@@ -214,13 +214,13 @@ def make_attention(name, num_heads, grid_shape=None, options=None, **arguments):
         if option not in known:
             listed = f"has the options {', '.join(known)}" if known else "has no options"
             raise ValueError(
-                f"Attention {name!r} {listed}{nearest(option, known)}. "
+                f"Attention {attention!r} {listed}{nearest(option, known)}. "
                 f"Received: attention_options with {option!r}"
             )
     if "grid_shape" in _parameters(layer):
         if grid_shape is None:
             raise ValueError(
-                f"Attention {name!r} needs the grid of its tokens. Received: grid_shape=None"
+                f"Attention {attention!r} needs the grid of its tokens. Received: grid_shape=None"
             )
         arguments["grid_shape"] = grid_shape
     return layer(num_heads, **arguments, **kind.options, **options)

@@ -31,7 +31,9 @@ class TalkingHeads(LargeScaleMultiHeadAttention):
     def build_heads(self, input_shape):
         super().build_heads(input_shape)
         shape = (self.num_heads, self.num_heads)
-        self.score_mixing = self.add_weight(shape=shape, initializer="identity", name="score_mixing")
+        self.score_mixing = self.add_weight(
+            shape=shape, initializer="identity", name="score_mixing"
+        )
         self.weight_mixing = self.add_weight(
             shape=shape, initializer="identity", name="weight_mixing"
         )

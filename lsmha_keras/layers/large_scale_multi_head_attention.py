@@ -218,9 +218,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             and the attention weights `(batch, heads, tokens, tokens)`, or `None` if nobody asked.
         """
         query, key, value = project_heads(self.qkv, x, self.num_heads)
-        return self.attend_core(
-            query, key, value, padding_mask, training, return_attention_scores
-        )
+        return self.attend_core(query, key, value, padding_mask, training, return_attention_scores)
 
     def attend_core(self, query, key, value, padding_mask, training, return_attention_scores):
         """Calls `attention_core` with this layer's dropout."""
@@ -253,9 +251,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         new = cls.from_config({**config, **options})
         new.build((None, None, layer.projection.kernel.shape[1]))
         exact = new.take_multi_head_weights(layer.multi_head_weights()[0])
-        new.projection.set_weights(
-            [ops.convert_to_numpy(w) for w in _merged(layer.projection)]
-        )
+        new.projection.set_weights([ops.convert_to_numpy(w) for w in _merged(layer.projection)])
         new.check_exact(exact, approximate)
         return new
 

@@ -1,6 +1,5 @@
 """Head counts and widths, one for all transformer blocks or one for each."""
 
-
 # The arguments of a backbone that may be lists.
 PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")
 
