@@ -32,7 +32,7 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         ValueError: if `map_of_head` does not fit the heads.
 
     References:
-        - [Agarwal et al., 2024](https://arxiv.org/abs/2403.08058), clustered heads of trained models
+        - [Agarwal et al., 2024](https://arxiv.org/abs/2403.08058), clusters in trained models
     """
 
     def __init__(self, num_heads, map_of_head=None, **kwargs):

@@ -24,14 +24,16 @@ def explicit_attention(
     softmax. Scores and weights are float32.
 
     Args:
-        query, key: tensors of shape `(batch, heads, tokens, head_dim)`.
+        query: tensor of shape `(batch, heads, tokens, head_dim)`.
+        key: tensor of the same shape.
         value: tensor of shape `(batch, heads, tokens, width)`.
         padding_mask: boolean tensor `(batch, tokens)` or `None`; images without a valid token are
             treated as `attention_core` treats them.
         dropout_rate: float, dropout on the weights in this call.
         seed_generator: `keras.random.SeedGenerator`, needed for dropout.
-        change_scores, change_weights: functions of a tensor `(batch, heads, tokens, tokens)`, or
-            `None`. Scores are changed before padded tokens are masked.
+        change_scores: function of the scores `(batch, heads, tokens, tokens)`, or `None`. Padded
+            tokens are masked afterwards.
+        change_weights: function of the weights, of the same shape, or `None`.
         normalise: function of the scores, minus infinity where masked; `None` for the softmax.
 
     Returns:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -64,7 +64,7 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         return heads * ops.cast(weights, heads.dtype), scores
 
     def head_weights(self, x, padding_mask=None):
-        """Returns the weights of the heads, float32, `(batch, heads)`; those of an image sum to H."""
+        """Returns the heads' weights, float32, `(batch, heads)`; those of an image sum to `H`."""
         x = ops.cast(x, "float32")
         if padding_mask is None:
             mean = ops.mean(x, axis=1)

@@ -115,7 +115,7 @@ _SHIPPED = frozenset(_KINDS)
 
 
 def list_attention():
-    """Lists the kinds of attention, those of this package and registered ones.
+    r"""Lists the kinds of attention, those of this package and registered ones.
 
     Returns:
         A list of `AttentionKind`; printed, each is one line.
@@ -123,7 +123,7 @@ def list_attention():
     Example:
 
     ```python
-    print(*lsmha_keras.list_attention(), sep="\\n")
+    print(*lsmha_keras.list_attention(), sep="\n")
     ```
     """
     return list(_KINDS.values())

@@ -292,7 +292,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         return True
 
     def read_dense(self, dense, parts):
-        """Returns a projection's weights, `parts` arrays `(C, heads, head_dim)`, bias as last row."""
+        """Returns a projection's weights: arrays `(C, heads, head_dim)`, the bias as a last row."""
         weights = [ops.convert_to_numpy(w) for w in _merged(dense)]
         joined = np.concatenate([np.reshape(w, (-1, w.shape[-1])) for w in weights])
         shape = (len(joined), -1, self.width)

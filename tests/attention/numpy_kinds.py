@@ -156,7 +156,7 @@ def subspace(w, x):
 
 
 def entmax15(scores):
-    """By bisection: the weights are `max(scores / 2 - t, 0)^2` for the `t` with which they sum to 1."""
+    """`max(scores / 2 - t, 0)^2`, with the `t` for which they sum to 1 found by bisection."""
     z = scores / 2
     low = z.max(-1, keepdims=True) - 1
     high = low + 1
