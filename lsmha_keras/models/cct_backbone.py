@@ -11,7 +11,7 @@ from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import check_heads, per_block
-from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.layer_policies import resolve_policies
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
@@ -20,9 +20,6 @@ from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
     torch_parameters_up_to_date,
 )
-
-# What a transformer block returns beside its output, in this order.
-_HEAD_KINDS = ("head_outputs", "attention_scores")
 
 
 @torch_parameters_up_to_date
@@ -247,7 +244,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         model(np.zeros((1, 32, 32, 3), "float32"))["block_1/head_outputs"]  # (1, 256, 4, 64)
         ```
         """
-        self.check_intermediates(names, head_masks or {})
+        check_intermediates(self, names, head_masks or {})
         return Intermediates(self, names, head_masks)
 
     def trace(self, images, names=(), head_masks=None):
@@ -266,7 +263,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         x = self.embedding_dropout(self.position_embedding_layer(x))
         values = {"embedding": x}
         for i, block in enumerate(self.blocks):
-            kinds = [kind for kind in _HEAD_KINDS if f"block_{i}/{kind}" in names]
+            kinds = [kind for kind in HEAD_KINDS if f"block_{i}/{kind}" in names]
             mask = {"head_mask": head_masks[i]} if i in head_masks else {}
             x = block(x, **mask, **{f"return_{kind}": True for kind in kinds})
             if kinds:
@@ -276,26 +273,6 @@ class CCTBackbone(keras_hub.models.Backbone):
             values[f"block_{i}/output"] = x
         values["output"] = self.layer_norm(x)
         return values
-
-    def check_intermediates(self, names, head_masks):
-        """Raises `ValueError` if a name is unknown or a mask not for a transformer block."""
-        kinds = {}
-        for i, block in enumerate(self.blocks):
-            heads = isinstance(block, TransformerBlock)
-            extras = _HEAD_KINDS if heads else ()
-            kinds.update({f"block_{i}/{kind}": heads for kind in ("output", *extras)})
-        known = ["embedding", *kinds, "output"]
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(
-                f"Unknown intermediates. This backbone has {known}; convolutional blocks have no "
-                f"heads. Received: names={unknown}"
-            )
-        for i in head_masks:
-            if not kinds.get(f"block_{i}/output"):
-                raise ValueError(
-                    "`head_masks` must be keyed by the indices of transformer blocks. "
-                    f"Received: block {i}"
-                )
 
     def fuse(self):
         """Builds this backbone for inference, with folded tokenizer and convolutional blocks.

@@ -14,7 +14,7 @@ from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassif
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.copy_weights import copy_weights
-from lsmha_keras.models.intermediates import Intermediates
+from lsmha_keras.models.intermediates import Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.preset_arguments import (
     arguments_of,
@@ -153,7 +153,7 @@ class CCTImageClassifier(RawImageClassifier):
         Returns:
             An `Intermediates` model from preprocessed images to a dict with one tensor per name.
         """
-        self.backbone.check_intermediates([n for n in names if n != "logits"], head_masks or {})
+        check_intermediates(self.backbone, [n for n in names if n != "logits"], head_masks or {})
         return Intermediates(self, names, head_masks)
 
     def trace(self, images, names=(), head_masks=None):

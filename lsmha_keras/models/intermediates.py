@@ -2,6 +2,11 @@
 
 import keras
 
+from lsmha_keras.layers.transformer_block import TransformerBlock
+
+# What a transformer block returns beside its output, in this order.
+HEAD_KINDS = ("head_outputs", "attention_scores")
+
 
 class Intermediates(keras.Model):
     """Returns named values computed inside another model, whose layers it shares.
@@ -32,3 +37,33 @@ class Intermediates(keras.Model):
     def call(self, images):
         values = self.source.trace(images, self.names, self.head_masks)
         return {name: values[name] for name in self.names}
+
+
+def check_intermediates(backbone, names, head_masks):
+    """Checks what `CCTBackbone.intermediates` is asked for.
+
+    Args:
+        backbone: `CCTBackbone`.
+        names: list of names.
+        head_masks: dict keyed by the indices of blocks.
+
+    Raises:
+        ValueError: if a name is unknown or a mask is not for a transformer block.
+    """
+    kinds = {}
+    for i, block in enumerate(backbone.blocks):
+        heads = isinstance(block, TransformerBlock)
+        extras = HEAD_KINDS if heads else ()
+        kinds.update({f"block_{i}/{kind}": heads for kind in ("output", *extras)})
+    known = ["embedding", *kinds, "output"]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"Unknown intermediates. This backbone has {known}; convolutional blocks have no "
+            f"heads. Received: names={unknown}"
+        )
+    for i in head_masks:
+        if not kinds.get(f"block_{i}/output"):
+            raise ValueError(
+                "`head_masks` must be keyed by the indices of transformer blocks. "
+                f"Received: block {i}"
+            )
