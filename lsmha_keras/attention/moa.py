@@ -98,7 +98,7 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
     def take_multi_head_weights(self, weights):
         same = super().take_multi_head_weights(weights)
         if self._chosen == self.num_heads:
-            self.router.assign(ops.zeros_like(self.router))
+            self.router.assign(ops.zeros(self.router.shape, self.router.dtype))
         return same and self.renormalise and self._chosen == self.num_heads
 
     def get_config(self):

@@ -122,7 +122,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         if self._chosen < self._routed:
             return False  # Routers of zero would choose the same heads for every token.
         for router in self.routers():
-            router.assign(ops.zeros_like(router))
+            router.assign(ops.zeros(router.shape, router.dtype))
         return True
 
     def get_config(self):

@@ -52,7 +52,7 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
         notes[layer] = why_not(layer, phase, batch, tokens, heads)
         if not notes[layer]:
             variants = make_steps(layer, phase, width, heads)
-            xla[layer], notes[layer] = _choose_xla(variants, x)
+            xla[layer], notes[layer] = choose_xla(variants, x)
             steps[layer] = functools.partial(variants[xla[layer]], x)
     seconds, left_out = time_in_turn(steps, runs, limit)
     return [
@@ -101,10 +101,24 @@ def make_steps(layer, phase, width, heads):
             return model(x, x, training=training)
 
     call(make_tokens(1, 2, width), training=False)  # builds it
+    return compile_steps(model, call, phase)
+
+
+def compile_steps(layer, call, phase):
+    """Makes the steps of a built layer, with and without XLA where there is a choice.
+
+    Args:
+        layer: built `keras.layers.Layer`.
+        call: function from tokens and `training` to its outputs.
+        phase: str, "inference" or "training".
+
+    Returns:
+        A dictionary from whether XLA compiles it to a function of the tokens.
+    """
     loss = _mean_square if phase == "training" else None
     kinds = {"jax": (True,), "torch": (False,), "tensorflow": (False, True)}
     return {
-        xla: make_step(model, call, loss, input_gradient=True, xla=xla)
+        xla: make_step(layer, call, loss, input_gradient=True, xla=xla)
         for xla in kinds[keras.config.backend()]
     }
 
@@ -133,8 +147,16 @@ def _mean_square(outputs):
     return keras.ops.mean(outputs**2)
 
 
-def _choose_xla(variants, x):
-    """Tells whether a layer is faster with XLA, and what there is to note about that."""
+def choose_xla(variants, x):
+    """Tells whether a layer is faster with XLA, and what there is to note about that.
+
+    Args:
+        variants: what `compile_steps` returns.
+        x: tokens.
+
+    Returns:
+        A pair: bool, and str.
+    """
     if len(variants) == 1:
         return next(iter(variants)), ""
     graph = fastest_of(variants[False], x)

@@ -7,6 +7,7 @@ saved after every case: if it is stopped, the same command continues with the ne
 import functools
 import importlib
 import itertools
+import math
 import re
 
 from lsmha_keras.commands import _bench_model
@@ -34,6 +35,15 @@ with the same heads and dropout 0.1. A training step is the gradients of all wei
 tokens. On TensorFlow each layer counts with or without XLA, whichever is faster.
 """
 
+_KINDS = """\
+Time every kind of attention beside plain attention with as many heads.
+
+All kinds of `lsmha_keras.list_attention()`, with their default options and no dropout, run in turn
+on tokens of a square grid. The table has the parameters and multiply-adds of each beside the time:
+fewer multiply-adds need not be faster. A training step is the gradients of all weights and of the
+tokens.
+"""
+
 _CCT = """\
 Time whole classifiers beside their peer.
 
@@ -55,6 +65,15 @@ examples:
   lsmha bench attention --memory --heads 64 128
 {_READING}
 peak_mib is what a step adds at its peak to the memory of a fresh process (CPU, Linux).
+"""
+
+_KINDS_EPILOG = """\
+examples:
+  lsmha bench kinds --output attention_kinds.csv
+  lsmha bench kinds --batch 1 --tokens 64 --heads 16 --phase inference --backend torch
+
+ratio_to_multi_head is a median time over that of plain attention: 2 means twice as slow. A case
+that the table holds for this backend, machine and versions is skipped.
 """
 
 _CCT_EPILOG = f"""\
@@ -104,6 +123,7 @@ ratio_to_ours is a median time over that of Predictor in onnxruntime.
 _PHASES = ("inference", "training")
 _WHAT = ("one image", "64 images", "cold start")
 _TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
+_KINDS_SIZES = {"batch": [1, 64], "tokens": [256], "heads": [16, 64]}
 _MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
 _CCT_SIZES = {"batch": [1, 64], "heads": [4, 16, 32, 64, 128]}
 # Architectures whose heads are not part of the name and that the peer has too.
@@ -127,6 +147,17 @@ def add_parser(commands, parents):
     parser.add_argument("--memory", action="store_true", help="measure peak memory, not time")
     _add_phase_and_runs(parser)
     _add_output(parser, "attention.csv; with --memory attention_memory.csv")
+
+    module = {"__doc__": _KINDS, "run": run}
+    parser = add_command(kinds, "kinds", module, _KINDS_EPILOG, parents, resumes=_RESUMES)
+    parser.set_defaults(plan=_plan_kinds)
+    for name, sizes in _KINDS_SIZES.items():
+        _add_sizes(parser, name, sizes, _words(sizes))
+    parser.add_argument(
+        "--width", type=positive, default=256, metavar="N", help="of the tokens (default: 256)"
+    )
+    _add_phase_and_runs(parser)
+    _add_output(parser, "attention_kinds.csv")
 
     module = {"__doc__": _CCT, "run": run}
     parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents, resumes=_RESUMES)
@@ -250,6 +281,18 @@ def _plan_attention(args):
     return name, cases, {**options, "limit": args.limit}
 
 
+def _plan_kinds(args):
+    _check_heads(args.heads, args.width)
+    if wrong := [number for number in args.tokens if math.isqrt(number) ** 2 != number]:
+        raise ValueError(
+            "Tokens are those of a square grid: 16, 64, 256, ... "
+            f"Received: --tokens {_words(wrong)}"
+        )
+    sizes = {key: getattr(args, key) for key in _KINDS_SIZES}
+    cases = _combine(phase=args.phase, width=[args.width], **sizes)
+    return "attention_kinds", cases, {"runs": args.runs, "limit": args.limit}
+
+
 def _plan_cct(args):
     config = parse_architecture(args.model)
     if config is None or not _PLAIN.fullmatch(args.model):
@@ -296,12 +339,14 @@ def _words(numbers):
 
 def _line(row):
     """One candidate's figures for the terminal."""
-    name = row.get("layer") or row.get("way") or row.get("library") or row.get("model", "training")
+    name = row.get("attention") if "ratio_to_multi_head" in row else row.get("layer")
+    name = name or row.get("way") or row.get("library") or row.get("model", "training")
     name += " with XLA" if row.get("xla") else ""
     figures = ""
     if row.get("median_ms", "") != "":
         spread = f"({row['fastest_ms']:.2f} to {row['slowest_ms']:.2f})"
-        figures = f"{row['median_ms']:10.2f} ms {spread:22} {row['ratio_to_ours']:>6}x"
+        ratio = row.get("ratio_to_ours", row.get("ratio_to_multi_head"))
+        figures = f"{row['median_ms']:10.2f} ms {spread:22} {ratio:>6}x"
     if row.get("p50_ms"):
         figures = _bench_model.figures(row)
     elif "images_per_s" in row:

@@ -80,7 +80,7 @@ def _deepen(model, num_layers):
         # The residual stream passes unchanged but for the block's second normalisation, which the
         # backbone's last one undoes.
         for dense in (block.attention.projection, block.mlp_output):
-            dense.kernel.assign(keras.ops.zeros_like(dense.kernel))
+            dense.kernel.assign(keras.ops.zeros(dense.kernel.shape, dense.kernel.dtype))
     return deeper
 
 
@@ -109,9 +109,16 @@ def _copy_widened(block, wider):
         copy_weights(getattr(block, name), getattr(wider, name))
     hidden, output = block.mlp_hidden, block.mlp_output
     # The incoming weights of new units stay as they are drawn, or all of them would learn alike.
-    kernel = keras.ops.slice_update(wider.mlp_hidden.kernel, (0, 0), hidden.kernel)
-    wider.mlp_hidden.kernel.assign(kernel)
-    wider.mlp_hidden.bias.assign(keras.ops.slice_update(wider.mlp_hidden.bias, (0,), hidden.bias))
-    empty = keras.ops.zeros_like(wider.mlp_output.kernel)
-    wider.mlp_output.kernel.assign(keras.ops.slice_update(empty, (0, 0), output.kernel))
+    _write_first(wider.mlp_hidden.kernel, hidden.kernel)
+    _write_first(wider.mlp_hidden.bias, hidden.bias)
+    kernel = wider.mlp_output.kernel
+    kernel.assign(keras.ops.zeros(kernel.shape, kernel.dtype))
+    _write_first(kernel, output.kernel)
     wider.mlp_output.bias.assign(output.bias)
+
+
+def _write_first(target, values):
+    """Writes values into the first rows and columns of a weight."""
+    values = keras.ops.convert_to_tensor(values)
+    start = (0,) * len(values.shape)
+    target.assign(keras.ops.slice_update(keras.ops.convert_to_tensor(target), start, values))

@@ -56,7 +56,7 @@ def test_xla_is_chosen_where_faster_and_not_waited_for(graph, xla, chosen, tried
         return (xla if variant else graph) * len(x) / 16
 
     monkeypatch.setattr(attention, "fastest_of", fastest_of)
-    found, note = attention._choose_xla({False: False, True: True}, range(16))
+    found, note = attention.choose_xla({False: False, True: True}, range(16))
     assert found is chosen
     assert sizes == {False: [16], True: tried}
     assert note == ("" if 16 in tried else "XLA takes 0.05 s for a batch of 1")

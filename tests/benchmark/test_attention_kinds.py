@@ -1,0 +1,30 @@
+"""The benchmark of the kinds of attention has a row for each, beside plain attention."""
+
+import pytest
+
+from lsmha_keras.attention.registry import attention_names
+from lsmha_keras.benchmark import attention_kinds
+
+
+def test_one_consistent_row_for_each_kind(monkeypatch):
+    # XLA compiles nineteen layers otherwise; what it is chosen by has a test of its own.
+    monkeypatch.setattr(attention_kinds, "choose_xla", lambda variants, x: (min(variants), ""))
+    rows = attention_kinds.measure("inference", batch=1, tokens=16, width=32, heads=8, runs=2)
+    assert [row["attention"] for row in rows] == attention_names()
+    plain = rows[0]
+    assert (plain["ratio_to_multi_head"], plain["ratio_of_multiply_adds"]) == (1, 1)
+    for row in rows:
+        assert tuple(row) == attention_kinds.FIGURES
+        assert 0 < row["fastest_ms"] <= row["median_ms"] <= row["slowest_ms"]
+        ratio = row["median_ms"] / plain["median_ms"]
+        assert row["ratio_to_multi_head"] == pytest.approx(ratio, rel=0.01, abs=0.006)
+    found = {row["attention"]: (row["parameters"], row["multiply_adds"]) for row in rows}
+    # Tokens 16, width 32, eight heads of width 4, by the formulas of the layers.
+    assert found["multi_head"] == (4 * 32 * 32 + 32, 16 * 4 * 32 * 32 + 2 * 16**2 * 32)
+    assert found["multi_query"][0] == 2 * 32 * 32 + 2 * 32 * 4 + 32
+    assert found["talking"][1] == found["multi_head"][1] + 2 * 16**2 * 8**2
+
+
+def test_tokens_that_are_no_square():
+    with pytest.raises(ValueError, match="tokens=15"):
+        attention_kinds.measure("inference", batch=1, tokens=15, width=32, heads=8)
