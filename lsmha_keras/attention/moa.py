@@ -1,6 +1,7 @@
 """Mixture of attention heads: each token chooses experts that share keys and values."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
@@ -92,8 +93,8 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
 
     def multi_head_weights(self):
         weights, _ = super().multi_head_weights()
-        even = not ops.any(self.router)
-        return weights, bool(even and self.renormalise and self._chosen == self.num_heads)
+        even = not np.any(ops.convert_to_numpy(self.router))
+        return weights, even and self.renormalise and self._chosen == self.num_heads
 
     def take_multi_head_weights(self, weights):
         same = super().take_multi_head_weights(weights)
