@@ -200,7 +200,7 @@ def test_single_head_performance():
 
 
 def test_every_key_of_a_recipe_is_named():
-    from lsmha_keras.training import recipe_sections
+    from lsmha_keras.training import recipe as recipe_sections
 
     rows = dict(re.findall(r"^\| `\[(\w+)\]` \| (.*) \|$", page("docs/recipes.md"), re.M))
     for section in vars(recipe_sections).values():

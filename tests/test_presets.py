@@ -9,8 +9,8 @@ import pytest
 import lsmha_keras as lsmha
 from lsmha_keras import presets
 from lsmha_keras.data.data_at_hand import data_at_hand
-from lsmha_keras.evidence.csv_rows import read_rows
 from lsmha_keras.layers.position_embedding import resize_position_embedding
+from lsmha_keras.tables import read_rows
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from tests.checks import random_images

@@ -21,7 +21,7 @@ from lsmha_keras.data.batch_sequence import BatchSequence
 from lsmha_keras.data.epoch_batches import epoch_batches, has_tensorflow
 from lsmha_keras.data.epoch_plan import EpochPlan
 from lsmha_keras.files import write_atomically
-from lsmha_keras.training.environment import describe_hardware
+from lsmha_keras.training.devices import describe_hardware
 
 _SHAPE, _CLASSES = (32, 32, 3), 100
 _PEER = "keras.layers.RandAugment"

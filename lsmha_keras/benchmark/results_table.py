@@ -8,7 +8,7 @@ import pathlib
 import keras
 
 from lsmha_keras.files import write_atomically
-from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 
 class ResultsTable:

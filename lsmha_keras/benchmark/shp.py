@@ -22,7 +22,7 @@ from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.readouts import HeadReadout
-from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"
 _SHP, _BOTH = (f"SHP of all heads, {names}" for names in ("recomputed", "recomputed and frozen"))

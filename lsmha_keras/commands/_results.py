@@ -103,7 +103,7 @@ def figure_cells(figures):
 def _surroundings():
     import keras
 
-    from lsmha_keras.training.environment import describe_hardware, describe_versions
+    from lsmha_keras.training.devices import describe_hardware, describe_versions
 
     return {
         "backend": keras.backend.backend(),

@@ -14,7 +14,7 @@ from lsmha_keras.commands import _bench_model
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
 from lsmha_keras.presets import parse_architecture, resolve_preset
-from lsmha_keras.training.recipe_sections import PRECISIONS
+from lsmha_keras.training.recipe import PRECISIONS
 
 _EPILOG = """\
 examples:

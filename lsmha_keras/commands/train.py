@@ -94,7 +94,7 @@ def run(args):
     check_presets(*(recipe.model.preset for recipe in recipes))
 
     import_framework()
-    from lsmha_keras.training.visit import Visit
+    from lsmha_keras.training.recipe_data import Visit
 
     visit = Visit()
     for number, recipe in enumerate(recipes):

@@ -92,7 +92,7 @@ def run(args):
         writable_file(path)
 
     from lsmha_keras.presets import tuning_dir
-    from lsmha_keras.training.toml_file import find_toml
+    from lsmha_keras.training.settings import find_toml
 
     find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 

@@ -4,10 +4,9 @@ import json
 import pathlib
 import tomllib
 
-from lsmha_keras.evidence.csv_rows import read_rows, write_rows
 from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
-from lsmha_keras.markdown_table import markdown_table
+from lsmha_keras.tables import markdown_table, read_rows, write_rows
 
 COLUMNS = (
     "model",
@@ -62,7 +61,7 @@ def measure_front(directories, results_dir):
                 "source": f"zoo/presets/{results['name']}",
             }
         )
-    write_rows(path, COLUMNS, rows)
+    write_rows(path, rows, COLUMNS)
     return path
 
 

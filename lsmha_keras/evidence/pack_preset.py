@@ -41,7 +41,7 @@ def pack_preset(directory, output, data_dir=None):
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.presets import write_checksums
     from lsmha_keras.training.checkpoint import read_history
-    from lsmha_keras.training.class_report import class_report
+    from lsmha_keras.training.evaluate import class_report
     from lsmha_keras.training.fit_recipe import evaluation_batch
     from lsmha_keras.training.recipe import Recipe
     from lsmha_keras.training.recipe_data import open_recipe_data

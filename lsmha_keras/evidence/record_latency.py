@@ -4,7 +4,7 @@ import keras
 
 from lsmha_keras.evidence.verify_preset import find_trained
 from lsmha_keras.evidence.write_card import write_card
-from lsmha_keras.training.environment import describe_hardware
+from lsmha_keras.training.devices import describe_hardware
 
 
 def record_latency(verification):

@@ -4,8 +4,8 @@ import csv
 import json
 import pathlib
 
-from lsmha_keras.evidence.csv_rows import read_rows, write_rows
 from lsmha_keras.presets import parse_architecture
+from lsmha_keras.tables import read_rows, write_rows
 from lsmha_keras.training.recipe import Recipe
 
 
@@ -169,7 +169,7 @@ def merge_runs(path, rows):
     ```
     """
     merged = {_key(row): row for row in [*read_rows(path, COLUMNS), *rows]}
-    write_rows(path, COLUMNS, merged.values())
+    write_rows(path, merged.values(), COLUMNS)
 
 
 def _key(row):

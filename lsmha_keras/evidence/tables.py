@@ -4,9 +4,8 @@ import pathlib
 import re
 import statistics
 
-from lsmha_keras.evidence.csv_rows import read_rows
 from lsmha_keras.evidence.runs import COLUMNS
-from lsmha_keras.markdown_table import markdown_table
+from lsmha_keras.tables import markdown_table, read_rows
 
 _BLOCK_COLUMNS = (
     "variant",

@@ -15,7 +15,7 @@ from lsmha_keras.data.data_at_hand import data_at_hand
 from lsmha_keras.evidence.preset_verification import PresetVerification
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
-from lsmha_keras.training.environment import describe_hardware
+from lsmha_keras.training.devices import describe_hardware
 from lsmha_keras.training.evaluate import evaluate, predict_logits
 
 GOLDEN_TOLERANCE = 1e-4

@@ -5,10 +5,10 @@ import pathlib
 
 from lsmha_keras.data.data_at_hand import data_at_hand
 from lsmha_keras.data.open_for_model import open_source
-from lsmha_keras.evidence.csv_rows import read_rows
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import CARD, write_checksums, zoo_dir
-from lsmha_keras.training.class_report import class_report
+from lsmha_keras.tables import read_rows
+from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe
 

@@ -9,10 +9,9 @@ import keras
 from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.trial_cost import TrialCost, measure_cost
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.training.devices import describe_hardware, describe_versions, recipe_runtime
 from lsmha_keras.training.fit_recipe import fit_recipe
 from lsmha_keras.training.output_dir import claim_output_dir
-from lsmha_keras.training.recipe_runtime import recipe_runtime
 
 EXECUTION = "execution.json"
 _COST = "cost.json"

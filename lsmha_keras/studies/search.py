@@ -9,7 +9,7 @@ from lsmha_keras.files import claim_directory, write_atomically
 from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
 from lsmha_keras.studies.study import Study, load_study
 from lsmha_keras.training.recipe_data import open_recipe_data
-from lsmha_keras.training.toml_file import list_differences
+from lsmha_keras.training.settings import list_differences
 
 _STUDY = "study.toml"
 _WRITTEN = (

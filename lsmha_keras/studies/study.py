@@ -8,8 +8,13 @@ from lsmha_keras.studies.scale_augmentation import scale_augmentation
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
 from lsmha_keras.studies.study_sections import BudgetSection, SHPSection, TunerSection
 from lsmha_keras.training.recipe import Recipe, load_recipe
-from lsmha_keras.training.recipe_field import read_section
-from lsmha_keras.training.toml_file import differences, find_toml, read_toml, to_toml_text
+from lsmha_keras.training.settings import (
+    differences,
+    find_toml,
+    read_section,
+    read_toml,
+    to_toml_text,
+)
 
 _SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
 _KEYS = ("name", "recipe", "space", *_SECTIONS)

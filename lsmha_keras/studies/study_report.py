@@ -2,9 +2,9 @@
 
 import statistics
 
-from lsmha_keras.markdown_table import markdown_table
 from lsmha_keras.studies.signal_correlation import signal_correlation
 from lsmha_keras.studies.trial_points import pareto_front, trial_points
+from lsmha_keras.tables import markdown_table
 
 _SIGNALS = ("shp_snr", "shp_readout_accuracy")
 

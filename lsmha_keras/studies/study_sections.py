@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from lsmha_keras.training.recipe_field import check_section, recipe_field
+from lsmha_keras.training.settings import check_section, recipe_field
 
 TUNERS = ("RandomSearch", "GridSearch", "BayesianOptimization", "Hyperband")
 OBJECTIVES = ("val_accuracy", "shp_snr", "shp_readout_accuracy")

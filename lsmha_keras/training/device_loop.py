@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from lsmha_keras.training.visit import Visit
+from lsmha_keras.training.recipe_data import Visit
 
 
 class DeviceLoop:

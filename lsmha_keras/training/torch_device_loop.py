@@ -12,8 +12,8 @@ from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lsmha_keras.data.device.augment import augment
-from lsmha_keras.training.accelerator import has_gpu
 from lsmha_keras.training.device_loop import DeviceLoop
+from lsmha_keras.training.devices import has_gpu
 
 # First numbers mixed with the seed, so that the three are independent.
 _ORDER, _AUGMENTATION, _DROPOUT = 0, 1, 2

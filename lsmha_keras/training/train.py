@@ -4,16 +4,17 @@ import json
 import time
 
 from lsmha_keras.directory_lock import DirectoryLock
-from lsmha_keras.training.checkpoint import LAST, read_history, write_history
-from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
-from lsmha_keras.training.output_dir import claim_output_dir, output_path
-from lsmha_keras.training.placement import is_on_device
+from lsmha_keras.tables import write_rows
+from lsmha_keras.training.build_model import make_policy
+from lsmha_keras.training.checkpoint import LAST, read_history
+from lsmha_keras.training.devices import is_on_device, recipe_runtime
+from lsmha_keras.training.evaluate import class_report
+from lsmha_keras.training.fit_on_device import fit_on_device
+from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe
+from lsmha_keras.training.output_dir import TrainingResult, claim_output_dir, output_path
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.recipe_runtime import recipe_runtime
-from lsmha_keras.training.training_result import TrainingResult
+from lsmha_keras.training.recipe_data import Visit
 from lsmha_keras.training.training_state import full_precision
-from lsmha_keras.training.visit import Visit
 from lsmha_keras.training.write_preset import write_preset
 
 
@@ -89,22 +90,15 @@ def train(
                 print(f"{output_dir} holds the finished run; there is nothing left to train.")
             return _finished(recipe, output_dir)
         if on_device:
-            from lsmha_keras.training.fit_on_device import fit_on_device
-
-            def fit():
-                return fit_on_device(recipe, sources, output_dir, deadline, shorten, verbose, visit)
-
+            fit, arguments = fit_on_device, (deadline, shorten, verbose, visit)
         else:
-
-            def fit():
-                return fit_recipe(recipe, sources, output_dir, callbacks, verbose)
-
-        return _train(recipe, sources, output_dir, fit)
+            fit, arguments = fit_recipe, (callbacks, verbose)
+        return _train(recipe, sources, output_dir, fit, *arguments)
 
 
-def _train(recipe, sources, output_dir, fit):
+def _train(recipe, sources, output_dir, fit, *arguments):
     with recipe_runtime(recipe.runtime):
-        trained, checkpoint = fit()
+        trained, checkpoint = fit(recipe, sources, output_dir, *arguments)
         if not checkpoint.finished:
             return _result(None, recipe, checkpoint.history, None, output_dir)
         model = full_precision(trained)
@@ -156,7 +150,7 @@ def _finished(recipe, output_dir):
     preset_dir = output_dir / "preset"
     history = read_history(preset_dir / "history.csv")
     # The run may have been killed before the table was complete.
-    write_history(output_dir / "history.csv", history)
+    write_rows(output_dir / "history.csv", history)
     results = json.loads((preset_dir / "results.json").read_text(encoding="utf-8"))
     model = CCTImageClassifier.from_preset(str(preset_dir))
     return _result(model, recipe, history, results, output_dir)

@@ -4,7 +4,7 @@ import pytest
 
 from lsmha_keras.data.open_for_model import open_source
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.class_report import class_report
+from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.write_preset import write_preset
 from tests.training.tiny import recipe_dict, write_dataset

@@ -12,7 +12,7 @@ import lsmha_keras as lsmha
 from lsmha_keras.studies.search_space import SearchSpace
 from lsmha_keras.studies.study import Study
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.class_report import class_report
+from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import Recipe
 from lsmha_keras.training.training_state import full_precision
 from lsmha_keras.training.write_preset import write_preset

@@ -5,7 +5,7 @@ import pytest
 
 from lsmha_keras.presets import zoo_dir
 from lsmha_keras.training.recipe import Recipe, load_recipe
-from lsmha_keras.training.toml_file import to_toml_text
+from lsmha_keras.training.settings import to_toml_text
 
 pytestmark = pytest.mark.backend_free
 

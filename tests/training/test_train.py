@@ -10,8 +10,8 @@ from lsmha_keras.data.open_for_model import open_source
 from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.fit_recipe import tensorboard
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
 from lsmha_keras.training.write_preset import golden_images

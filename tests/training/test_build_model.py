@@ -1,10 +1,12 @@
+"""Building what a recipe trains: here the optimiser and its schedule."""
+
 import math
 
 import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.training.optimizer import learning_rate_schedule, make_optimizer
+from lsmha_keras.training.build_model import learning_rate_schedule, make_optimizer
 from lsmha_keras.training.recipe import Recipe
 
 
