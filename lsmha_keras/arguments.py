@@ -25,7 +25,7 @@ def positive_int(name, value):
     """
     value = plain(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
     return value
 
 

@@ -48,7 +48,7 @@ import pathlib
 import sys
 
 from lsmha_keras.data.open_dataset import open_dataset
-from lsmha_keras.data.sources.npz_parts import write_npz_parts
+from lsmha_keras.data.sources.npz import write_npz_parts
 
 name, data_dir, directory = sys.argv[1:]
 for base in ("train", "test"):

@@ -15,11 +15,9 @@ import time
 import keras
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
-from lsmha_keras.data.batch_sequence import BatchSequence
-from lsmha_keras.data.epoch_batches import epoch_batches, has_tensorflow
-from lsmha_keras.data.epoch_plan import EpochPlan
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.data.pipelines import BatchSequence, EpochPlan, epoch_batches, has_tensorflow
 from lsmha_keras.files import write_atomically
 from lsmha_keras.training.devices import describe_hardware
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.memory import peak_mib
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.shp.callback import SingleHeadPerformance
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields

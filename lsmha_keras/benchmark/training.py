@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
-from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.devices import has_gpu, peak_bytes, recipe_runtime

@@ -113,7 +113,7 @@ def run(args):
 
 
 def _open(args):
-    from lsmha_keras.data.open_for_model import model_image_size, open_source
+    from lsmha_keras.data.open_dataset import model_image_size, open_source
 
     # Opened before the models are loaded: a mistyped name is found sooner.
     return open_source(

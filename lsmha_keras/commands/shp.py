@@ -125,7 +125,7 @@ def _analyse(args, out):
 
 
 def _analysis(args, out):
-    from lsmha_keras.data.open_for_model import model_image_size, open_source
+    from lsmha_keras.data.open_dataset import model_image_size, open_source
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.shp.analysis import Analysis
 

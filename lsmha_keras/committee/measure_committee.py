@@ -8,7 +8,7 @@ from keras import ops
 
 from lsmha_keras.committee import diversity
 from lsmha_keras.committee.diversity import mean_over_pairs
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
 

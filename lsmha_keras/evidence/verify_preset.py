@@ -11,7 +11,7 @@ import numpy as np
 
 from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
-from lsmha_keras.data.data_at_hand import data_at_hand
+from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.evidence.preset_verification import PresetVerification
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
@@ -154,7 +154,7 @@ def _with_onnx(found, directory, golden):
 
 def _with_accuracy(found, model, card, data_dir):
     dataset, split = card["dataset"], card["split"]
-    if not data_at_hand(dataset, data_dir):
+    if not can_open_offline(dataset, data_dir):
         note = f"accuracy not measured: {dataset} is not in --data-dir or LSMHA_DATA_DIR"
         return _noted(found, note)
     try:

@@ -3,8 +3,7 @@
 import json
 import pathlib
 
-from lsmha_keras.data.data_at_hand import data_at_hand
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import can_open_offline, open_source
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import CARD, write_checksums, zoo_dir
 from lsmha_keras.tables import read_rows
@@ -64,7 +63,7 @@ def measure_card(directory, data_dir=None):
     directory = pathlib.Path(directory)
     card = _results(directory)
     name = card["dataset"]
-    if not data_at_hand(name, data_dir):
+    if not can_open_offline(name, data_dir):
         raise FileNotFoundError(
             f"The data must be in --data-dir or LSMHA_DATA_DIR. Received: dataset={name}"
         )

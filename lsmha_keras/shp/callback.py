@@ -6,8 +6,8 @@ import pathlib
 
 import keras
 
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.arguments import positive_int
+from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
@@ -87,8 +87,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         super().__init__()
         counts = {"every": every, "max_images": max_images, "readout_epochs": readout_epochs}
         for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+            positive_int(name, value)
         if not 0 <= threshold < 1:
             raise ValueError(f"`threshold` must be in [0, 1). Received: threshold={threshold}")
         check_pooling(pooling)

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks

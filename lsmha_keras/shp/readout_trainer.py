@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, PadCrop
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
@@ -127,8 +127,7 @@ class ReadoutTrainer(keras.Model):
         Raises:
             ValueError: if the data are not valid, or a block's head outputs are not finite.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(f"`epochs` must be a positive int. Received: epochs={epochs}")
+        epochs = positive_int("epochs", epochs)
         batch_size = _BATCH_SIZES[self.optimizer_name] if batch_size is None else batch_size
         model = self.trunk.model
         options = {"split": "train", "seed": self.seed, **batch_options}

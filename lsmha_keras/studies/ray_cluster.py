@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.studies.ray_task import train_job
 
 # How often Ray gives a trial to another worker when its worker or machine is lost.
@@ -66,8 +67,8 @@ class RayCluster:
 
     def __init__(self, workers=None, address=None, cores=None, gpus=None, verbose=False):
         for name, value in (("workers", workers), ("trial_cores", cores)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+            if value is not None:
+                positive_int(name, value)
         if gpus is not None and not (gpus >= 0 and (gpus < 1 or float(gpus).is_integer())):
             raise ValueError(
                 "`trial_gpus` must be a whole number, or a part of one GPU. "

@@ -1,7 +1,7 @@
 """Weakens the augmentation of a recipe."""
 
 from lsmha_keras.data.augmentation.rand_augment import RandAugment
-from lsmha_keras.data.recipe_table import DEFAULTS
+from lsmha_keras.data.augmentation_policy import DEFAULTS
 
 
 def scale_augmentation(augmentation, strength):

@@ -8,7 +8,7 @@ import platform
 
 import keras
 
-from lsmha_keras.data.open_for_model import model_image_size
+from lsmha_keras.data.open_dataset import model_image_size
 
 # Of the device's memory, the rest being for the model.
 _SHARE_FOR_IMAGES = 0.3

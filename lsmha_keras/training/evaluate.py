@@ -7,8 +7,9 @@ import warnings
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import class_labels, labelled_batches
-from lsmha_keras.data.open_for_model import model_image_size, open_source
+from lsmha_keras.data.open_dataset import model_image_size, open_source
 from lsmha_keras.image_values import warn_of_fractions
 from lsmha_keras.tables import write_rows
 
@@ -48,8 +49,7 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     print(f"{figures['accuracy']:.2%}")
     ```
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive int. Received: batch_size={batch_size}")
+    batch_size = positive_int("batch_size", batch_size)
     if isinstance(dataset, (str, os.PathLike)):
         # Opened before the model is loaded: a mistyped name is found sooner.
         dataset = open_source(

@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from lsmha_keras.data.epoch_batches import epoch_batches
+from lsmha_keras.data.pipelines import epoch_batches
 from lsmha_keras.interrupt import raise_if_interrupted
 from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.checkpoint import EpochCheckpoint, EpochSeed, StopOnNonFiniteLoss

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from lsmha_keras.data.open_for_model import model_image_size, open_source
+from lsmha_keras.data.open_dataset import model_image_size, open_source
 
 PARTS = ("train", "validation", "test")
 

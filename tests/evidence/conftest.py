@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import load_recipe

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.shp.callback import SingleHeadPerformance
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import single_head_performance

@@ -269,7 +269,7 @@ def test_workers_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
     study, runs = study_dict(dataset), tmp_path / "runs"
     with pytest.raises(ValueError, match="give `workers` or `ray_address`.*trial_cores=2"):
         search(study, runs, trial_cores=2)
-    with pytest.raises(ValueError, match="`workers` must be a positive integer.*workers=0"):
+    with pytest.raises(ValueError, match="`workers` must be a positive int.*workers=0"):
         search(study, runs, workers=0)
     with pytest.raises(ValueError, match="or a part of one GPU.*trial_gpus=1.5"):
         search(study, runs, workers=2, trial_gpus=1.5)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.training.evaluate import NUM_BINS, class_report, evaluate
 
 CLASSES = 7

@@ -27,7 +27,7 @@ MODULES = [
     module.name
     for module in pkgutil.iter_modules(lsmha_keras.training.__path__, "lsmha_keras.training.")
     if not module.name.endswith(_OF_ONE_FRAMEWORK)
-] + ["lsmha_keras.data.labelled", "lsmha_keras.data.open_for_model"]
+] + ["lsmha_keras.data.labelled", "lsmha_keras.data.open_dataset"]
 
 
 def blocks():

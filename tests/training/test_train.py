@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import evaluate

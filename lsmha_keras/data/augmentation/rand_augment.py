@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from lsmha_keras.arguments import plain
-from lsmha_keras.data.augmentation import affine, blends, color_tables
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.data.augmentation import affine, colors
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
 from lsmha_keras.nearest import nearest
 
@@ -22,22 +22,22 @@ def _factor(change, xp=np):
 # Name: (function, argument from the level in 0 .. 1, whether the sign of the effect is random).
 # The arguments are computed by NumPy, or on a device by the `keras.ops` that is passed as `xp`.
 _TABLES = {
-    "AutoContrast": (color_tables.auto_contrast, _nothing, False),
-    "Equalize": (color_tables.equalize, _nothing, False),
-    "Invert": (color_tables.invert, _nothing, False),
+    "AutoContrast": (colors.auto_contrast, _nothing, False),
+    "Equalize": (colors.equalize, _nothing, False),
+    "Invert": (colors.invert, _nothing, False),
     "Posterize": (
-        color_tables.posterize,
+        colors.posterize,
         lambda level, xp=np: xp.maximum(1, 4 - xp.floor(level * 4)),
         False,
     ),
-    "Solarize": (color_tables.solarize, lambda level, xp=np: 256 - xp.floor(level * 256), False),
-    "SolarizeAdd": (color_tables.solarize_add, lambda level, xp=np: xp.floor(level * 110), False),
-    "Contrast": (color_tables.contrast, _factor, True),
-    "Brightness": (color_tables.brightness, _factor, True),
+    "Solarize": (colors.solarize, lambda level, xp=np: 256 - xp.floor(level * 256), False),
+    "SolarizeAdd": (colors.solarize_add, lambda level, xp=np: xp.floor(level * 110), False),
+    "Contrast": (colors.contrast, _factor, True),
+    "Brightness": (colors.brightness, _factor, True),
 }
 _BLENDS = {
-    "Color": (blends.color, _factor, True),
-    "Sharpness": (blends.sharpness, _factor, True),
+    "Color": (colors.color, _factor, True),
+    "Sharpness": (colors.sharpness, _factor, True),
 }
 _AFFINE = {
     "Rotate": (affine.rotate, lambda change, xp=np: 30 * change, True),
@@ -176,7 +176,7 @@ def apply_operations(images, rows, arguments, fill=128, interpolation="bilinear"
             matrices.append((at, function(arguments[name], height, width)))
     if tables:
         at, table = (np.concatenate(parts) for parts in zip(*tables, strict=True))
-        images[at] = color_tables.look_up(images[at], table)
+        images[at] = colors.look_up(images[at], table)
     if matrices:
         at, matrix = (np.concatenate(parts) for parts in zip(*matrices, strict=True))
         images[at] = affine.transform(images[at], matrix, fill, interpolation)
@@ -188,8 +188,7 @@ def _argument(name, level, signs):
 
 
 def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interpolation):
-    if not isinstance(plain(num_ops), int) or num_ops < 1:
-        raise ValueError(f"`num_ops` must be a positive int. Received: num_ops={num_ops!r}")
+    positive_int("num_ops", num_ops)
     if not 0 <= magnitude <= _MAX:
         raise ValueError(f"`magnitude` must be in 0 .. 10. Received: magnitude={magnitude!r}")
     if not magnitude_std >= 0:

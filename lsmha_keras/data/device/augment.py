@@ -3,14 +3,15 @@
 import numpy as np
 from keras import ops, random
 
-from lsmha_keras.data.augmentation.cut_mix import CutMix
-from lsmha_keras.data.augmentation.horizontal_flip import HorizontalFlip
-from lsmha_keras.data.augmentation.mix_up import MixUp
-from lsmha_keras.data.augmentation.one_of import OneOf
-from lsmha_keras.data.augmentation.pad_crop import PadCrop
+from lsmha_keras.data.augmentation.geometry import (
+    HorizontalFlip,
+    PadCrop,
+    RandomErasing,
+    ResizedCrop,
+)
+from lsmha_keras.data.augmentation.image_augmentation import OneOf
+from lsmha_keras.data.augmentation.mixing import CutMix, MixUp
 from lsmha_keras.data.augmentation.rand_augment import OPERATIONS, RandAugment
-from lsmha_keras.data.augmentation.random_erasing import RandomErasing
-from lsmha_keras.data.augmentation.resized_crop import ResizedCrop
 from lsmha_keras.data.device import colors, geometry, mixing
 
 _TRIES = 10

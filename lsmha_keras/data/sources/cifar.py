@@ -9,8 +9,17 @@ import zlib
 
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.sources.restricted_unpickler import RestrictedUnpickler
+from lsmha_keras.data.datasets import ArrayDataset
+
+# What a pickled array is made of, under the names of NumPy 1 and 2.
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),  # bytes, in pickles that Python 3 wrote for Python 2
+}
+
 
 SPLITS = ("train", "test")
 
@@ -170,3 +179,32 @@ def _read_files(path, folder, names):
         ) from error
     except KeyError as error:
         raise ValueError(f"{path} lacks a file of the dataset. Received: {error}") from error
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles builtin containers, strings, numbers and NumPy arrays, and refuses all else.
+
+    Args:
+        file: binary file.
+
+    Raises:
+        pickle.UnpicklingError: from `load`, if the pickle names anything else.
+
+    Example:
+        >>> import io, pickle
+        >>> RestrictedUnpickler(io.BytesIO(pickle.dumps({"a": [1, 2]}))).load()
+        {'a': [1, 2]}
+    """
+
+    def __init__(self, file):
+        # Python 2 wrote the CIFAR files: their strings are bytes.
+        super().__init__(file, encoding="bytes")
+
+    def find_class(self, module, name):
+        """Refuses every global but the few that rebuild an array."""
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(
+                "only arrays, numbers, strings and containers are read from pickles. "
+                f"Received: {module}.{name}"
+            )
+        return super().find_class(module, name)

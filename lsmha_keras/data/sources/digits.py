@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.image_resize import resize_image
 
 SPLITS = ("train", "test")

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from lsmha_keras.data.image_dataset import ImageDataset
+from lsmha_keras.data.datasets import ImageDataset
 from lsmha_keras.files import is_hidden
 from lsmha_keras.image_file import EXTENSIONS, find_images, read_image
 from lsmha_keras.nearest import nearest

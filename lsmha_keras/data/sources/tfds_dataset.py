@@ -7,8 +7,7 @@ import urllib.request
 
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.image_dataset import ImageDataset, parse_image_size
+from lsmha_keras.data.datasets import ArrayDataset, ImageDataset, parse_image_size
 from lsmha_keras.image_resize import resize_image
 from lsmha_keras.nearest import nearest
 

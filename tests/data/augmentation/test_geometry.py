@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from lsmha_keras.data import HorizontalFlip, PadCrop, RandomErasing, ResizedCrop
-from lsmha_keras.data.augmentation.pad_crop import crop_padded
-from lsmha_keras.data.augmentation.resized_crop import crop_and_enlarge, draw_boxes
+from lsmha_keras.data.augmentation.geometry import crop_and_enlarge, crop_padded, draw_boxes
 
 pytestmark = pytest.mark.backend_free
 

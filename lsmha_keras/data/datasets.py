@@ -1,4 +1,4 @@
-"""Indexable labelled images."""
+"""Labelled images that are read by index."""
 
 import abc
 import copy
@@ -135,3 +135,99 @@ def _check_labels(labels, num_classes, name):
             f"{num_classes} classes. Received: labels from {labels.min()} to {labels.max()}"
         )
     return labels.astype("int32")
+
+
+class ArrayDataset(ImageDataset):
+    """Images held as one uint8 array; no other copy of them is made.
+
+    Args:
+        images: `(images, height, width)` or `(images, height, width, channels)`. Stored as uint8;
+            other types are accepted when every value is a whole number in 0 .. 255.
+        labels: `(images,)` integers.
+        class_names: list of str, or None for `"0", "1", ...` up to the largest label.
+        image_size: see `ImageDataset`.
+        name: str used in error messages.
+
+    Raises:
+        ValueError: if images and labels differ in number, the rank or the number of channels is
+            wrong, or the values are not whole numbers in 0 .. 255.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.zeros((4, 8, 8, 3), dtype="uint8")
+        >>> dataset = ArrayDataset(images, [0, 1, 1, 0], class_names=["cat", "dog"], image_size=16)
+        >>> dataset.load([1, 3]).shape
+        (2, 16, 16, 3)
+    """
+
+    def __init__(self, images, labels, class_names=None, image_size=None, name="arrays"):
+        images = _check_images(np.asarray(images), name)
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{name!r} must have one label for each image. "
+                f"Received: {len(images)} images, {len(labels)} labels"
+            )
+        if class_names is None:
+            class_names = range(int(np.max(labels, initial=-1)) + 1)
+        super().__init__(labels, class_names, images.shape[1:], image_size, name)
+        self._images = images
+
+    def _read(self, rows):
+        return self._images[rows]
+
+
+def _check_images(images, name):
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"The images of {name!r} must have shape (images, height, width) or (images, height, "
+            f"width, channels) with 1 or 3 channels. Received: shape={images.shape}"
+        )
+    if images.dtype == np.uint8 or images.size == 0:
+        return images
+    whole = np.issubdtype(images.dtype, np.integer) or np.array_equal(images, np.rint(images))
+    if not whole or images.min() < 0 or images.max() > 255:
+        raise ValueError(
+            f"The images of {name!r} must be uint8, or whole numbers in 0 .. 255 (multiply images "
+            "in 0 .. 1 by 255 and round them). "
+            f"Received: dtype={images.dtype}, values from {images.min()} to {images.max()}"
+        )
+    if images.max() <= 1 and not np.issubdtype(images.dtype, np.integer):
+        raise ValueError(
+            f"The images of {name!r} look like fractions of 1 instead of grey levels in 0 .. 255; "
+            f"multiply them by 255. Received: dtype={images.dtype}, largest value {images.max():g}"
+        )
+    return images.astype("uint8")
+
+
+class ConcatenatedDataset(ImageDataset):
+    """The images of several datasets in a row, as the split `"train+test"` asks for.
+
+    Args:
+        parts: list of `ImageDataset` with equal image shapes and class names.
+
+    Raises:
+        ValueError: if shapes or class names differ.
+    """
+
+    def __init__(self, parts):
+        first = parts[0]
+        for part in parts[1:]:
+            if part.image_shape != first.image_shape or part.class_names != first.class_names:
+                raise ValueError(
+                    "Parts of one dataset must have equal image shapes and class names. "
+                    f"Received: {first!r} and {part!r}"
+                )
+        labels = np.concatenate([part.labels for part in parts])
+        super().__init__(labels, first.class_names, first.image_shape, name=first.name)
+        self._parts = parts
+        self._starts = np.cumsum([0] + [len(part) for part in parts])
+
+    def _read(self, rows):
+        images = np.empty((len(rows), *self.image_shape), dtype="uint8")
+        for part, start in zip(self._parts, self._starts[:-1], strict=True):
+            inside = (rows >= start) & (rows < start + len(part))
+            if inside.any():
+                images[inside] = part.load(rows[inside] - start)
+        return images

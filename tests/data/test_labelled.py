@@ -1,7 +1,9 @@
+"""Passes over labelled images: in order, shuffled, a part of them."""
+
 import numpy as np
 import pytest
 
-from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import ImageBatches
 
 IMAGES = np.arange(10, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 1), "uint8")
 DATA = (IMAGES, np.arange(10))

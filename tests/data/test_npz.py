@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lsmha_keras.data.open_dataset import open_dataset
-from lsmha_keras.data.sources.npz_parts import write_npz_parts
+from lsmha_keras.data.sources.npz import write_npz_parts
 
 
 @pytest.fixture
