@@ -36,8 +36,6 @@ another --threshold, it is only written again.
 In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
 random matrices have clusters, too.
 """
-
-
 _RESUMES = "after the last finished stage"
 
 

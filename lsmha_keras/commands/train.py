@@ -39,8 +39,6 @@ data and, if they differ in name and seed only, the compiled program.
 """
 # The modules of all commands are imported as the process starts, before any framework.
 _STARTED = time.monotonic()
-
-
 _RESUMES = "after the last finished epoch"
 
 

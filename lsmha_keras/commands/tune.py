@@ -31,8 +31,6 @@ several trials at a time, on one machine or on a cluster of Ray's (pip install
   ray start --address 10.0.0.1:6379                 on each of the others
   lsmha tune study.toml --ray 10.0.0.1:6379 --output /shared/heads
 """
-
-
 _RESUMES = "after the last finished epoch of the trial that ran"
 
 

@@ -12,8 +12,6 @@ from lsmha_keras.models.cct_backbone import CCTBackbone
 # CIFAR-100 channel statistics of images scaled to [0, 1].
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
-
-
 _GEOMETRY = {
     "crop_to_aspect_ratio": True,
     "pad_to_aspect_ratio": False,

@@ -2,8 +2,8 @@
 
 import keras
 
-from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
-from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
+from lsmha_keras.presets import read_config
+from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace, import_keras_tuner
 
 _TRAINING = ("learning_rate", "weight_decay")
 
@@ -66,8 +66,6 @@ class CCTHyperModel(import_keras_tuner().HyperModel):
         self.space.check(self._defaults())
 
     def _defaults(self):
-        from lsmha_keras.presets import read_config
-
         return {"num_conv_blocks": 0, **read_config(self.base), **self.overrides}
 
     def build(self, hp):

@@ -6,7 +6,9 @@ import shutil
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.files import claim_directory, write_atomically
-from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
+from lsmha_keras.studies.ray_search import RayCluster, RaySearch
+from lsmha_keras.studies.search_result import SearchResult
+from lsmha_keras.studies.search_space import import_keras_tuner
 from lsmha_keras.studies.study import Study, load_study
 from lsmha_keras.training.recipe_data import open_recipe_data
 from lsmha_keras.training.settings import list_differences
@@ -22,8 +24,6 @@ _WRITTEN = (
     "report.md",
     "front.png",
 )
-
-
 _KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
@@ -91,7 +91,6 @@ def search(
     """
     study = load_study(study)
     import_keras_tuner()
-    from lsmha_keras.studies.search_result import SearchResult
     from lsmha_keras.studies.study_tuner import StudyTuner
 
     _refuse_chief()
@@ -108,8 +107,6 @@ def search(
         if cluster is None:
             tuner.search(verbose=0)
         else:
-            from lsmha_keras.studies.ray_search import RaySearch
-
             with cluster:
                 RaySearch(tuner, cluster, data_dir).run()
     return SearchResult.from_directory(study, directory)
@@ -135,8 +132,6 @@ def _cluster(workers, address, cores, gpus, verbose):
                     f"`ray_address`, too. Received: {name}={value!r}"
                 )
         return None
-    from lsmha_keras.studies.ray_cluster import RayCluster
-
     return RayCluster(workers, address, cores, gpus, verbose=verbose >= 2)
 
 

@@ -2,19 +2,96 @@
 
 import copy
 import dataclasses
+from typing import ClassVar
 
+from lsmha_keras.data.augmentation_policy import scale_augmentation
 from lsmha_keras.nearest import nearest
-from lsmha_keras.studies.scale_augmentation import scale_augmentation
+from lsmha_keras.presets import read_config, resolve_preset, tuning_dir
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
-from lsmha_keras.studies.study_sections import BudgetSection, SHPSection, TunerSection
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from lsmha_keras.training.settings import (
+    check_section,
     differences,
     find_toml,
     read_section,
     read_toml,
+    recipe_field,
     to_toml_text,
 )
+
+TUNERS = ("RandomSearch", "GridSearch", "BayesianOptimization", "Hyperband")
+OBJECTIVES = ("val_accuracy", "shp_snr", "shp_readout_accuracy")
+
+
+class _Section:
+    def __post_init__(self):
+        check_section(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TunerSection(_Section):
+    """[tuner]: how the space is searched.
+
+    Attributes:
+        name: str, the KerasTuner tuner whose oracle proposes trials.
+        max_trials: int, trials in all; infeasible ones count. Hyperband makes its own number.
+        executions_per_trial: int, trainings of each trial, with the seeds `seed`, `seed` + 1, ...
+        seed: int, of the oracle and of the first execution.
+        objective: str, what is maximised: "val_accuracy", or a signal of the last block's heads,
+            "shp_snr" or "shp_readout_accuracy".
+        keep: int, trials whose weights stay on disk, the best ones.
+        arguments: dict of the oracle's other arguments, such as `num_initial_points` or `factor`.
+    """
+
+    SECTION: ClassVar[str] = "tuner"
+    name: str = recipe_field("str", "RandomSearch", choices=TUNERS)
+    max_trials: int = recipe_field("int", 20, at_least=1)
+    executions_per_trial: int = recipe_field("int", 1, at_least=1)
+    seed: int = recipe_field("int", 0, at_least=0, below=2**30)
+    objective: str = recipe_field("str", "val_accuracy", choices=OBJECTIVES)
+    keep: int = recipe_field("int", 3, at_least=1)
+    arguments: dict = recipe_field("table")
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetSection(_Section):
+    """[budget]: what a model may cost on this machine; a trial above it is not trained.
+
+    Attributes:
+        latency_ms: float or None, median time of one image, in milliseconds.
+        memory_mib: float or None, peak memory that one image adds, in MiB; Linux and CPUs only.
+        parameters: int or None.
+        multiply_adds: int or None, of one image.
+    """
+
+    SECTION: ClassVar[str] = "budget"
+    latency_ms: float | None = recipe_field("float", optional=True, above=0)
+    memory_mib: float | None = recipe_field("float", optional=True, above=0)
+    parameters: int | None = recipe_field("int", optional=True, at_least=1)
+    multiply_adds: int | None = recipe_field("int", optional=True, at_least=1)
+
+    def limits(self):
+        """Returns the limits that are set, as a dict."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class SHPSection(_Section):
+    """[shp]: single-head performance while a trial trains; see `SingleHeadPerformance`.
+
+    Attributes:
+        enabled: bool.
+        max_images: int, most images of each kind that a measurement uses.
+        patience: int or None, epochs without a better signal after which a trial stops.
+        monitor: str, the last block's signal that `patience` watches: "snr" or "readout_accuracy".
+    """
+
+    SECTION: ClassVar[str] = "shp"
+    enabled: bool = recipe_field("bool", False)
+    max_images: int = recipe_field("int", 2000, at_least=1)
+    patience: int | None = recipe_field("int", optional=True, at_least=1)
+    monitor: str = recipe_field("str", "snr", choices=("snr", "readout_accuracy"))
+
 
 _SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
 _KEYS = ("name", "recipe", "space", *_SECTIONS)
@@ -79,8 +156,6 @@ class Study:
             self._check_structure(self.trial_recipe(values).model)
 
     def _check_weights(self):
-        from lsmha_keras.presets import resolve_preset
-
         changed = [name for name in self.space.names if name in ARCHITECTURE]
         model = self.recipe.model
         trained = not isinstance(resolve_preset(model.preset), dict)
@@ -92,8 +167,6 @@ class Study:
             )
 
     def _check_structure(self, model):
-        from lsmha_keras.presets import read_config, resolve_preset
-
         if model.load_weights and not isinstance(resolve_preset(model.preset), dict):
             from lsmha_keras.models.cct_backbone import CCTBackbone
             from lsmha_keras.models.preset_arguments import arguments_of, check_structure
@@ -104,8 +177,6 @@ class Study:
     @property
     def defaults(self):
         """What the space starts from: a dict of the base model's arguments."""
-        from lsmha_keras.presets import read_config
-
         model = self.recipe.model
         config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
         return {**{key: config[key] for key in _BASE}, "head_dim": config.get("head_dim")}
@@ -248,8 +319,6 @@ def load_study(study):
         return study
     if isinstance(study, dict):
         return Study.from_dict(study)
-    from lsmha_keras.presets import tuning_dir
-
     return Study.from_toml(find_toml(study, tuning_dir() / "studies", "study"))
 
 

@@ -1,6 +1,7 @@
 """KerasTuner's side of a study."""
 
 import json
+import math
 import pathlib
 import shutil
 import statistics
@@ -9,10 +10,8 @@ import sys
 import keras_tuner
 
 from lsmha_keras.files import write_atomically
+from lsmha_keras.studies.execution import EXECUTION, TrialJob
 from lsmha_keras.studies.execution_table import collect_executions, write_table
-from lsmha_keras.studies.grid_oracle import GridOracle
-from lsmha_keras.studies.run_execution import EXECUTION
-from lsmha_keras.studies.trial_job import TrialJob
 from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
@@ -274,3 +273,36 @@ def _show(values):
         else f"{name.removeprefix('tuner/')} {value}"
         for name, value in shown.items()
     )
+
+
+class GridOracle(keras_tuner.Oracle):
+    """Proposes the points of a grid in KerasTuner's order, the last dimension first.
+
+    KerasTuner 1.4.8's `GridSearchOracle` does not save which points its trials are, and fails with
+    a `KeyError` once restarted. It also finds a point by the trial before it, so that of several
+    workers all but two wait. Here the number of a trial is its place in the grid.
+    """
+
+    def populate_space(self, trial_id):
+        """Returns the values of a trial; "STOPPED" at the end of the grid.
+
+        Args:
+            trial_id: str, the trial's number.
+
+        Returns:
+            dict of "status" and, if there is such a point, "values".
+        """
+        axes = {hp.name: _values(hp) for hp in self.get_space().space}
+        place = int(trial_id)
+        if place >= math.prod(map(len, axes.values())):
+            return {"status": "STOPPED"}
+        values = {}
+        for name in reversed(axes):
+            place, index = divmod(place, len(axes[name]))
+            values[name] = axes[name][index]
+        return {"status": "RUNNING", "values": {name: values[name] for name in axes}}
+
+
+def _values(hp):
+    """Returns the values of a hyperparameter; KerasTuner's grid begins with the default."""
+    return [hp.default, *(value for value in hp.values if value != hp.default)]

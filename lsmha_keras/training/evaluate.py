@@ -14,8 +14,6 @@ from lsmha_keras.image_values import warn_of_fractions
 from lsmha_keras.tables import write_rows
 
 NUM_BINS = 15
-
-
 # Images handed to `predict` at a time: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20
 

@@ -6,8 +6,6 @@ import json
 from lsmha_keras.presets import list_presets, parse_architecture
 
 _TAGS = ("lsmha-keras", "keras", "image-classification", "vision-transformer")
-
-
 _TEXT = """\
 {metadata}
 # {name}

@@ -12,8 +12,6 @@ import tomllib
 from lsmha_keras.nearest import nearest
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
 _KINDS = {
     "int": "an integer",
     "float": "a number",

@@ -16,8 +16,6 @@ from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import load_recipe
 
 _GOLDEN_IMAGES = 8
-
-
 # What `results.json` says about the training itself.
 _TRAINING = ("hardware", "devices", "backend", "precision", "seed", "versions", "date", "command")
 

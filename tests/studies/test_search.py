@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from lsmha_keras.studies import run_execution as run_execution_module
+from lsmha_keras.studies import execution as run_execution_module
 from tests.studies.tiny import study_dict
 from tests.training.tiny import read_history, write_dataset
 
@@ -314,7 +314,7 @@ def ray_runs_here():
 def test_the_grid_is_kerastuners(tmp_path):
     import keras_tuner
 
-    from lsmha_keras.studies.grid_oracle import GridOracle
+    from lsmha_keras.studies.study_tuner import GridOracle
 
     def values(kind, at_once):
         hp = keras_tuner.HyperParameters()

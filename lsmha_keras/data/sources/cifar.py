@@ -19,8 +19,6 @@ _ALLOWED = {
     ("numpy._core.multiarray", "_reconstruct"),
     ("_codecs", "encode"),  # bytes, in pickles that Python 3 wrote for Python 2
 }
-
-
 SPLITS = ("train", "test")
 
 

@@ -1,6 +1,8 @@
+"""Best trials that lie on a bound of the space."""
+
 import pytest
 
-from lsmha_keras.studies.bounds import at_bounds
+from lsmha_keras.studies.dimension import at_bounds
 from lsmha_keras.studies.search_result import SearchResult
 from lsmha_keras.studies.search_space import SearchSpace
 from lsmha_keras.studies.study import Study
