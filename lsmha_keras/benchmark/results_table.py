@@ -2,12 +2,11 @@
 
 import csv
 import importlib.metadata
-import io
 import pathlib
 
 import keras
 
-from lsmha_keras.files import write_atomically
+from lsmha_keras.tables import write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 
@@ -53,11 +52,7 @@ class ResultsTable:
         self._rows = [row for row in self._rows if not self._is_of(row, case)]
         self._rows += [{**self._surroundings, **case, **row} for row in rows]
         # Whole or not at all: a kill leaves the table of before.
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomically(self.path, text.getvalue())
+        write_rows(self.path, self._rows, self._columns)
 
     def _read(self):
         if not self.path.exists() or self.path.stat().st_size == 0:

@@ -6,7 +6,6 @@ of their own.
 """
 
 import argparse
-import csv
 import multiprocessing
 import pathlib
 import statistics
@@ -17,11 +16,13 @@ import numpy as np
 
 from lsmha_keras.benchmark.memory import peak_mib
 from lsmha_keras.data.open_dataset import open_source
+from lsmha_keras.files import append_atomically
 from lsmha_keras.shp.callback import SingleHeadPerformance
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.readouts import HeadReadout
+from lsmha_keras.tables import csv_text
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"
@@ -255,11 +256,7 @@ def main(arguments=None):
     rows += measure(*sizes, given.runs, given.dataset, given.data_dir)
     path = pathlib.Path(given.output)
     is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
+    append_atomically(path, csv_text(rows, _COLUMNS, header=is_new))
     for row in rows:
         print(_line(row))
 

@@ -2,11 +2,11 @@
 
 import csv
 import datetime
-import io
 import math
 import pathlib
 
 from lsmha_keras.files import append_atomically
+from lsmha_keras.tables import csv_text
 
 COLUMNS = (
     "preset",
@@ -78,12 +78,8 @@ def append_rows(path, columns, rows):
     path = pathlib.Path(path).expanduser()
     is_new = not path.exists() or path.stat().st_size == 0
     surroundings = _surroundings()
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    if is_new:
-        writer.writeheader()
-    writer.writerows({**row, **surroundings} for row in rows)
-    append_atomically(path, text.getvalue())
+    rows = [{**row, **surroundings} for row in rows]
+    append_atomically(path, csv_text(rows, columns, header=is_new))
 
 
 def figure_cells(figures):

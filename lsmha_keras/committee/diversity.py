@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from lsmha_keras.shp.head_scores import spearman
 from lsmha_keras.shp.shp_result import SHPResult
+from lsmha_keras.shp.statistics import spearman
 
 
 def pairwise_disagreement(answers):

@@ -8,6 +8,7 @@ from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
+from lsmha_keras.shp.statistics import spearman
 
 
 class BlockHeadScores(keras.Model):
@@ -273,20 +274,6 @@ def rank_correlations(scores, coverage):
         block: {name: spearman(values, coverage[block]) for name, values in by_name.items()}
         for block, by_name in scores.items()
     }
-
-
-def spearman(a, b):
-    """Returns Spearman's rank correlation of two arrays, NaN if one of them is constant."""
-    ranks = np.stack([_ranks(a), _ranks(b)])
-    if (np.ptp(ranks, axis=1) == 0).any():
-        return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values):
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _maskable_blocks(model):

@@ -206,6 +206,20 @@ def block_statistics(matrices, threshold=0.3):
     )
 
 
+def spearman(a, b):
+    """Returns Spearman's rank correlation of two arrays, NaN if one of them is constant."""
+    ranks = np.stack([_ranks(a), _ranks(b)])
+    if (np.ptp(ranks, axis=1) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values):
+    """Returns ranks from 1; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
 def _field_snr(matrices, clusters):
     """Mean field on the diagonal at covered labels over the mean magnitude off the diagonal."""
     alive = [head for head, matrix in enumerate(matrices) if np.nanmax(matrix, initial=0) > 0]

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from lsmha_keras.nearest import nearest
+from lsmha_keras.shp.statistics import spearman
 from lsmha_keras.tables import write_rows
 
 _RESAMPLES = 2000
@@ -336,20 +337,7 @@ def signal_correlation(rows, signal, value="val_accuracy", seed=0):
     pairs = np.array([(point.cost, point.value) for point in points])
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(pairs), size=(_RESAMPLES, len(pairs)))
-    rhos = [_spearman(pairs[draw]) for draw in draws]
+    rhos = [spearman(*pairs[draw].T) for draw in draws]
     rhos = [rho for rho in rhos if not np.isnan(rho)]  # a draw may hold one trial many times
     low, high = np.percentile(rhos, [2.5, 97.5]) if rhos else (np.nan, np.nan)
-    return SignalCorrelation(signal, _spearman(pairs), float(low), float(high), len(pairs))
-
-
-def _spearman(pairs):
-    ranks = [_ranks(column) for column in pairs.T]
-    if any(np.ptp(column) == 0 for column in ranks):
-        return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values):
-    """Ranks from 1; equal values share the mean of their ranks."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return SignalCorrelation(signal, spearman(*pairs.T), float(low), float(high), len(pairs))

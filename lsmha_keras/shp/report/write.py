@@ -1,6 +1,5 @@
 """Writes a report on single-head performance: arrays, tables, figures and a page."""
 
-import csv
 import json
 import math
 import pathlib
@@ -19,6 +18,7 @@ from lsmha_keras.shp.report.tables import (
     labels_covered,
     sweep_rows,
 )
+from lsmha_keras.tables import write_rows
 
 
 def write_report(
@@ -102,14 +102,9 @@ def _check_blocks(variants):
 
 
 def _write_csv(path, rows):
-    if not rows:
-        return
-    # The first variant's heads have more columns than the others.
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    if rows:
+        # The first variant's heads have more columns than the others.
+        write_rows(path, [{key: _short(value) for key, value in row.items()} for row in rows])
 
 
 def _short(value):
