@@ -149,8 +149,7 @@ def verify(args):
     names = _names(args)
     check_presets(*names)
     import_framework()
-    from lsmha_keras.evidence.record_latency import record_latency
-    from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
+    from lsmha_keras.evidence.verify_preset import find_trained, record_latency, verify_preset
 
     for name in names:  # An architecture is found before any work.
         find_trained(name)
@@ -223,7 +222,7 @@ def collect(args):
 
 def evidence(args):
     """Rewrites the tables, or tells whether they are what the csv files give."""
-    from lsmha_keras.evidence.evidence_text import evidence_text
+    from lsmha_keras.evidence.tables import evidence_text
     from lsmha_keras.files import write_atomically
     from lsmha_keras.presets import zoo_dir
 

@@ -12,7 +12,7 @@ import numpy as np
 from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
 from lsmha_keras.data.open_dataset import can_open_offline
-from lsmha_keras.evidence.preset_verification import PresetVerification
+from lsmha_keras.evidence.write_card import write_card
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
 from lsmha_keras.training.devices import describe_hardware
@@ -205,3 +205,69 @@ def _latency_ms(model):
     step = make_step(model, model, xla=bool(model.jit_compile))
     seconds, _ = time_in_turn({"model": functools.partial(step, image)}, _LATENCY_RUNS)
     return summarise(seconds.get("model", []), [])["median_ms"] or None
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetVerification:
+    """The results of measuring a preset again.
+
+    Attributes:
+        name: str, the preset.
+        failures: tuple of str, why it is refused; empty when everything agrees with the card.
+        notes: tuple of str, what was not measured or not compared, and why.
+        golden_difference: float or `None`, largest difference of a logit of the golden images.
+        accuracy: float or `None`, measured now, in 0 .. 1.
+        card_accuracy: float or `None`, what the card says.
+        latency_ms: float or `None`, median for one image, measured now.
+        card_latency_ms: float or `None`, what the card says.
+
+    Example:
+        >>> PresetVerification("mine", failures=("checksums.sha256 is missing",)).ok
+        False
+    """
+
+    name: str
+    failures: tuple = ()
+    notes: tuple = ()
+    golden_difference: float | None = None
+    accuracy: float | None = None
+    card_accuracy: float | None = None
+    latency_ms: float | None = None
+    card_latency_ms: float | None = None
+
+    @property
+    def ok(self):
+        """Whether all that was measured agrees with the card."""
+        return not self.failures
+
+
+def record_latency(verification):
+    """Writes a measured latency on the card of a preset, with the machine and backend it is of.
+
+    `results.json`, `README.md` and the checksums are written again.
+
+    Args:
+        verification: `PresetVerification` that came out just now, on this machine and backend.
+
+    Raises:
+        ValueError: if the preset was refused, its latency was not measured, or it has no recipe.
+        OSError: if its directory cannot be written to.
+
+    Example:
+
+    ```python
+    record_latency(verify_preset("runs/mine/preset"))
+    ```
+    """
+    if not verification.ok or verification.latency_ms is None:
+        reasons = "; ".join(verification.failures) or "its latency could not be measured"
+        raise ValueError(
+            "The latency of a preset is recorded only if the preset agrees with its card. "
+            f"Received: {verification.name}: {reasons}"
+        )
+    write_card(
+        find_trained(verification.name),
+        latency_ms=round(verification.latency_ms, 3),
+        latency_backend=keras.config.backend(),
+        latency_hardware=describe_hardware(),
+    )

@@ -2,11 +2,12 @@
 
 import pytest
 
-from lsmha_keras.evidence.evidence_text import TABLES, evidence_text
 from lsmha_keras.evidence.tables import (
+    TABLES,
     clusters_table,
     committees_table,
     designs_table,
+    evidence_text,
     hybrids_table,
     latency_table,
     layouts_table,
