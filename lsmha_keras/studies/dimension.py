@@ -6,9 +6,9 @@ import numbers
 
 from lsmha_keras.nearest import nearest
 
-# Of a continuous range, whose ends are hardly ever drawn.
+# A continuous range rarely draws its ends; this share of it counts as the end.
 _NEAR = 0.05
-# Ends beyond which there is nothing: no fewer than none, no more than all.
+# Ends that cannot be moved: there is nothing beyond them.
 _ENDS = {"num_conv_blocks": (0, None), "augmentation_strength": (0, 1)}
 SAMPLINGS = ("linear", "log")
 _KEYS = ("choices", "min", "max", "step", "sampling")

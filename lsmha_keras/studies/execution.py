@@ -121,7 +121,7 @@ def _outcome(row):
 
 
 def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
-    """Trains one execution of a trial, or reads its results if it was trained before.
+    """Trains one execution of a trial, or reads its results if it has finished.
 
     Stopped and called again, it continues from the last finished epoch.
 

@@ -85,7 +85,7 @@ class RaySearch:
             if worker in started or any(job.values == values for job in started.values()):
                 continue
             job = started[worker] = self.tuner.prepare(trial)
-            self.tuner.save()  # without its file a search that is killed would begin anew
+            self.tuner.save()  # without its file a killed search would start from nothing
             task = self.cluster.submit(
                 job, self.tuner.callbacks, self.data_dir, self.tuner.fit_verbose
             )

@@ -17,8 +17,8 @@ LAST = "last.npz"
 class EpochCheckpoint(keras.callbacks.Callback):
     """Saves the last state and the history at the end of every epoch.
 
-    Keras's `BackupAndRestore` writes over its only copy; here a kill at any moment leaves a whole
-    one. Put it after the callbacks that add to the logs.
+    Keras's `BackupAndRestore` overwrites its only copy; here a complete one survives a kill at any
+    moment. Put it after the callbacks that add to the logs.
 
     Args:
         directory: path of the output directory; `history.csv` and `checkpoints/` lie there.
@@ -180,7 +180,7 @@ directory.
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Raises `NonFiniteLossError` at the first step whose loss is not a finite number.
 
-    Keras's `TerminateOnNaN` ends `fit` as if all was well.
+    Keras's `TerminateOnNaN` ends `fit` without an error.
 
     Args:
         checkpoint: path of the last saved state, for the message, or None.

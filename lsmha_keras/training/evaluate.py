@@ -49,7 +49,7 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     """
     batch_size = positive_int("batch_size", batch_size)
     if isinstance(dataset, (str, os.PathLike)):
-        # Opened before the model is loaded: a mistyped name is found sooner.
+        # Before the model is loaded, so that a mistyped name fails at once.
         dataset = open_source(
             dataset, split, data_dir, None, lambda: model_image_size(model_or_name)
         )

@@ -25,10 +25,10 @@ from lsmha_keras.training.recipe_data import Visit, program_key
 from lsmha_keras.training.training_state import averaged_weights, restore_state
 
 _SAVE_SECONDS = 60
-# Of a call of several steps: as long as a signal or the end of the time has to wait.
+# A call of several steps takes about this long, so a signal waits no longer than that.
 _CALL_SECONDS = 2
 _TIMED_CALLS, _TIMED_SECONDS = 3, 0.5
-# What is left over when everything at the end took as long as it was thought to take.
+# Kept in reserve, as the times of the last parts are estimates.
 _MARGIN_SECONDS = 5
 
 
@@ -295,8 +295,8 @@ class TimePlan:
     """Which step is the last, and where in the recipe's schedule each step stands.
 
     The schedule is passed through at an even pace: from `position`, where step `start` stands, to
-    its end at step `last`. A plan that is made anew in the middle of a run changes the pace, never
-    the position, so the learning rate has no jump.
+    its end at step `last`. A new plan in the middle of a run changes the pace, never the position,
+    so the learning rate does not jump.
 
     Args:
         total: int, steps of the recipe's whole schedule.

@@ -129,8 +129,8 @@ class EpochValidation(keras.callbacks.Callback):
     """Adds `val_loss`, `val_accuracy` and `val_top5_accuracy` to the logs of every epoch.
 
     Unlike `fit(validation_data=...)` it measures the plain cross-entropy, without label smoothing,
-    the averaged weights when there are such, and every image also when the last batch is not full
-    on several devices. Put it before the callbacks that read the logs.
+    the averaged weights if the optimiser keeps them, and every image, even if the last batch is
+    not full on several devices. Put it before the callbacks that read the logs.
 
     Args:
         dataset: what `lsmha_keras.evaluate` takes.

@@ -64,7 +64,7 @@ def claim_output_dir(path, recipe, resume=True):
     elif _has_state(path):
         raise ValueError(
             "The directory holds a training state without its recipe.toml; choose another output "
-            f"directory, or start anew with resume=False (`lsmha train --fresh`). Received: {path}"
+            f"directory, or start again with resume=False (`lsmha train --fresh`). Received: {path}"
         )
     else:
         # What failed before its first epoch ended, over a mistyped name perhaps, holds nothing.

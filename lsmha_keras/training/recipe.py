@@ -251,7 +251,7 @@ class Recipe:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no TOML, or a section, key or value is not a recipe's.
+            ValueError: if it is not valid TOML, or has an unknown section, key or value.
         """
         return read_toml(path, cls.from_dict)
 

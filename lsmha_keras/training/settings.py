@@ -171,19 +171,19 @@ _CHECKS = {
 
 
 def read_toml(path, from_dict):
-    """Reads a file that is named after itself.
+    """Reads a TOML file.
 
     Args:
         path: path of a TOML file.
-        from_dict: function from nested dicts to a recipe or a study. A file without a `name` gives
-            its own.
+        from_dict: function from nested dicts to a recipe or a study. Without a `name` in the file,
+            the name is that of the file.
 
     Returns:
         What `from_dict` returns.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no TOML, or `from_dict` refuses it; names the file.
+        ValueError: if it is not valid TOML, or `from_dict` refuses it; names the file.
 
     Example:
 
@@ -312,10 +312,10 @@ def differences(own, other):
 
 
 def list_differences(found):
-    """Says in words what differs between what is there and what was asked for.
+    """Describes the differences between what exists and what was asked for.
 
     Args:
-        found: dict that `differences` returned, of what is there from what was asked for.
+        found: dict from `differences(existing, asked_for)`.
 
     Returns:
         str.

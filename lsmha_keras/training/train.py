@@ -137,7 +137,7 @@ def _is_finished(output_dir):
             return False  # `write_preset` makes it again
         raise ValueError(
             "The directory holds a preset that is incomplete and no training state to make it "
-            "again from: choose another output directory, or start anew with resume=False "
+            "again from: choose another output directory, or start again with resume=False "
             f"(`lsmha train --fresh`), which removes it. Received: {preset} without "
             f"{' and '.join(missing)}"
         )
