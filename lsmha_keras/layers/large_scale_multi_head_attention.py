@@ -5,8 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
-from lsmha_keras.layers.attention_core import attention_core, project_heads
-from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.layers.attention_core import attention_core, joint_mask, project_heads
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.layers.attention_core import open_empty_masks
-from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.layers.attention_core import joint_mask, open_empty_masks
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,

@@ -5,8 +5,8 @@ from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.attention.registry import make_attention
+from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
-from lsmha_keras.layers.token_masks import joint_mask
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,

@@ -9,11 +9,10 @@ from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
 from lsmha_keras.models.head_lists import check_heads, per_block
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.layer_policies import resolve_policies
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (

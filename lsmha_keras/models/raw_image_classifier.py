@@ -10,9 +10,10 @@ import numpy as np
 
 from lsmha_keras.image_values import check_image_values, warn_of_fractions
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import locked
+from lsmha_keras.models.keras_lock import locked, refuse_if_trained, trained_here
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
+    devices_per_batch,
     is_grain,
     is_torch_loader,
     no_batches,
@@ -21,9 +22,7 @@ from lsmha_keras.models.preprocessed_batches import (
     preprocessed_loader,
     to_numpy,
 )
-from lsmha_keras.models.shares import devices_per_batch
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
-from lsmha_keras.models.trained_in_threads import refuse_if_trained, trained_here
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import fit_progress, progress_style
 

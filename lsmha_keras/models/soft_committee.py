@@ -15,13 +15,12 @@ from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
+from lsmha_keras.models.keras_lock import KERAS_LOCK, locked, refuse_if_trained
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
-from lsmha_keras.models.trained_in_threads import refuse_if_trained
 from lsmha_keras.progress import progress_style
 
 
