@@ -1,16 +1,19 @@
 """Compact convolutional transformers with large-scale multi-head attention, for Keras 3.
 
-Every public name is listed in `_PUBLIC` with the module that defines it and is imported on first
-use, so that `import lsmha_keras` and the command line's help load no framework.
+A public name is imported on first use, so that `import lsmha_keras` and the command line's help
+load no framework. `_PUBLIC` tells Python where it is, and the imports below it tell editors and
+type checkers; a test keeps the two the same.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
 from lsmha_keras import _registration
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    # errors
+    "LsmhaError": "lsmha_keras.errors",
     # layers
     "LargeScaleMultiHeadAttention": "lsmha_keras.layers.large_scale_multi_head_attention",
     "ConvTokenizer": "lsmha_keras.layers.conv_tokenizer",
@@ -87,17 +90,97 @@ _PUBLIC = {
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }
 
+if TYPE_CHECKING:
+    from lsmha_keras.benchmark.benchmark_model import benchmark_model as benchmark_model
+    from lsmha_keras.committee.measure_committee import measure_committee as measure_committee
+    from lsmha_keras.data import AugmentationPolicy as AugmentationPolicy
+    from lsmha_keras.data import CutMix as CutMix
+    from lsmha_keras.data import HorizontalFlip as HorizontalFlip
+    from lsmha_keras.data import MixUp as MixUp
+    from lsmha_keras.data import OneOf as OneOf
+    from lsmha_keras.data import PadCrop as PadCrop
+    from lsmha_keras.data import RandAugment as RandAugment
+    from lsmha_keras.data import RandomErasing as RandomErasing
+    from lsmha_keras.data import ResizedCrop as ResizedCrop
+    from lsmha_keras.data import epoch_batches as epoch_batches
+    from lsmha_keras.data import load_dataset as load_dataset
+    from lsmha_keras.data import open_dataset as open_dataset
+    from lsmha_keras.errors import LsmhaError as LsmhaError
+    from lsmha_keras.exporting.export import export as export
+    from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
+    from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
+    from lsmha_keras.layers.large_scale_multi_head_attention import (
+        LargeScaleMultiHeadAttention as LargeScaleMultiHeadAttention,
+    )
+    from lsmha_keras.layers.position_embedding import PositionEmbedding as PositionEmbedding
+    from lsmha_keras.layers.sequence_pooling import SequencePooling as SequencePooling
+    from lsmha_keras.layers.stochastic_depth import StochasticDepth as StochasticDepth
+    from lsmha_keras.layers.transformer_block import TransformerBlock as TransformerBlock
+    from lsmha_keras.models import CCTBackbone as CCTBackbone
+    from lsmha_keras.models import CCTImageClassifier as CCTImageClassifier
+    from lsmha_keras.models import CCTImageClassifierPreprocessor as CCTImageClassifierPreprocessor
+    from lsmha_keras.models import CCTImageConverter as CCTImageConverter
+    from lsmha_keras.models import SoftCommittee as SoftCommittee
+    from lsmha_keras.models import load_classifier as load_classifier
+    from lsmha_keras.predictor import Predictor as Predictor
+    from lsmha_keras.presets import list_presets as list_presets
+    from lsmha_keras.shp.callback import SingleHeadPerformance as SingleHeadPerformance
+    from lsmha_keras.shp.performance import single_head_performance as single_head_performance
+    from lsmha_keras.shp.readout_trainer import fit_readout as fit_readout
+    from lsmha_keras.shp.readouts import BlockReadouts as BlockReadouts
+    from lsmha_keras.shp.shp_result import SHPResult as SHPResult
+    from lsmha_keras.shp.statistics import find_clusters as find_clusters
+    from lsmha_keras.studies.cct_hypermodel import CCTHyperModel as CCTHyperModel
+    from lsmha_keras.studies.search import search as search
+    from lsmha_keras.studies.search_space import SearchSpace as SearchSpace
+    from lsmha_keras.studies.study import Study as Study
+    from lsmha_keras.surgery.convert_torch import (
+        convert_torch_checkpoint as convert_torch_checkpoint,
+    )
+    from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
+    from lsmha_keras.training.evaluate import evaluate as evaluate
+    from lsmha_keras.training.recipe import Recipe as Recipe
+    from lsmha_keras.training.train import train as train
+
 # Needs KerasTuner, without which `import *` and `dir` have to do.
 _OPTIONAL = ("CCTHyperModel",)
+# The rooms whose classes are found in saved models.
+_SAVED_ROOMS = ("layers", "models", "data")
+_SERIALIZABLE = {
+    name: module
+    for name, module in _PUBLIC.items()
+    if name[0].isupper() and module.split(".")[1] in _SAVED_ROOMS
+}
 
-__all__ = [*(name for name in _PUBLIC if name not in _OPTIONAL), "__version__"]
+__all__ = [*(name for name in _PUBLIC if name not in _OPTIONAL), "custom_objects", "__version__"]
+
+
+def custom_objects():
+    """Returns the classes of this package that a saved Keras model may hold.
+
+    Needed only where Keras is imported after this package and nothing of it has been used yet.
+
+    Returns:
+        dict from registered names to classes, for Keras's `custom_objects` arguments.
+
+    Example:
+
+    ```python
+    import lsmha_keras as lsmha
+    import keras
+
+    model = keras.saving.load_model("model.keras", custom_objects=lsmha.custom_objects())
+    ```
+    """
+    return {f"lsmha_keras>{name}": __getattr__(name) for name in _SERIALIZABLE}
 
 
 def __getattr__(name):
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    value = getattr(_registration.import_quietly(_PUBLIC[name]), name)
     globals()[name] = value
+    _registration.register(_SERIALIZABLE)
     return value
 
 
@@ -105,4 +188,4 @@ def __dir__():
     return sorted(__all__)
 
 
-_registration.watch({name: module for name, module in _PUBLIC.items() if name[0].isupper()})
+_registration.register(_SERIALIZABLE)
