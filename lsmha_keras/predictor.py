@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from lsmha_keras import presets
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_image, to_rgb
 from lsmha_keras.image_resize import resize_batch, resize_image
 from lsmha_keras.image_values import check_image_values, warn_of_fractions
@@ -55,11 +56,11 @@ class Predictor:
 
     def __init__(self, model, runtime="auto", num_threads=None):
         if runtime not in ("auto", *RUNTIMES):
-            raise ValueError(
+            raise InputError(
                 f"`runtime` must be 'auto' or one of {RUNTIMES}. Received: runtime={runtime!r}"
             )
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
-            raise ValueError(
+            raise InputError(
                 "`num_threads` must be a positive int or `None`. "
                 f"Received: num_threads={num_threads!r}"
             )
@@ -145,7 +146,7 @@ class Predictor:
         if hasattr(image, "shape"):
             return _eight_bits(resize_image(self._checked(image), size))
         if channels not in (1, 3):
-            raise ValueError(
+            raise InputError(
                 f"Files and PIL images are read as RGB, and the model takes {channels} channels: "
                 f"give arrays. Received: {image!r}"
             )
@@ -154,7 +155,7 @@ class Predictor:
         elif hasattr(image, "getexif"):
             pixels = np.asarray(to_rgb(image, size))
         else:
-            raise ValueError(
+            raise InputError(
                 "An image is a path, a `PIL.Image.Image` or an array. "
                 f"Received: {type(image).__name__}"
             )
@@ -188,7 +189,7 @@ class Predictor:
         """Returns an array of images, or of one, after its checks."""
         images = self._with_channels(images)
         if images.ndim not in (3, 4) or images.shape[-1] != self.image_shape[2]:
-            raise ValueError(
+            raise InputError(
                 "Images must have shape (height, width, channels) or (batch, height, width, "
                 f"channels) with {self.image_shape[2]} channels. "
                 f"Received: images of shape {images.shape}"
@@ -217,7 +218,7 @@ def _open(model, runtime, num_threads):
         runtime = installed[0] if file is not None and installed else "keras"
     if runtime == "keras":
         if source is None:
-            raise ValueError(
+            raise InputError(
                 "Keras runs presets, not ONNX files: leave `runtime` out, or give the preset. "
                 f"Received: {model}"
             )
@@ -225,7 +226,7 @@ def _open(model, runtime, num_threads):
 
         return KerasRuntime(model)
     if file is None:
-        raise ValueError(
+        raise InputError(
             f"The preset has no {presets.ONNX}, which {runtime} needs; "
             f"`lsmha zoo onnx {model}` makes it, and `runtime='keras'` does without. "
             f"Received: {model}"
@@ -237,7 +238,7 @@ def _open(model, runtime, num_threads):
         from lsmha_keras.runtimes.onnx_runtime import OnnxRuntime as Runtime
     opened = Runtime(file, num_threads)
     if source is not None and opened.description.made_from != made_from(source):
-        raise ValueError(
+        raise InputError(
             f"{file} was made from other files than those beside it; `lsmha zoo onnx {model}` "
             "makes it again, and `runtime='keras'` does without. "
             f"Received: {model}"
@@ -267,13 +268,13 @@ def find_onnx(model):
     path = pathlib.Path(model)
     if path.suffix == ".onnx":
         if not path.is_file():
-            raise ValueError(f"There is no such ONNX file. Received: {model}")
+            raise InputError(f"There is no such ONNX file. Received: {model}")
         return path, None
     if (path / presets.ONNX).is_file() and not (path / "config.json").is_file():
         return path / presets.ONNX, None
     source = presets.resolve_preset(model)
     if isinstance(source, dict):
-        raise ValueError(
+        raise InputError(
             "An architecture without trained weights cannot classify; "
             f"`lsmha presets --trained` lists what can. Received: {model}"
         )

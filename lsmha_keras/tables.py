@@ -4,6 +4,7 @@ import csv
 import io
 import pathlib
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 
 NOT_MEASURED = "not measured yet\n"
@@ -33,7 +34,7 @@ def read_rows(path, columns):
         reader = csv.DictReader(file)
         found = reader.fieldnames or []
         if missing := [name for name in columns if name not in found]:
-            raise ValueError(
+            raise InputError(
                 f"{path} must have the columns {', '.join(missing)}. Received: {', '.join(found)}"
             )
         return list(reader)

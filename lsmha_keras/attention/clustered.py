@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -48,7 +49,7 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
             or len(maps) != heads
             or sorted(set(maps)) != list(range(len(set(maps))))
         ):
-            raise ValueError(
+            raise InputError(
                 f"`map_of_head` must be a divisor of {heads}, the number of heads, or a list of as "
                 f"many maps, numbered from 0 without gaps. Received: map_of_head={map_of_head}"
             )

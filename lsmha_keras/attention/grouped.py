@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -45,7 +46,7 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         super().__init__(num_heads, **kwargs)
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads)
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise InputError(
                 "`num_kv_heads` must divide `num_heads`, so that groups are equal. Received: "
                 f"num_heads={num_heads}, num_kv_heads={num_kv_heads}"
             )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -38,7 +39,7 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
     def __init__(self, num_heads, combine="multiply", **kwargs):
         super().__init__(num_heads, **kwargs)
         if combine not in ("multiply", "add"):
-            raise ValueError(
+            raise InputError(
                 f'`combine` must be "multiply" or "add". Received: combine={combine!r}'
             )
         self.combine = combine
@@ -74,7 +75,7 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
 
     def multi_head_weights(self):
         if self.combine == "add" and not self.use_qkv_bias:
-            raise ValueError(
+            raise InputError(
                 "Added embeddings are biases, which this layer's `use_qkv_bias=False` leaves plain "
                 "attention without. Received: combine='add', use_qkv_bias=False"
             )

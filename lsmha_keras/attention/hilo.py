@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import grid, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import project_heads, split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -41,16 +42,16 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
     def __init__(self, num_heads, window=2, low_fraction=0.5, grid_shape=None, **kwargs):
         super().__init__(num_heads, **kwargs)
         if grid_shape is None:
-            raise ValueError("Windows need the grid of the tokens. Received: grid_shape=None")
+            raise InputError("Windows need the grid of the tokens. Received: grid_shape=None")
         self.window = positive_int("window", window)
         self.low_fraction, self.grid_shape = plain(low_fraction), grid(grid_shape)
         if any(side % self.window for side in self.grid_shape):
-            raise ValueError(
+            raise InputError(
                 f"`window` must divide the sides of the grid {self.grid_shape}. "
                 f"Received: window={window}"
             )
         if not 0 <= self.low_fraction <= 1:
-            raise ValueError(
+            raise InputError(
                 f"`low_fraction` must be in [0, 1]. Received: low_fraction={low_fraction}"
             )
         self._low = int(self.low_fraction * self.num_heads)
@@ -59,7 +60,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
     def build_heads(self, input_shape):
         height, width = self.grid_shape
         if input_shape[1] not in (None, height * width):
-            raise ValueError(
+            raise InputError(
                 f"The tokens of a grid {self.grid_shape} are {height * width}. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
@@ -71,7 +72,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         if padding_mask is not None:
-            raise ValueError(
+            raise InputError(
                 "HiLo's windows cover a whole grid: it takes no mask. "
                 f"Received: padding_mask of shape {tuple(padding_mask.shape)}"
             )

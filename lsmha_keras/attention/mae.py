@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -41,7 +42,7 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         self.leave_out = positive_int("leave_out", leave_out)
         self.gate_dim = positive_int("gate_dim", gate_dim)
         if self.leave_out >= self.num_heads:
-            raise ValueError(
+            raise InputError(
                 "`leave_out` must leave heads to every expert. Received: "
                 f"leave_out={leave_out}, num_heads={num_heads}"
             )

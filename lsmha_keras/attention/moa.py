@@ -7,6 +7,7 @@ from keras import ops
 from lsmha_keras.arguments import plain
 from lsmha_keras.attention.grouped import GroupedQueryAttention
 from lsmha_keras.attention.routing import balance_loss, choose
+from lsmha_keras.errors import InputError
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -53,7 +54,7 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         self.balance_loss, self.z_loss = plain(balance_loss), plain(z_loss)
         self._chosen = max(1, self.num_heads // 2) if top_k is None else self.top_k
         if not isinstance(self._chosen, int) or not 1 <= self._chosen <= self.num_heads:
-            raise ValueError(
+            raise InputError(
                 f"`top_k` must be an int from 1 to {num_heads}, the number of heads. "
                 f"Received: top_k={top_k}"
             )

@@ -6,6 +6,7 @@ from keras import ops
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.attention.routing import balance_loss, choose
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -48,7 +49,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         heads = self.num_heads
         shared = heads // 8 if num_shared is None else self.num_shared
         if not isinstance(shared, int) or not 0 <= shared <= heads:
-            raise ValueError(
+            raise InputError(
                 f"`num_shared` must be an int from 0 to {heads}. Received: num_shared={num_shared}"
             )
         routed = heads - shared
@@ -56,7 +57,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         chosen = max(lowest, round(0.75 * heads) - shared) if top_k is None else self.top_k
         chosen = min(chosen, routed) if top_k is None else chosen
         if not isinstance(chosen, int) or not lowest <= chosen <= routed:
-            raise ValueError(
+            raise InputError(
                 f"`top_k` must be an int from {lowest} to {routed}, the heads that are not shared. "
                 f"Received: top_k={top_k}, num_shared={num_shared}"
             )

@@ -4,6 +4,7 @@ import keras
 from keras import ops, random
 
 from lsmha_keras.arguments import grid
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -39,7 +40,7 @@ class NormLin(LargeScaleMultiHeadAttention):
     def build_heads(self, input_shape):
         tokens = self.grid_shape[0] * self.grid_shape[1]
         if input_shape[1] not in (None, tokens):
-            raise ValueError(
+            raise InputError(
                 f"The tokens of a grid {self.grid_shape} are {tokens}. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
@@ -50,7 +51,7 @@ class NormLin(LargeScaleMultiHeadAttention):
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         if padding_mask is not None or return_attention_scores:
-            raise ValueError(
+            raise InputError(
                 "`NormLin` has fixed weights for a whole grid, no scores: it takes no mask and "
                 "returns none. Received: "
                 f"padding_mask={'none' if padding_mask is None else tuple(padding_mask.shape)}, "
@@ -68,7 +69,7 @@ class NormLin(LargeScaleMultiHeadAttention):
         return tokens * (2 * hidden_dim * inner_dim + tokens * inner_dim)
 
     def multi_head_weights(self):
-        raise ValueError("`NormLin` has no queries and keys. Received: a conversion to attention")
+        raise InputError("`NormLin` has no queries and keys. Received: a conversion to attention")
 
     def take_multi_head_weights(self, weights):
         self.write_dense(self.value, weights[2:])

@@ -11,6 +11,7 @@ import numpy as np
 from lsmha_keras.benchmark.candidates import make_candidates
 from lsmha_keras.benchmark.memory import StepProcess, peak_in_new_process, peak_mib
 from lsmha_keras.benchmark.timing import time_call, time_in_turn
+from lsmha_keras.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +283,7 @@ def find_device(name=None):
     kind, _, number = name.lower().replace("cuda", "gpu").partition(":")
     found = f"{kind}:{number or 0}"
     if found not in devices:
-        raise ValueError(
+        raise InputError(
             f"`device` must be one that the {keras.config.backend()} backend has: "
             f"{', '.join(devices)}. Received: device={name!r}"
         )

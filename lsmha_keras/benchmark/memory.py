@@ -7,6 +7,8 @@ import re
 import sys
 import types
 
+from lsmha_keras.errors import RunError, StorageError
+
 _MEMORY = pathlib.Path("/proc/meminfo")
 _STATUS = pathlib.Path("/proc/self/status")
 _RESET = pathlib.Path("/proc/self/clear_refs")
@@ -48,7 +50,7 @@ def peak_mib(function):
     ```
     """
     if not _RESET.exists():
-        raise OSError(f"Peak memory is measured on Linux only. Received: no {_RESET}")
+        raise StorageError(f"Peak memory is measured on Linux only. Received: no {_RESET}")
     before = _read_kib(_STATUS, "VmRSS")
     function()
     _RESET.write_text(_RESET_PEAK)
@@ -120,7 +122,7 @@ class StepProcess:
             self._pipe.send(None)
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise RuntimeError("The process of the peer ended; it printed why") from error
+            raise RunError("The process of the peer ended; it printed why") from error
 
     def __enter__(self):
         return self

@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.tables import write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
@@ -60,7 +61,7 @@ class ResultsTable:
         with self.path.open(newline="") as file:
             reader = csv.DictReader(file)
             if reader.fieldnames != self._columns:
-                raise ValueError(
+                raise InputError(
                     f"The table must have the columns {','.join(self._columns)}; name another "
                     f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
                 )

@@ -5,6 +5,7 @@ import datetime
 import math
 import pathlib
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import append_atomically
 from lsmha_keras.tables import csv_text
 
@@ -40,7 +41,7 @@ def check_header(path, columns=COLUMNS):
     with path.open(newline="") as file:
         header = next(csv.reader(file), [])
     if tuple(header) != tuple(columns):
-        raise ValueError(
+        raise InputError(
             f"The results file must start with the columns {','.join(columns)}. "
             f"Received: {path} with {','.join(header)}"
         )

@@ -13,6 +13,7 @@ import re
 from lsmha_keras.commands import _bench_model
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
+from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture, resolve_preset
 from lsmha_keras.training.recipe import PRECISIONS
 
@@ -296,7 +297,7 @@ def _plan_kinds(args):
 def _plan_cct(args):
     config = parse_architecture(args.model)
     if config is None or not _PLAIN.fullmatch(args.model):
-        raise ValueError(
+        raise InputError(
             "`--model` takes a reference architecture such as cct_7_3x1; heads have their own "
             f"option. Received: --model {args.model}"
         )
@@ -327,7 +328,7 @@ def _combine(**values):
 
 def _check_heads(heads, width):
     if wrong := [number for number in heads if width % number]:
-        raise ValueError(
+        raise InputError(
             f"The number of heads must divide the width of the tokens, {width}. "
             f"Received: --heads {_words(wrong)}"
         )

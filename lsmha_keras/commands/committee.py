@@ -18,6 +18,7 @@ from lsmha_keras.commands._output import (
     verbosity,
     writable_file,
 )
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -147,7 +148,7 @@ def _coverages(args, names):
     if not args.shp:
         return None
     if len(args.shp) != len(names):
-        raise ValueError(
+        raise InputError(
             f"--shp takes one file for each of the {len(names)} members. "
             f"Received: {len(args.shp)} files"
         )

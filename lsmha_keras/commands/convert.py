@@ -10,6 +10,7 @@ import pathlib
 
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, empty_dir, positive
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -60,7 +61,7 @@ def run(args):
     """Converts and saves; prints what was read and where it went."""
     size = args.image_size
     if size is not None and len(size) > 2:
-        raise ValueError(
+        raise InputError(
             f"--image-size takes a side, or height and width. Received: {len(size)} numbers"
         )
     names = None

@@ -16,6 +16,7 @@ from lsmha_keras.commands._output import (
     writable_dir,
     writable_file,
 )
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -211,7 +212,7 @@ def collect(args):
             rows.append(run_row(directory))
         except UnfinishedRunError as error:
             if not args.skip_unfinished:
-                raise ValueError(f"{error} (--skip-unfinished skips it)") from error
+                raise InputError(f"{error} (--skip-unfinished skips it)") from error
             print(f"skipped: {error}")
     merge_runs(path, rows)
     for row in rows:
@@ -330,7 +331,7 @@ def _names(args):
     from lsmha_keras.presets import list_presets
 
     if bool(args.names) == args.all:
-        raise ValueError(
+        raise InputError(
             "Give preset names, or --all for every one that is shipped. "
             f"Received: {' '.join(args.names) or 'no name'}{' --all' if args.all else ''}"
         )

@@ -4,6 +4,7 @@ import json
 import pathlib
 import tomllib
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
 from lsmha_keras.tables import markdown_table, read_rows, write_rows
@@ -107,7 +108,7 @@ def plot_zoo_front(results_dir, path):
     """
     rows = _front_rows(results_dir)
     if not rows:
-        raise ValueError(f"`results_dir` must have a front.csv with rows. Received: {results_dir}")
+        raise InputError(f"`results_dir` must have a front.csv with rows. Received: {results_dir}")
     note = (
         "Blue: presets of this repository, the best named. Grey: CNNs published after 200 epochs."
     )

@@ -9,6 +9,7 @@ import tempfile
 import h5py
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
 
 # What carries the file may take no larger ones.
@@ -66,7 +67,7 @@ def pack_preset(directory, output, data_dir=None):
         with tarfile.open(whole, "w") as archive:
             archive.add(packed, recipe.name)
         if whole.stat().st_size > _LIMIT:
-            raise ValueError(
+            raise InputError(
                 f"A packed preset must not be larger than {_LIMIT / 1e6:.0f} MB. "
                 f"Received: {preset} with {whole.stat().st_size / 1e6:.1f} MB"
             )
@@ -79,7 +80,7 @@ def _find_preset(directory):
     for preset in (directory / "preset", directory):
         if (preset / "results.json").is_file():
             return preset
-    raise ValueError(
+    raise InputError(
         f"A finished training run or its preset is needed. Received: {directory}, which has no "
         "preset/results.json"
     )
@@ -92,7 +93,7 @@ def _round_weights(model):
         with np.errstate(over="ignore"):
             rounded = np.asarray(weight.numpy(), "float32").astype("float16")
         if not np.isfinite(rounded).all():
-            raise ValueError(
+            raise InputError(
                 f"Weights above {np.finfo('float16').max:g} cannot be packed. "
                 f"Received: {weight.path}"
             )

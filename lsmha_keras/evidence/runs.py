@@ -4,12 +4,13 @@ import csv
 import json
 import pathlib
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture
 from lsmha_keras.tables import read_rows, write_rows
 from lsmha_keras.training.recipe import Recipe
 
 
-class UnfinishedRunError(ValueError):
+class UnfinishedRunError(InputError):
     """A training run has not come to its end.
 
     Args:
@@ -78,7 +79,7 @@ def run_row(directory):
     """
     directory = pathlib.Path(directory).expanduser()
     if not (directory / "recipe.toml").is_file():
-        raise ValueError(
+        raise InputError(
             "A run is the output directory of `lsmha train`, with a recipe.toml. "
             f"Received: {directory}"
         )

@@ -4,6 +4,7 @@ import pathlib
 import re
 import statistics
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.front import front_table
 from lsmha_keras.evidence.runs import COLUMNS
 from lsmha_keras.tables import markdown_table, read_rows
@@ -364,7 +365,7 @@ def evidence_text(text, results_dir):
     places = _PLACE.findall(text)
     names = [name for _, name, _, _ in places]
     if sorted(names) != sorted(TABLES) or text.count("<!-- table:") != len(TABLES):
-        raise ValueError(
+        raise InputError(
             "The text must have the tables "
             f"{', '.join(TABLES)}, each once, as `<!-- table: NAME -->` and `<!-- end -->` on "
             f"lines of their own. Received: {', '.join(names) or 'none'}"

@@ -12,6 +12,7 @@ import numpy as np
 from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
 from lsmha_keras.data.open_dataset import can_open_offline
+from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
@@ -92,7 +93,7 @@ def find_trained(preset):
     """
     directory = resolve_preset(preset)
     if isinstance(directory, dict):
-        raise ValueError(
+        raise InputError(
             "An architecture has no weights to verify; `lsmha presets --trained` lists what has. "
             f"Received: preset={os.fspath(preset)!r}"
         )
@@ -103,17 +104,17 @@ def _read(directory):
     """Checks all files; returns the card's figures and the golden arrays."""
     for name in _NEEDED:
         if not (directory / name).is_file():
-            raise ValueError(
+            raise InputError(
                 f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
             )
     verify_checksums(directory)
     card = json.loads((directory / "results.json").read_text(encoding="utf-8"))
     if missing := [key for key in _COMPARED if key not in card]:
-        raise ValueError(f"results.json must have {', '.join(missing)}. Received: {list(card)}")
+        raise InputError(f"results.json must have {', '.join(missing)}. Received: {list(card)}")
     with np.load(directory / "golden.npz") as arrays:
         golden = {name: arrays[name] for name in ("images", "labels", "logits")}
     if not np.array_equal(golden["labels"], golden["logits"].argmax(axis=1)):
-        raise ValueError("the labels in golden.npz are not those of its logits")
+        raise InputError("the labels in golden.npz are not those of its logits")
     return card, golden
 
 
@@ -126,7 +127,7 @@ def _load(directory):
 def _golden_difference(model, golden):
     logits = predict_logits(model, golden["images"], len(golden["images"]))
     if logits.shape != golden["logits"].shape:
-        raise ValueError(
+        raise InputError(
             f"the golden logits have shape {golden['logits'].shape}. Received: {logits.shape}"
         )
     return float(np.abs(logits - golden["logits"]).max())
@@ -261,7 +262,7 @@ def record_latency(verification):
     """
     if not verification.ok or verification.latency_ms is None:
         reasons = "; ".join(verification.failures) or "its latency could not be measured"
-        raise ValueError(
+        raise InputError(
             "The latency of a preset is recorded only if the preset agrees with its card. "
             f"Received: {verification.name}: {reasons}"
         )

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from lsmha_keras.data.open_dataset import can_open_offline, open_source
+from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import CARD, write_checksums, zoo_dir
 from lsmha_keras.tables import read_rows
@@ -64,7 +65,7 @@ def measure_card(directory, data_dir=None):
     card = _results(directory)
     name = card["dataset"]
     if not can_open_offline(name, data_dir):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The data must be in --data-dir or LSMHA_DATA_DIR. Received: dataset={name}"
         )
     model = CCTImageClassifier.from_preset(str(directory))
@@ -72,7 +73,7 @@ def measure_card(directory, data_dir=None):
     report = class_report(model, source)
     accuracy = report.figures["accuracy"]
     if round(100 * abs(accuracy - card["accuracy"]), 9) > 0.1:
-        raise ValueError(
+        raise InputError(
             f"The card says {card['accuracy']:.2%}; `lsmha zoo verify` gives details. "
             f"Received: {accuracy:.2%} on {name}"
         )
@@ -99,7 +100,7 @@ def _write(directory, model, figures):
 def _results(directory):
     for name in ("recipe.toml", "results.json"):
         if not (directory / name).is_file():
-            raise ValueError(
+            raise InputError(
                 f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
             )
     return json.loads((directory / "results.json").read_text(encoding="utf-8"))

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops, random
 
+from lsmha_keras.errors import InputError
+
 
 def project_heads(dense, x, num_heads):
     """Projects tokens to the queries, keys and values of all heads.
@@ -174,7 +176,7 @@ def joint_mask(x, **masks):
         mask = ops.convert_to_tensor(mask, dtype="bool")
         tokens = {mask.shape[-1], x.shape[1]} - {None}  # unknown in some graphs
         if len(mask.shape) != 2 or len(tokens) > 1:
-            raise ValueError(
+            raise InputError(
                 f"`{name}` must have shape (batch, {x.shape[1]}). "
                 f"Received: {name} of shape {tuple(mask.shape)}"
             )

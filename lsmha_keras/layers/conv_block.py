@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from lsmha_keras.arguments import grid, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.weight_arguments import (
@@ -113,7 +114,7 @@ class ConvBlock(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if design not in _DESIGNS:
-            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
+            raise InputError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
         self.grid_shape = grid(grid_shape)
         self.design = design
         self.kernel_size = positive_int("kernel_size", kernel_size)
@@ -132,7 +133,7 @@ class ConvBlock(keras.layers.Layer):
     def build(self, input_shape):
         num_tokens = self.grid_shape[0] * self.grid_shape[1]
         if len(input_shape) != 3 or input_shape[1] != num_tokens:
-            raise ValueError(
+            raise InputError(
                 f"`ConvBlock` of grid {self.grid_shape} expects tokens of shape (batch, "
                 f"{num_tokens}, channels). Received: input_shape={input_shape}"
             )

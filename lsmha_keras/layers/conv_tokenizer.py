@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
@@ -85,7 +86,7 @@ class ConvTokenizer(keras.layers.Layer):
         check_channels_last(kwargs.pop("data_format", None))
         super().__init__(**kwargs)
         if design not in DESIGNS:
-            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
+            raise InputError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
         self.hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.num_layers = positive_int("num_layers", num_layers)
         self.kernel_size = positive_int("kernel_size", kernel_size)
@@ -103,7 +104,7 @@ class ConvTokenizer(keras.layers.Layer):
         # "same" pads like the reference only at stride 1; at other strides it pads unevenly.
         self._pad_explicitly = self._stride > 1 or self.kernel_size != 2 * self._padding + 1
         if design != "plain" and self._pad_explicitly:
-            raise ValueError(
+            raise InputError(
                 f"The {design!r} tokenizer has kernels of size 3 or 5, which have stride 1. "
                 f"Received: kernel_size={kernel_size}"
             )
@@ -170,7 +171,7 @@ class ConvTokenizer(keras.layers.Layer):
     def grid_shape(self, input_shape):
         """Returns `(grid_height, grid_width)` for images `(batch, height, width, channels)`."""
         if len(input_shape) != 4:
-            raise ValueError(
+            raise InputError(
                 "`ConvTokenizer` expects images of shape (batch, height, width, channels). "
                 f"Received: input_shape={input_shape}"
             )
@@ -183,7 +184,7 @@ class ConvTokenizer(keras.layers.Layer):
                 side = (side - 1) // 2 + 1
             sides.append(side)
         if any(side is not None and side < 1 for side in sides):
-            raise ValueError(
+            raise InputError(
                 f"`ConvTokenizer` with {self.num_layers} layers leaves no token of images this "
                 f"small. Received: input_shape={input_shape}"
             )

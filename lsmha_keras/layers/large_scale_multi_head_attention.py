@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import attention_core, joint_mask, project_heads
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
@@ -97,7 +98,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
+            raise InputError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
         self.supports_masking = True
         self.num_heads = positive_int("num_heads", num_heads)
         self.head_dim = None if head_dim is None else positive_int("head_dim", head_dim)
@@ -121,13 +122,13 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
 
     def build(self, input_shape):
         if len(input_shape) != 3 or input_shape[-1] is None:
-            raise ValueError(
+            raise InputError(
                 f"`{type(self).__name__}` expects tokens of shape (batch, tokens, channels) "
                 f"with known channels. Received: input_shape={input_shape}"
             )
         hidden_dim = input_shape[-1]
         if self.head_dim is None and hidden_dim % self.num_heads:
-            raise ValueError(
+            raise InputError(
                 "`num_heads` must divide the width of the tokens when `head_dim` is `None`; give "
                 f"`head_dim` to choose the width of a head freely. Received: "
                 f"num_heads={self.num_heads}, token width {hidden_dim}"
@@ -270,7 +271,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
     def check_exact(self, exact, approximate):
         """Refuses a conversion that is not exact unless the caller asked for the closest one."""
         if not exact and not approximate:
-            raise ValueError(
+            raise InputError(
                 "Plain attention with the same outputs does not exist for every "
                 f"`{type(self).__name__}`, nor the other way round; `approximate=True` takes the "
                 f"closest. Received: approximate={approximate}, {self.get_config()}"
@@ -312,7 +313,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         """Shapes a mask or a scale to (batch or 1, 1, heads, 1)."""
         values = ops.convert_to_tensor(values, dtype=dtype)
         if len(values.shape) not in (1, 2) or values.shape[-1] != self.num_heads:
-            raise ValueError(
+            raise InputError(
                 f"`{name}` must have shape ({self.num_heads},) or (batch, {self.num_heads}). "
                 f"Received: {name} of shape {tuple(values.shape)}"
             )
@@ -360,13 +361,13 @@ def _check_head_mask(head_mask):
     if isinstance(head_mask, (list, tuple, np.ndarray)):
         values = np.asarray(head_mask, "float32")
         if not np.all((values >= 0) & (values <= 1)):
-            raise ValueError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
+            raise InputError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
 
 
 def _merged(dense):
     """Kernel and bias of a dense layer, with what LoRA learned in the kernel."""
     if dense.quantization_mode is not None:
-        raise ValueError(
+        raise InputError(
             "Attention is converted before the model is quantised. Received: "
             f"{dense.path} in {dense.quantization_mode}"
         )

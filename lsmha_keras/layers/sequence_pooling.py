@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import joint_mask, open_empty_masks
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
@@ -76,7 +77,7 @@ class SequencePooling(keras.layers.Layer):
 
     def build(self, input_shape):
         if len(input_shape) != 3:
-            raise ValueError(
+            raise InputError(
                 "`SequencePooling` expects tokens of shape (batch, tokens, channels). "
                 f"Received: input_shape={input_shape}"
             )

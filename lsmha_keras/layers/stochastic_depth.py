@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from lsmha_keras.arguments import plain
+from lsmha_keras.errors import InputError
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -42,7 +43,7 @@ class StochasticDepth(keras.layers.Layer):
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
+            raise InputError(f"`rate` must be in [0, 1). Received: rate={rate}")
         self.supports_masking = True
         self.rate = plain(rate)
         self.seed = plain(seed)

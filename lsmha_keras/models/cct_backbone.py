@@ -5,6 +5,7 @@ import keras_hub
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
@@ -116,12 +117,12 @@ class CCTBackbone(keras_hub.models.Backbone):
             plain, (image_shape, num_layers, num_heads, head_dim, num_conv_blocks)
         )
         if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
-            raise ValueError(
+            raise InputError(
                 "`image_shape` must be (height, width, channels), all positive. "
                 f"Received: image_shape={image_shape}"
             )
         if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
-            raise ValueError(
+            raise InputError(
                 "`num_layers` must be positive and `num_conv_blocks` between 0 and it. "
                 f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
             )

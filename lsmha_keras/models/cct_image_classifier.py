@@ -8,6 +8,7 @@ import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
@@ -99,7 +100,7 @@ class CCTImageClassifier(RawImageClassifier):
         )
         num_classes = positive_int("num_classes", num_classes)
         if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(
+            raise InputError(
                 "`class_names` must have one name per class. Received: "
                 f"num_classes={num_classes}, {len(class_names)} names"
             )
@@ -261,7 +262,7 @@ class CCTImageClassifier(RawImageClassifier):
         if isinstance(source, dict):
             return cls._from_architecture(preset, {**source, **inner}, num_classes, head)
         if presets.is_committee(source):
-            raise ValueError(
+            raise InputError(
                 "The directory holds a committee: load it with "
                 "`lsmha_keras.SoftCommittee.from_preset`, or with `lsmha_keras.load_classifier`, "
                 f"which takes either. Received: preset={str(preset)!r}"
@@ -272,7 +273,7 @@ class CCTImageClassifier(RawImageClassifier):
         saved_cls, arguments = saved_classifier(source, cls)
         if not arguments:
             if num_classes is None:
-                raise ValueError(
+                raise InputError(
                     "The preset holds a backbone without a head: give `num_classes`. "
                     f"Received: preset={str(preset)!r}, num_classes={num_classes}"
                 )
@@ -291,7 +292,7 @@ class CCTImageClassifier(RawImageClassifier):
     @classmethod
     def _from_architecture(cls, name, config, num_classes, head):
         if num_classes is None:
-            raise ValueError(
+            raise InputError(
                 f"{name!r} is an architecture without trained weights: give `num_classes`. "
                 f"Received: num_classes={num_classes}"
             )

@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.arguments import check_channels_last, plain
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_resize import resize_batch
 from lsmha_keras.image_values import check_image_values
 from lsmha_keras.models.cct_backbone import CCTBackbone
@@ -95,7 +96,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
     def __init__(self, image_size=None, scale=None, offset=None, **kwargs):
         for name, value in _GEOMETRY.items():
             if kwargs.setdefault(name, value) != value:
-                raise ValueError(
+                raise InputError(
                     f"Images are resized in one way, with {name}={value!r}; resize them before "
                     f"for another. Received: {name}={kwargs[name]!r}"
                 )
@@ -154,7 +155,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         channels = len(self.scale) if isinstance(self.scale, (list, tuple)) else None
         rank = len(images.shape)
         if rank not in (3, 4) or (channels and images.shape[-1] not in (channels, None)):
-            raise ValueError(
+            raise InputError(
                 "Images must have shape (height, width, channels) or (batch, height, width, "
                 f"channels){f' with {channels} channels' if channels else ''}. "
                 f"Received: images of shape {tuple(images.shape)}"

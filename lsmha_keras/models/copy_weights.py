@@ -2,6 +2,8 @@
 
 import keras
 
+from lsmha_keras.errors import InputError
+
 _MERGEABLE = (None, "int8", "int4")
 
 
@@ -25,7 +27,7 @@ def copy_weights(source, target):
     pairs = zip(_parts(source), _parts(target), strict=True)
     for part, copy in pairs:
         if getattr(part, "lora_enabled", False) and part.quantization_mode not in _MERGEABLE:
-            raise ValueError(
+            raise InputError(
                 "What LoRA learned can be added to kernels in full precision, int8 and int4: train "
                 "it before the model is quantised. Received: "
                 f"{part.quantization_mode} in {part.path}"

@@ -6,6 +6,8 @@ import threading
 
 import keras
 
+from lsmha_keras.errors import RunError
+
 _THREADS = {}  # id of a variable -> the thread that trains it
 # Of the process and not of a model: a committee shares the variables of its members, and models
 # have to stay copyable. Reentrant, as callbacks predict and a committee builds its members.
@@ -74,7 +76,7 @@ def refuse_if_trained(model, method):
         return
     here = threading.get_ident()
     if any(_THREADS.get(id(variable), here) != here for variable in model.variables):
-        raise RuntimeError(
+        raise RunError(
             f"`{method}` cannot run while another thread trains the same weights: wait until its "
             "`fit` has ended, or use a copy made before, `type(model).from_config("
             f"model.get_config())` with the weights set. Received: {method} of {model.name!r}"

@@ -5,6 +5,8 @@ import sys
 import keras
 import numpy as np
 
+from lsmha_keras.errors import InputError
+
 
 class PreprocessedBatches(keras.utils.PyDataset):
     """Batches of arrays, or of another `PyDataset`, passed through a model's preprocessor.
@@ -30,19 +32,19 @@ class PreprocessedBatches(keras.utils.PyDataset):
         self.preprocess = preprocess
         if self._is_dataset:
             if not (y is None and sample_weight is None and batch_size is None):
-                raise ValueError(
+                raise InputError(
                     "When `x` is a `PyDataset`, it supplies `y`, `sample_weight` and the batches "
                     "itself: pass none of them."
                 )
             self.x = x
             if x.num_batches == 0:
-                raise ValueError(no_batches(x))
+                raise InputError(no_batches(x))
             return
         arrays = [_as_rows(x), to_numpy(y), to_numpy(sample_weight)]
         self.x, self.y, self.sample_weight = arrays
         lengths = {len(a) for a in arrays if a is not None and a.ndim}
         if len(lengths) != 1 or lengths == {0}:
-            raise ValueError(
+            raise InputError(
                 "`x`, `y` and `sample_weight` must be arrays of the same length, at least 1. "
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
@@ -116,7 +118,7 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
     images = [first, *(preprocess(image[None]) for image in x[1:])]
     sizes = {tuple(array.shape) for array in keras.tree.flatten(images)}
     if len(sizes) > 1 and not isinstance(first, dict):
-        raise ValueError(
+        raise InputError(
             "Images of different sizes need a preprocessor with an `image_size`, which resizes "
             f"them. Received: images of shapes {sorted(image.shape for image in x)}"
         )
@@ -189,7 +191,7 @@ def preprocessed_loader(preprocess, loader):
     import torch
 
     if hasattr(loader.dataset, "__len__") and not len(loader):
-        raise ValueError(no_batches(loader))
+        raise InputError(no_batches(loader))
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self):
@@ -241,7 +243,7 @@ def check_shares(count):
     """
     devices = devices_per_batch()
     if count % devices:
-        raise ValueError(
+        raise InputError(
             f"Each of {devices} devices gets as many images of a batch: `batch_size` and the "
             f"number of images must be multiples of {devices}. `predict` of arrays and "
             "`lsmha_keras.evaluate` fill the last batch up themselves. "

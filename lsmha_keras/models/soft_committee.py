@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras import presets
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cloning import cloneable
@@ -184,7 +185,7 @@ class SoftCommittee(RawImageClassifier):
         """
         source = presets.resolve_preset(preset)
         if not presets.is_committee(source):
-            raise ValueError(
+            raise InputError(
                 "The preset is a single classifier: load it with "
                 "`lsmha_keras.CCTImageClassifier.from_preset`, or give several of them to "
                 f"`SoftCommittee`. Received: preset={str(preset)!r}"
@@ -227,7 +228,7 @@ class _EachWay:
 
 def _load_members(members):
     if isinstance(members, (str, os.PathLike, keras.Model)) or not len(members):
-        raise ValueError(
+        raise InputError(
             "`members` must be a list of at least one classifier or preset. "
             f"Received: members={members!r}"
         )
@@ -242,12 +243,12 @@ def _check_members(members):
     """Refuses members that do not answer the same question about the same kind of image."""
     for i, member in enumerate(members):
         if not isinstance(member, CCTImageClassifier):
-            raise ValueError(
+            raise InputError(
                 "Every member must be a `CCTImageClassifier` or the name or directory of its "
                 f"preset. Received: {type(member).__name__} as member {i}"
             )
         if keras.activations.get(member.activation).__name__ not in ("linear", "softmax"):
-            raise ValueError(
+            raise InputError(
                 "Every member must give logits or a softmax. "
                 f"Received: activation={member.activation!r} of member {i}"
             )
@@ -258,7 +259,7 @@ def _check_members(members):
     _check_equal("have a preprocessor or none of them", "preprocessor", has_preprocessor)
     shapes = [member.image_shape for member in members]
     if len(set(shapes)) > 1 and not all(map(_resizes, members)):
-        raise ValueError(
+        raise InputError(
             "Members for images of different sizes must each resize them: give them a "
             f"`CCTImageConverter` with `image_size`. Received: image shapes {shapes}"
         )
@@ -271,7 +272,7 @@ def _check_class_names(members):
         first, expected = named[0]
         if names != expected:
             label = next(k for k, name in enumerate(names) if name != expected[k])
-            raise ValueError(
+            raise InputError(
                 "All members must have the same class names in the same order. Received: label "
                 f"{label} is {expected[label]!r} for member {first} and {names[label]!r} for "
                 f"member {i}"
@@ -280,7 +281,7 @@ def _check_class_names(members):
 
 def _check_equal(what, name, values):
     if len(set(values)) > 1:
-        raise ValueError(f"All members must {what}. Received: {name}={values}")
+        raise InputError(f"All members must {what}. Received: {name}={values}")
 
 
 def _resizes(member):
@@ -325,7 +326,7 @@ def _logits_model(member, name):
 
 def _refuse_classifier(directory):
     if (directory / "config.json").exists():
-        raise ValueError(
+        raise InputError(
             "The directory holds the preset of a single classifier; choose another one. "
             f"Received: preset_dir={str(directory)!r}"
         )

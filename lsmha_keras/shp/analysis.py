@@ -5,6 +5,7 @@ import hashlib
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.shp.cache import Stages
 from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
 from lsmha_keras.shp.head_scores import head_scores
@@ -200,7 +201,7 @@ class Analysis:
 
 def _select(readouts, blocks):
     if missing := sorted(set(blocks) - set(readouts.blocks)):
-        raise ValueError(
+        raise InputError(
             f"There are readouts of the blocks {readouts.blocks}. Received: blocks={missing}"
         )
     weights = {block: readouts.weights[block] for block in blocks}
@@ -212,7 +213,7 @@ def _epochs(given, asked):
     """Returns for how many epochs readouts are fitted, the control's like the given ones."""
     fitted = None if given is None else given.epochs
     if asked is not None and fitted not in (None, asked):
-        raise ValueError(
+        raise InputError(
             f"The readouts that were given were fitted for {fitted} epochs, and the control's must "
             "be fitted as long: leave `readout_epochs` out, or let both be fitted. Received: "
             f"readout_epochs={asked}"

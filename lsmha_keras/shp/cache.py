@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.shp.readouts import BlockReadouts
 from lsmha_keras.shp.shp_result import SHPResult
@@ -94,7 +95,7 @@ def _refuse_other(found, asked, folder):
         listed = "; ".join(
             f"{key} is {found.get(key)!r} there and {asked.get(key)!r} here" for key in different
         )
-        raise ValueError(
+        raise InputError(
             f"The folder belongs to another analysis: {listed}. Choose another output folder, or "
             f"start again with --fresh. Received: {folder}"
         )

@@ -8,6 +8,7 @@ import keras
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
@@ -89,7 +90,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         for name, value in counts.items():
             positive_int(name, value)
         if not 0 <= threshold < 1:
-            raise ValueError(f"`threshold` must be in [0, 1). Received: threshold={threshold}")
+            raise InputError(f"`threshold` must be in [0, 1). Received: threshold={threshold}")
         check_pooling(pooling)
         self.train_data = train_data
         self.validation_data = validation_data

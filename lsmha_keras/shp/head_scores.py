@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
@@ -266,7 +267,7 @@ def rank_correlations(scores, coverage):
     for block, by_name in scores.items():
         for values in by_name.values():
             if np.shape(values) != np.shape(coverage.get(block)):
-                raise ValueError(
+                raise InputError(
                     f"`coverage` must have a value for each of the {len(values)} heads of block "
                     f"{block}. Received: {coverage.get(block)}"
                 )
@@ -278,7 +279,7 @@ def rank_correlations(scores, coverage):
 
 def _maskable_blocks(model):
     if not hasattr(model, "backbone"):
-        raise ValueError(
+        raise InputError(
             "The model must be a `CCTImageClassifier`, whose heads can be masked. "
             f"Received: {type(model).__name__}"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.readouts import HeadReadout
@@ -132,7 +133,7 @@ class HeadFields(keras.Model):
             given = readouts.weights.get(int(name), ())
             needed = [tuple(weight.shape) for weight in readout.weights]
             if [array.shape for array in given] != needed:
-                raise ValueError(
+                raise InputError(
                     f"The readouts must fit the heads of block {name}, with weights of shapes "
                     f"{needed}. Received: shapes {[array.shape for array in given]}, readouts for "
                     f"the blocks {readouts.blocks}"
@@ -168,7 +169,7 @@ def _mean_fields(sums, counts, kernel, num_heads):
 
 def _check_names(class_names, num_labels):
     if class_names is not None and len(class_names) != num_labels:
-        raise ValueError(
+        raise InputError(
             f"The readouts have {num_labels} labels, so the dataset must have as many. "
             f"Received: a dataset with {len(class_names)} labels"
         )
@@ -177,7 +178,7 @@ def _check_names(class_names, num_labels):
 def _check_finite(totals):
     broken = {name for name, sums in totals.items() if not np.isfinite(sums).all()}
     if blocks := sorted({int(name.partition("/")[0]) for name in broken}):
-        raise ValueError(
+        raise InputError(
             f"Head outputs must be finite. Received: NaN or infinity from blocks {blocks}"
         )
 

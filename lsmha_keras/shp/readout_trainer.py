@@ -7,6 +7,7 @@ from keras import ops
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, PadCrop
 from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
@@ -61,12 +62,12 @@ class ReadoutTrainer(keras.Model):
     ):
         super().__init__(name="readout_trainer", dtype="float32")
         if optimizer not in _SCHEDULES:
-            raise ValueError(
+            raise InputError(
                 f"`optimizer` must be one of {', '.join(map(repr, _SCHEDULES))}. "
                 f"Received: optimizer={optimizer!r}"
             )
         if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 2:
-            raise ValueError(f"`num_labels` must be at least 2. Received: num_labels={num_labels}")
+            raise InputError(f"`num_labels` must be at least 2. Received: num_labels={num_labels}")
         self.trunk = HeadOutputs(model, blocks)
         self.num_labels = num_labels
         self.optimizer_name = optimizer
@@ -181,7 +182,7 @@ class ReadoutTrainer(keras.Model):
     def _assign(self, initial):
         own = [int(name) for name in self.readouts]
         if initial.blocks != own or initial.num_labels != self.num_labels:
-            raise ValueError(
+            raise InputError(
                 f"`initial` must have readouts for the blocks {own} and {self.num_labels} labels. "
                 f"Received: blocks {initial.blocks}, {initial.num_labels} labels"
             )
@@ -208,7 +209,7 @@ class ReadoutTrainer(keras.Model):
     def _check_finite(self, totals):
         blocks = [int(n) for n in self.readouts if not np.isfinite(totals[f"block_{n}_loss"])]
         if blocks:
-            raise ValueError(
+            raise InputError(
                 "The head outputs must be finite, and so must the readouts' losses. Received: NaN "
                 f"or infinity from blocks {blocks}"
             )
@@ -307,7 +308,7 @@ def _find_num_labels(model, dataset, split, data_dir):
         return labels.shape[1]
     if num_labels := getattr(model, "num_classes", None):
         return num_labels
-    raise ValueError(
+    raise InputError(
         "The number of labels is not known: give `num_labels`. Received: num_labels=None, integer "
         "labels without class names, and a model without `num_classes`"
     )

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 
@@ -105,7 +106,7 @@ class BlockReadouts:
             for block, arrays in sorted(weights.items(), key=lambda item: int(item[0]))
         }
         if not self.weights:
-            raise ValueError("There must be a readout for at least one block. Received: none")
+            raise InputError("There must be a readout for at least one block. Received: none")
         self.num_labels = next(iter(self.weights.values()))[2].shape[-1]
         for block, arrays in self.weights.items():
             self._check_shapes(block, [array.shape for array in arrays])
@@ -173,7 +174,7 @@ class BlockReadouts:
                 block = int(key.partition("/")[0].removeprefix("block_"))
                 weights[block] = tuple(arrays[f"block_{block}/{name}"] for name in _ARRAYS)
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"The file was not written by `BlockReadouts.save`. Received: {path}"
             ) from error
         return cls(weights, about["accuracy"], about["label_names"], about.get("epochs"))
@@ -181,7 +182,7 @@ class BlockReadouts:
     def _check_shapes(self, block, shapes):
         inner = shapes[0][0]
         if shapes != [(inner, 1), (1,), (inner, self.num_labels)]:
-            raise ValueError(
+            raise InputError(
                 "A readout must have arrays of shapes (inner, 1), (1,) and (inner, labels), with "
                 f"as many labels in every block. Received: block {block} with shapes {shapes}"
             )
@@ -194,7 +195,7 @@ def _find(path):
 
     directory = pathlib.Path(path) if os.path.isdir(path) else resolve_preset(path)
     if isinstance(directory, dict) or not (directory / FILE_NAME).is_file():
-        raise ValueError(
+        raise InputError(
             f"There is no file {FILE_NAME}: fit readouts with `lsmha_keras.fit_readout` and save "
             f"them there. Received: {path}"
         )

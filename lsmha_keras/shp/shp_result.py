@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.shp.statistics import BlockStatistics, block_statistics, normalize_matrices
 
@@ -54,12 +55,12 @@ class SHPResult:
         means = np.asarray(self.class_means, "float32")
         counts = np.asarray(self.label_counts, "int64")
         if means.ndim != 3 or means.shape[1:] != (len(counts), len(counts)):
-            raise ValueError(
+            raise InputError(
                 "`class_means` must have shape (heads, labels, labels) with one entry of "
                 f"`label_counts` per label. Received: shapes {means.shape} and {counts.shape}"
             )
         if self.label_names is not None and len(self.label_names) != len(counts):
-            raise ValueError(
+            raise InputError(
                 f"There must be one name per label, {len(counts)} here. "
                 f"Received: {len(self.label_names)} names"
             )
@@ -185,7 +186,7 @@ class SHPResult:
         missing = {"block", "class_means", "label_counts"} - set(fields)
         unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
         if missing or unknown:
-            raise ValueError(
+            raise InputError(
                 f"The file was not written by `SHPResult.save`. Received: {path} with the arrays "
                 f"{sorted(fields)}"
             )
@@ -197,7 +198,7 @@ class SHPResult:
 def check_pooling(pooling):
     """Raises `ValueError` unless `pooling` is one of the two modes."""
     if pooling not in POOLINGS:
-        raise ValueError(
+        raise InputError(
             f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}. "
             f"Received: pooling={pooling!r}"
         )

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockStatistics:
@@ -247,7 +249,7 @@ def _ratio(part, whole):
 def _check_boolean(matrix):
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype != bool:
-        raise ValueError(
+        raise InputError(
             "The matrix must be square and Boolean: compare a normalised matrix with a threshold. "
             f"Received: shape {matrix.shape}, dtype {matrix.dtype}"
         )
@@ -258,7 +260,7 @@ def _check_matrices(matrices):
     matrices = np.asarray(matrices)
     matrices = matrices[None] if matrices.ndim == 2 else matrices
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or matrices.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             "The matrices must have shape (heads, labels, labels) with at least 2 labels. "
             f"Received: shape {matrices.shape}"
         )

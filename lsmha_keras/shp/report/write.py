@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory
 from lsmha_keras.shp.controls import THRESHOLDS
 from lsmha_keras.shp.head_scores import rank_correlations
@@ -92,10 +93,10 @@ def _write(out, variants, classical, thresholds, title):
 def _check_blocks(variants):
     blocks = set(variants["trained"])
     if not blocks:
-        raise ValueError("There must be results of at least one block. Received: results={}")
+        raise InputError("There must be results of at least one block. Received: results={}")
     for name, results in variants.items():
         if set(results) != blocks:
-            raise ValueError(
+            raise InputError(
                 f"Every control must have the blocks {sorted(blocks)}. "
                 f"Received: {name!r} with {sorted(results)}"
             )
