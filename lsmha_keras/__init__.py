@@ -7,7 +7,7 @@ type checkers; a test keeps the two the same.
 
 from typing import TYPE_CHECKING
 
-from lsmha_keras import _registration
+from lsmha_keras import _registration, old_spellings
 
 __version__ = "0.1.0"
 
@@ -73,7 +73,7 @@ _PUBLIC = {
     "find_clusters": "lsmha_keras.shp.statistics",
     "BlockReadouts": "lsmha_keras.shp.readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
-    "SingleHeadPerformance": "lsmha_keras.shp.callback",
+    "SHPCallback": "lsmha_keras.shp.callback",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark
@@ -124,7 +124,7 @@ if TYPE_CHECKING:
     from lsmha_keras.models import load_classifier as load_classifier
     from lsmha_keras.predictor import Predictor as Predictor
     from lsmha_keras.presets import list_presets as list_presets
-    from lsmha_keras.shp.callback import SingleHeadPerformance as SingleHeadPerformance
+    from lsmha_keras.shp.callback import SHPCallback as SHPCallback
     from lsmha_keras.shp.performance import single_head_performance as single_head_performance
     from lsmha_keras.shp.readout_trainer import fit_readout as fit_readout
     from lsmha_keras.shp.readouts import BlockReadouts as BlockReadouts
@@ -176,6 +176,9 @@ def custom_objects():
 
 
 def __getattr__(name):
+    if name in old_spellings.NAMES:
+        old_spellings.warn_of(f"`lsmha_keras.{name}`", f"`{old_spellings.NAMES[name]}`")
+        return __getattr__(old_spellings.NAMES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(_registration.import_quietly(_PUBLIC[name]), name)

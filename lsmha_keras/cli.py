@@ -20,6 +20,7 @@ from lsmha_keras.commands import COMMANDS
 from lsmha_keras.commands._backend import BACKENDS, choose_backend
 from lsmha_keras.errors import LsmhaError
 from lsmha_keras.interrupt import signals_interrupt
+from lsmha_keras.old_spellings import with_new_options
 
 USER_MISTAKE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -104,7 +105,7 @@ def main(argv=None):
     ```
     """
     argv = sys.argv[1:] if argv is None else argv
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(with_new_options(argv))
     show_traceback = getattr(args, "traceback", False) or _is_on("LSMHA_TRACEBACK")
     try:
         with signals_interrupt():
@@ -134,8 +135,8 @@ def main(argv=None):
 def _how_to_resume(args):
     if args.resumes is None:
         return ""
-    anew = [f" without --{name}" for name in ("fresh", "again") if getattr(args, name, False)]
-    return f". Give the same command again{''.join(anew)} to go on {args.resumes}."
+    anew = " without --fresh" if getattr(args, "fresh", False) else ""
+    return f". Give the same command again{anew} to go on {args.resumes}."
 
 
 def _is_on(variable):

@@ -374,8 +374,8 @@ def test_predict_in_a_process_of_its_own(trained, digit_image):
         (["predict", "cct_2_3x2_cifar1000", "x.png"], "Received: preset='cct_2_3x2_cifar1000'"),
         (["evaluate", "cct_2_3x2", "--dataset", "digitz"], "digits"),
         (["train", "no_such_recipe"], "no_such_recipe"),
-        (["convert", "missing.pth", "out"], "missing.pth"),
-        (["convert", "x.png", "full"], "--overwrite"),
+        (["convert", "missing.pth", "--output", "out"], "missing.pth"),
+        (["convert", "x.png", "--output", "full"], "--overwrite"),
     ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch, capsys):
@@ -394,7 +394,7 @@ def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch, capsys):
     "arguments",
     [
         ["train", "x", "--output", "file/below"],
-        ["convert", "x", "file"],
+        ["convert", "x", "--output", "file"],
         ["evaluate", "x", "--dataset", "digits", "--results", "file/below/results.csv"],
         ["evaluate", "x", "--dataset", "digits", "--results", "folder"],
     ],
@@ -417,7 +417,7 @@ def test_unwritable_output_is_found_before_any_work(arguments, tmp_path, monkeyp
         ["tune", "nonesuch"],
         ["evaluate", "nonesuch", "--dataset", "digits"],
         ["predict", "nonesuch", "x.png"],
-        ["shp", "nonesuch", "--dataset", "digits", "--out", "out"],
+        ["shp", "nonesuch", "--dataset", "digits", "--output", "out"],
         ["committee", "cct_2_3x2", "nonesuch", "--dataset", "digits"],
         ["zoo", "verify", "nonesuch"],
         ["bench", "model", "nonesuch"],

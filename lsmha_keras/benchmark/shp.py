@@ -17,7 +17,7 @@ import numpy as np
 from lsmha_keras.benchmark.memory import peak_mib
 from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.files import append_atomically
-from lsmha_keras.shp.callback import SingleHeadPerformance
+from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
@@ -125,7 +125,7 @@ def _make_steps(model, images, labels, batch_size):
         for poolings in (("recomputed",), ("recomputed", "frozen"))
     )
     loops = [_MaskedReadout(model, block, readouts) for block in readouts.blocks]
-    callback = SingleHeadPerformance((images, labels), (images, labels))
+    callback = SHPCallback((images, labels), (images, labels))
     callback.set_model(model)
     callback.on_train_begin()
     options = {"batch_size": batch_size, "verbose": 0}

@@ -22,7 +22,7 @@ examples:
   lsmha bench attention
   lsmha bench attention --memory
   lsmha bench cct --heads 4 64 --backend jax
-  lsmha bench model cct_2_3x2_h16_cifar100 --against vit_pytorch.cct
+  lsmha bench model cct_2_3x2_h16_cifar100 --freshst vit_pytorch.cct
 
 Let nothing else run meanwhile. `lsmha bench attention --help` says what is measured, and how to
 choose the sizes.
@@ -215,17 +215,17 @@ def run(args):
 
     benchmark = importlib.import_module(f"lsmha_keras.benchmark.{name}")
     table = ResultsTable(path, benchmark.CASE, benchmark.FIGURES, benchmark.PACKAGES)
-    say = (lambda text: None) if args.quiet else functools.partial(print, flush=True)
-    missing = [case for case in cases if args.again or not table.holds(case)]
+    log = (lambda text: None) if args.quiet else functools.partial(print, flush=True)
+    missing = [case for case in cases if args.fresh or not table.holds(case)]
     if skipped := len(cases) - len(missing):
-        say(f"{skipped} of {len(cases)} cases are in {path} (--again measures them again)")
+        log(f"{skipped} of {len(cases)} cases are in {path} (--fresh measures them again)")
     for number, case in enumerate(missing, 1):
         words = " ".join(f"{key} {value}" for key, value in case.items())
-        say(f"[{number}/{len(missing)}] {words}")
+        log(f"[{number}/{len(missing)}] {words}")
         rows = benchmark.measure(**case, **options)
         table.put(case, rows)
         for row in rows:
-            say(_line(row))
+            log(_line(row))
     if args.quiet:
         print(path)
     return 0
@@ -266,7 +266,7 @@ def _add_output(parser, output, limited=True):
             help="leave out what takes longer for one step (default: 60)",
         )
     parser.add_argument("--output", metavar="FILE.csv", help=f"(default: {output})")
-    parser.add_argument("--again", action="store_true", help="replace what the table holds")
+    parser.add_argument("--fresh", action="store_true", help="replace what the table holds")
     add_verbosity(parser, verbose=None)
 
 

@@ -49,7 +49,6 @@ def add_parser(commands, parents):
     )
     parser.add_argument(
         "--fresh",
-        "--no-resume",
         action="store_true",
         help="start again instead of continuing what is in the output",
     )

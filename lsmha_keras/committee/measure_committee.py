@@ -10,6 +10,7 @@ from lsmha_keras.committee import diversity
 from lsmha_keras.committee.diversity import mean_over_pairs
 from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
+from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
 
 
@@ -55,8 +56,9 @@ class CommitteeReport:
         return self.modes[mode]["accuracy"] - self.best_accuracy
 
 
+@takes_old_arguments
 def measure_committee(
-    committee, dataset, batch_size=256, verbose="auto", split="test", data_dir=None
+    committee, dataset, *, split="test", data_dir=None, batch_size=256, verbose="auto"
 ):
     """Measures the members, the committee in every mode, and how differently the members answer.
 
@@ -65,10 +67,10 @@ def measure_committee(
     Args:
         committee: a `SoftCommittee`.
         dataset: labelled images or the name of a dataset, as `lsmha_keras.evaluate` takes them.
-        batch_size: int, images that go through the members at a time.
-        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
         split: part of a dataset given by name.
         data_dir: folder that holds a dataset given by name.
+        batch_size: int, images that go through the members at a time.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Returns:
         A `CommitteeReport`.

@@ -176,6 +176,6 @@ def _check_target(path, overwrite):
         )
     if not overwrite:
         raise InputError(
-            "The output holds an export already; `overwrite=True` (`lsmha export --force`) "
+            "The output holds an export already; `overwrite=True` (`lsmha export --overwrite`) "
             f"replaces it. Received: {path}"
         )

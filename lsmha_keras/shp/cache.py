@@ -14,7 +14,7 @@ from lsmha_keras.shp.shp_result import SHPResult
 _SETTINGS = "settings.json"
 
 
-class Stages:
+class AnalysisCache:
     """Computes each part of an analysis once and keeps it in a folder.
 
     A part is written to one side and moved into place when it is complete, so whatever kills the
@@ -31,8 +31,8 @@ class Stages:
     Example:
 
     ```python
-    stages = Stages("runs/shp/stages", {"preset": "cct_2_3x2_h16_cifar100"})
-    readouts = stages.readouts("trained", lambda: fit_readout(model, "cifar100"))
+    cache = AnalysisCache("runs/shp/stages", {"preset": "cct_2_3x2_h16_cifar100"})
+    readouts = cache.readouts("trained", lambda: fit_readout(model, "cifar100"))
     ```
     """
 

@@ -9,6 +9,7 @@ import keras
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError
+from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
@@ -18,7 +19,7 @@ from lsmha_keras.training.training_state import averaged_weights
 _LEARNING_RATE = 1e-2
 
 
-class SingleHeadPerformance(keras.callbacks.Callback):
+class SHPCallback(keras.callbacks.Callback):
     """Measures the single-head performance every few epochs and writes it into the logs.
 
     Each time the readouts train on for a little, from where they were, on another part of the
@@ -50,7 +51,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         readout_epochs: int, passes over the training images per measurement. Defaults to `1`.
         threshold: float, of the Boolean matrices. Defaults to `0.3`.
         pooling: `"recomputed"` or `"frozen"`; see `lsmha_keras.single_head_performance`.
-        directory: folder for the results, one `SHPResult` per block and measurement:
+        output_dir: folder for the results, one `SHPResult` per block and measurement:
             `epoch_003_block_1.npz`, epochs counted from 1. `None` writes nothing.
         data_dir: folder that holds datasets given by name.
 
@@ -64,7 +65,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
     Example:
 
     ```python
-    shp = lsmha_keras.SingleHeadPerformance("cifar100", "cifar100", directory="runs/mine/shp")
+    shp = lsmha_keras.SHPCallback("cifar100", "cifar100", output_dir="runs/mine/shp")
     model.fit(images, labels, callbacks=[shp, keras.callbacks.CSVLogger("history.csv")])
     ```
 
@@ -72,6 +73,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
     """
 
+    @takes_old_arguments
     def __init__(
         self,
         train_data,
@@ -82,7 +84,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         readout_epochs=1,
         threshold=0.3,
         pooling="recomputed",
-        directory=None,
+        output_dir=None,
         data_dir=None,
     ):
         super().__init__()
@@ -100,7 +102,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         self.readout_epochs = readout_epochs
         self.threshold = threshold
         self.pooling = pooling
-        self.directory = None if directory is None else pathlib.Path(directory)
+        self.output_dir = None if output_dir is None else pathlib.Path(output_dir)
         self.data_dir = data_dir
         self.results = {}
 
@@ -118,8 +120,8 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         self._fields = HeadFields(self.model, self.blocks, (self.pooling,))
         self._train_data = self._open(self.train_data, "train", num_labels)
         self._validation_data = self._open(self.validation_data, "test", num_labels)
-        if self.directory is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
+        if self.output_dir is not None:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
 
     def _open(self, dataset, split, num_labels):
         batches = ImageBatches(dataset, 1, self.model, split, self.data_dir)
@@ -158,9 +160,9 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         return results[self.pooling]
 
     def _save(self, epoch):
-        if self.directory is not None:
+        if self.output_dir is not None:
             for block, result in self.results.items():
-                result.save(self.directory / f"epoch_{epoch + 1:03d}_block_{block}.npz")
+                result.save(self.output_dir / f"epoch_{epoch + 1:03d}_block_{block}.npz")
 
 
 def _figures(result):

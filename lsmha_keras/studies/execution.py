@@ -9,7 +9,7 @@ import traceback
 import keras
 
 from lsmha_keras.files import write_atomically
-from lsmha_keras.shp.callback import SingleHeadPerformance
+from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.studies.hparams_log import write_hparams
 from lsmha_keras.studies.study import Study
 from lsmha_keras.training.build_model import build_model
@@ -202,7 +202,7 @@ def _watchers(study, recipe, sources):
     section = study.shp
     if not section.enabled:
         return []
-    shp = SingleHeadPerformance(
+    shp = SHPCallback(
         sources["train"], sources["validation"], max_images=section.max_images
     )
     if section.patience is None:

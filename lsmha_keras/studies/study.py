@@ -77,7 +77,7 @@ class BudgetSection(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class SHPSection(_Section):
-    """[shp]: single-head performance while a trial trains; see `SingleHeadPerformance`.
+    """[shp]: single-head performance while a trial trains; see `SHPCallback`.
 
     Attributes:
         enabled: bool.

@@ -24,9 +24,9 @@ from lsmha_keras.tables import write_rows
 
 def write_report(
     results,
-    out,
+    output_dir,
     controls=None,
-    classical=None,
+    head_scores=None,
     thresholds=THRESHOLDS,
     title="Single-head performance",
 ):
@@ -43,9 +43,9 @@ def write_report(
 
     Args:
         results: `{block: SHPResult}`.
-        out: folder; made if missing, and files in it are written over.
+        output_dir: folder; made if missing, and files in it are written over.
         controls: dict from a control's name to `{block: SHPResult}` with the same blocks.
-        classical: what `head_scores` returns, for all of the blocks or some.
+        head_scores: what `head_scores` returns, for all of the blocks or some.
         thresholds: list of floats, the threshold sweep.
         title: str, the page's title.
 
@@ -64,30 +64,30 @@ def write_report(
     """
     variants = {"trained": results, **(controls or {})}
     _check_blocks(variants)
-    out = pathlib.Path(out)
-    with fill_directory(out) as folder:
-        _write(folder, variants, classical, thresholds, title)
-    return out / "index.html"
+    output_dir = pathlib.Path(output_dir)
+    with fill_directory(output_dir) as folder:
+        _write(folder, variants, head_scores, thresholds, title)
+    return output_dir / "index.html"
 
 
-def _write(out, variants, classical, thresholds, title):
+def _write(output_dir, variants, head_scores, thresholds, title):
     results = variants["trained"]
     covered = {block: labels_covered(results[block]) for block in results}
-    correlations = rank_correlations(classical or {}, covered)
+    correlations = rank_correlations(head_scores or {}, covered)
     tables = {
         "blocks": block_rows(variants),
-        "statistics": head_rows(variants, classical),
+        "statistics": head_rows(variants, head_scores),
         "labels": label_rows(variants),
         "threshold_sweep": sweep_rows(variants, thresholds),
         "rank_correlations": [{"block": b, **row} for b, row in correlations.items()],
     }
     for name, rows in tables.items():
-        _write_csv(out / f"{name}.csv", rows)
-    _write_json(out / "statistics.json", {"title": title, **tables})
-    _write_arrays(out / "shp.npz", variants)
-    _draw(out, variants, thresholds)
-    page = render_page(variants, title, classical, correlations)
-    (out / "index.html").write_text(page, encoding="utf-8")
+        _write_csv(output_dir / f"{name}.csv", rows)
+    _write_json(output_dir / "statistics.json", {"title": title, **tables})
+    _write_arrays(output_dir / "shp.npz", variants)
+    _draw(output_dir, variants, thresholds)
+    page = render_page(variants, title, head_scores, correlations)
+    (output_dir / "index.html").write_text(page, encoding="utf-8")
 
 
 def _check_blocks(variants):
@@ -139,10 +139,10 @@ def _write_arrays(path, variants):
     np.savez_compressed(path, **arrays)
 
 
-def _draw(out, variants, thresholds):
+def _draw(output_dir, variants, thresholds):
     results = variants["trained"]
     controls = {name: found for name, found in variants.items() if name != "trained"}
-    plots.plot_along_blocks(results, controls).savefig(out / "along_blocks.png")
+    plots.plot_along_blocks(results, controls).savefig(output_dir / "along_blocks.png")
     for block, result in results.items():
         others = {name: by_block[block] for name, by_block in controls.items()}
         figures = {
@@ -153,4 +153,4 @@ def _draw(out, variants, thresholds):
             "threshold_sweep": plots.plot_threshold_sweep(result, thresholds, others),
         }
         for name, figure in figures.items():
-            figure.savefig(out / f"block_{block}_{name}.png")
+            figure.savefig(output_dir / f"block_{block}_{name}.png")
