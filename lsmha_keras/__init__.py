@@ -45,7 +45,7 @@ _PUBLIC = {
     "CCTImageClassifierPreprocessor": "lsmha_keras.models",
     "CCTImageClassifier": "lsmha_keras.models",
     "SoftCommittee": "lsmha_keras.models",
-    "load_classifier": "lsmha_keras.models",
+    "load_classifier": "lsmha_keras.models.load_classifier",
     "list_presets": "lsmha_keras.presets",
     # use without Keras
     "Predictor": "lsmha_keras.predictor",
@@ -121,7 +121,7 @@ if TYPE_CHECKING:
     from lsmha_keras.models import CCTImageClassifierPreprocessor as CCTImageClassifierPreprocessor
     from lsmha_keras.models import CCTImageConverter as CCTImageConverter
     from lsmha_keras.models import SoftCommittee as SoftCommittee
-    from lsmha_keras.models import load_classifier as load_classifier
+    from lsmha_keras.models.load_classifier import load_classifier as load_classifier
     from lsmha_keras.predictor import Predictor as Predictor
     from lsmha_keras.presets import list_presets as list_presets
     from lsmha_keras.shp.callback import SHPCallback as SHPCallback
@@ -155,7 +155,7 @@ _SERIALIZABLE = {
 __all__ = [*(name for name in _PUBLIC if name not in _OPTIONAL), "custom_objects", "__version__"]
 
 
-def custom_objects():
+def custom_objects() -> dict[str, type]:
     """Returns the classes of this package that a saved Keras model may hold.
 
     Needed only where Keras is imported after this package and nothing of it has been used yet.
@@ -172,19 +172,23 @@ def custom_objects():
     model = keras.saving.load_model("model.keras", custom_objects=lsmha.custom_objects())
     ```
     """
-    return {f"lsmha_keras>{name}": __getattr__(name) for name in _SERIALIZABLE}
+    return {f"lsmha_keras>{name}": _find(name) for name in _SERIALIZABLE}
 
 
-def __getattr__(name):
+def _find(name):
     if name in old_spellings.NAMES:
         old_spellings.warn_of(f"`lsmha_keras.{name}`", f"`{old_spellings.NAMES[name]}`")
-        return __getattr__(old_spellings.NAMES[name])
+        return _find(old_spellings.NAMES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(_registration.import_quietly(_PUBLIC[name]), name)
     globals()[name] = value
     _registration.register(_SERIALIZABLE)
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would believe in every name
+    __getattr__ = _find
 
 
 def __dir__():

@@ -12,7 +12,7 @@ import sys
 from lsmha_keras._tensorflow_notes import drop_retracing_warnings, drop_startup_notes
 
 _PACKAGE = "lsmha_keras"
-_registered = set()
+_registered: set[str] = set()
 
 
 class _LazyClass:

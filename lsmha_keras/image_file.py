@@ -19,7 +19,7 @@ _TIFF_BITS, _TIFF_FORMAT = 258, 339
 _UNSIGNED = 1
 # Channels of PNG's colour types, and its passes: first row, first column, steps of rows, columns.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PNG_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4))
+_PNG_PASSES: tuple[tuple[int, ...], ...] = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4))
 _PNG_PASSES += ((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 

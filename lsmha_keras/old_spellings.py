@@ -7,6 +7,10 @@ import functools
 import inspect
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Names of the package.
 NAMES = {"SingleHeadPerformance": "SHPCallback"}
@@ -57,7 +61,7 @@ def tell_of(old, new):
     warn_of(old, new)
 
 
-def takes_old_arguments(function):
+def takes_old_arguments(function: F) -> F:
     """Decorates a function, or an `__init__`, of the tables above.
 
     Args:
@@ -87,7 +91,7 @@ def takes_old_arguments(function):
         others = args[:places] + args[places + len(positions) :]
         return function(*others, **by_place, **kwargs)
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]
 
 
 def with_new_options(arguments):

@@ -1,8 +1,11 @@
 """The short way from photos to labels."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,7 +57,12 @@ class Predictor:
     ```
     """
 
-    def __init__(self, model, runtime="auto", num_threads=None):
+    def __init__(
+        self,
+        model: Any,
+        runtime: Literal["auto", "onnxruntime", "openvino", "keras"] = "auto",
+        num_threads: int | None = None,
+    ) -> None:
         if runtime not in ("auto", *RUNTIMES):
             raise InputError(
                 f"`runtime` must be 'auto' or one of {RUNTIMES}. Received: runtime={runtime!r}"
@@ -71,7 +79,7 @@ class Predictor:
         self.image_shape = description.image_shape
         self.num_classes = description.num_classes
 
-    def __call__(self, images, top=5):
+    def __call__(self, images: Any, top: int = 5) -> list[Any]:
         """Names the most likely classes of one image or of several.
 
         Args:
@@ -93,7 +101,7 @@ class Predictor:
         ]
         return answers[0] if self._is_one(images) else answers
 
-    def probabilities(self, images):
+    def probabilities(self, images: Any) -> np.ndarray:
         """Returns the probabilities of all classes.
 
         Args:
@@ -104,7 +112,7 @@ class Predictor:
         """
         return self.as_probabilities(self.logits(images))
 
-    def logits(self, images):
+    def logits(self, images: Any) -> np.ndarray:
         """Returns what `predict` returns: logits, or probabilities of a model that ends with them.
 
         Args:
@@ -117,7 +125,7 @@ class Predictor:
         empty = np.zeros((0, self.num_classes), "float32")
         return np.concatenate(chunks) if chunks else empty
 
-    def as_probabilities(self, outputs):
+    def as_probabilities(self, outputs: Any) -> np.ndarray:
         """Turns what `logits` returned into probabilities.
 
         Args:
@@ -130,7 +138,7 @@ class Predictor:
             return self._runtime.probabilities(outputs)
         return probabilities(outputs, self._runtime.description.activation)
 
-    def read(self, image):
+    def read(self, image: Any) -> np.ndarray:
         """Brings one image to what the model takes.
 
         Args:

@@ -83,7 +83,7 @@ class PresetInfo:
         return f"{self.name} ({', '.join(facts)})"
 
 
-def list_presets(pattern="*", architectures=True):
+def list_presets(pattern: str = "*", architectures: bool = True) -> list[PresetInfo]:
     """Lists the presets that come with the package.
 
     Args:

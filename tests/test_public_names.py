@@ -1,6 +1,7 @@
 """What `import lsmha_keras` gives, to Python, to editors and to Keras, and what it leaves alone."""
 
 import ast
+import importlib.util
 import inspect
 import os
 import pathlib
@@ -28,6 +29,41 @@ def test_editors_see_the_names_that_python_finds():
         assert alias.asname == alias.name  # or type checkers take it for private
         seen[alias.name] = statement.module
     assert seen == lsmha_keras._PUBLIC
+
+
+# What Keras asks of a class, with arguments that Keras gives.
+KERAS = {"build", "call", "get_config", "from_config", "on_train_begin", "on_epoch_end", "quantize"}
+KERAS |= {"load_weights", "load_task_weights", "save_task_weights", "augment"}
+
+
+def public_functions():
+    for name, module in lsmha_keras._PUBLIC.items():
+        place = importlib.util.find_spec(module)
+        if place.submodule_search_locations:  # a package re-exports: follow the import
+            tree = ast.parse(pathlib.Path(place.origin).read_text(encoding="utf-8"))
+            imports = [n for n in tree.body if isinstance(n, ast.ImportFrom)]
+            module = next(n.module for n in imports if name in {a.name for a in n.names})
+            place = importlib.util.find_spec(module)
+        tree = ast.parse(pathlib.Path(place.origin).read_text(encoding="utf-8"))
+        for node in tree.body:
+            if getattr(node, "name", None) == name:
+                for function in node.body if isinstance(node, ast.ClassDef) else [node]:
+                    if isinstance(function, ast.FunctionDef) and is_public(function.name):
+                        yield pytest.param(function, id=f"{name}.{function.name}")
+
+
+def is_public(name):
+    return name == "__init__" or not name.startswith(("_", "compute_", "load_own", "save_own"))
+
+
+@pytest.mark.parametrize("function", public_functions())
+def test_the_public_surface_is_annotated(function):
+    if function.name in KERAS:
+        return
+    given = function.args
+    arguments = [*given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+    assert not missing and function.returns is not None
 
 
 def test_an_unknown_name_is_an_attribute_error():

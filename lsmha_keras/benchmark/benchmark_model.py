@@ -1,9 +1,13 @@
 """How fast models are, beside each other and beside named peers."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import pickle
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,15 +76,15 @@ _PERCENTILES = {"p50_ms": (50, 1), "p90_ms": (90, 10), "p99_ms": (99, 100)}
 
 
 def benchmark_model(
-    model,
-    batch_sizes=(1, 64),
-    runs=None,
-    against=None,
-    device=None,
-    fuse=False,
-    memory=True,
-    limit=60.0,
-):
+    model: Any,
+    batch_sizes: Sequence[int] = (1, 64),
+    runs: int | None = None,
+    against: Any = None,
+    device: str | None = None,
+    fuse: bool = False,
+    memory: bool = True,
+    limit: float = 60.0,
+) -> list[ModelSpeed]:
     """Measures inference with a model: latency, throughput, memory, compile time and size.
 
     The model runs as `predict` runs it on the current backend, without preprocessing, on random
@@ -148,8 +152,8 @@ def measure(models, against, fuse, device, batch, runs=None, limit=60.0):
     Returns:
         A list with one dictionary for each model and peer, its keys `FIGURES`.
     """
-    model, *others = [*models.split(", "), *filter(None, against.split(", "))]
-    rows = benchmark_model(model, [batch], runs, others, device, fuse, limit=limit)
+    names = [*models.split(", "), *filter(None, against.split(", "))]
+    rows = benchmark_model(names[0], [batch], runs, names[1:], device, fuse, limit=limit)
     return [{name: getattr(row, name) for name in FIGURES} for row in rows]
 
 

@@ -230,7 +230,14 @@ def _describe(name):
     }
 
 
-_COLUMNS = ("backend", "what", "preset", "images", "batch_size", "median_s_per_10000")
+_COLUMNS: tuple[str, ...] = (
+    "backend",
+    "what",
+    "preset",
+    "images",
+    "batch_size",
+    "median_s_per_10000",
+)
 _COLUMNS += ("fastest_s", "slowest_s", "compared_with", "ratio", "ratio_min", "ratio_max")
 _COLUMNS += ("peak_mib", "runs", "machine", "versions")
 

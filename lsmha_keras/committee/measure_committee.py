@@ -1,7 +1,10 @@
 """Measures how good a committee is."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -12,6 +15,7 @@ from lsmha_keras.data.open_dataset import open_source
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
+from lsmha_keras.types import Dataset, PathLike, Verbose
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,8 +62,14 @@ class CommitteeReport:
 
 @takes_old_arguments
 def measure_committee(
-    committee, dataset, *, split="test", data_dir=None, batch_size=256, verbose="auto"
-):
+    committee: Any,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    data_dir: PathLike | None = None,
+    batch_size: int = 256,
+    verbose: Verbose = "auto",
+) -> CommitteeReport:
     """Measures the members, the committee in every mode, and how differently the members answer.
 
     Every image goes through every member once, whatever the committee's own mode.

@@ -1,8 +1,11 @@
 """Writes a classifier as a file for another runtime, after it has given the same answers there."""
 
+from __future__ import annotations
+
 import importlib
 import os
 import pathlib
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.runtimes.description import Description
 from lsmha_keras.runtimes.made_from import made_from
+from lsmha_keras.types import PathLike
 
 # Name -> module of this package with the functions `check_packages` and `write`.
 _WRITERS = {
@@ -26,7 +30,13 @@ TOLERANCE = 1e-3
 DESCRIPTION = "model.json"
 
 
-def export(model, format, path, softmax=False, overwrite=False):
+def export(
+    model: Any,
+    format: Literal["onnx", "openvino", "litert", "tf_saved_model", "torch"],
+    path: PathLike,
+    softmax: bool = False,
+    overwrite: bool = False,
+) -> pathlib.Path:
     """Exports a classifier with its preprocessing, and checks the file in its own runtime.
 
     The file takes what `predict` takes, uint8 images of the model's size with values from 0 to 255,

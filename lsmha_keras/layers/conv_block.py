@@ -1,5 +1,10 @@
 """A convolutional block in the place of an early transformer block."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -12,6 +17,7 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 # Hidden channels of the inverted bottleneck, in multiples of the token width.
 _EXPANSION = 2
@@ -102,16 +108,16 @@ class ConvBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        grid_shape,
-        design="separable",
-        kernel_size=3,
-        fused=False,
-        stochastic_depth_rate=0.0,
-        kernel_initializer="he_normal",
-        kernel_regularizer=None,
-        kernel_constraint=None,
-        **kwargs,
-    ):
+        grid_shape: Sequence[int],
+        design: str = "separable",
+        kernel_size: int = 3,
+        fused: bool = False,
+        stochastic_depth_rate: float = 0.0,
+        kernel_initializer: Initializer = "he_normal",
+        kernel_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if design not in _DESIGNS:
             raise InputError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
@@ -164,7 +170,7 @@ class ConvBlock(keras.layers.Layer):
             branch = ops.gelu(branch, approximate=False) if activated else branch
         return x + self.drop_path(ops.reshape(branch, shape), training=training)
 
-    def fused_weights(self):
+    def fused_weights(self) -> list[Any]:
         """Returns the weights that make this block with `fused=True` give the same at inference.
 
         Returns:

@@ -1,5 +1,10 @@
 """Turns an image into a sequence of tokens with convolutions."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,6 +16,7 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 DESIGNS = ("plain", "separable", "inverted_bottleneck")
 
@@ -72,17 +78,17 @@ class ConvTokenizer(keras.layers.Layer):
 
     def __init__(
         self,
-        hidden_dim,
-        num_layers=1,
-        kernel_size=3,
-        num_filters=64,
-        design="plain",
-        fused=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=None,
-        kernel_constraint=None,
-        **kwargs,
-    ):
+        hidden_dim: int,
+        num_layers: int = 1,
+        kernel_size: int = 3,
+        num_filters: int = 64,
+        design: str = "plain",
+        fused: bool = False,
+        kernel_initializer: Initializer = "he_normal",
+        kernel_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
         super().__init__(**kwargs)
         if design not in DESIGNS:
@@ -168,7 +174,7 @@ class ConvTokenizer(keras.layers.Layer):
         for layer in (self.conv_padding, self.pool_padding, self.pool):
             layer.build(input_shape)
 
-    def grid_shape(self, input_shape):
+    def grid_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         """Returns `(grid_height, grid_width)` for images `(batch, height, width, channels)`."""
         if len(input_shape) != 4:
             raise InputError(
@@ -207,7 +213,7 @@ class ConvTokenizer(keras.layers.Layer):
         tokens = -1 if None in x.shape[1:3] else x.shape[1] * x.shape[2]
         return ops.reshape(x, (ops.shape(x)[0], tokens, self.hidden_dim))
 
-    def fused_weights(self):
+    def fused_weights(self) -> list[Any]:
         """Returns the weights that make this layer with `fused=True` give the same at inference.
 
         Returns:

@@ -1,5 +1,9 @@
 """Multi-head self-attention with any number of heads of any width."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,6 +16,7 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -82,20 +87,20 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        head_dim=None,
-        dropout=0.0,
-        use_qkv_bias=False,
-        use_output_bias=True,
-        kernel_initializer=None,
-        seed=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        num_heads: int,
+        head_dim: int | None = None,
+        dropout: float = 0.0,
+        use_qkv_bias: bool = False,
+        use_output_bias: bool = True,
+        kernel_initializer: Initializer = None,
+        seed: int | None = None,
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= dropout < 1:
             raise InputError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")

@@ -1,5 +1,10 @@
 """Position embeddings on a grid of tokens."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,6 +12,7 @@ from keras import ops
 from lsmha_keras.arguments import grid
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.weight_arguments import set_weight_arguments, weight_config
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 KINDS = ("learnable", "sine", "none")
 
@@ -52,13 +58,13 @@ class PositionEmbedding(keras.layers.Layer):
 
     def __init__(
         self,
-        grid_shape,
-        kind="learnable",
-        embeddings_initializer=None,
-        embeddings_regularizer=None,
-        embeddings_constraint=None,
-        **kwargs,
-    ):
+        grid_shape: Sequence[int],
+        kind: str = "learnable",
+        embeddings_initializer: Initializer = None,
+        embeddings_regularizer: Regularizer = None,
+        embeddings_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if kind not in KINDS:
             raise InputError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")

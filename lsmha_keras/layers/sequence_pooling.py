@@ -1,5 +1,9 @@
 """Attention-weighted mean over tokens."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -11,6 +15,7 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -53,14 +58,14 @@ class SequencePooling(keras.layers.Layer):
 
     def __init__(
         self,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        kernel_initializer: Initializer = None,
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         if kernel_initializer is None:

@@ -1,5 +1,9 @@
 """Randomly skips a residual branch, one decision per image."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -40,7 +44,7 @@ class StochasticDepth(keras.layers.Layer):
         - [Huang et al., 2016](https://arxiv.org/abs/1603.09382)
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise InputError(f"`rate` must be in [0, 1). Received: rate={rate}")

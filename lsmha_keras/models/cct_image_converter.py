@@ -1,5 +1,10 @@
 """Resizes and normalises images."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 import keras_hub
 import numpy as np
@@ -93,7 +98,13 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
 
     backbone_cls = CCTBackbone
 
-    def __init__(self, image_size=None, scale=None, offset=None, **kwargs):
+    def __init__(
+        self,
+        image_size: Sequence[int] | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         for name, value in _GEOMETRY.items():
             if kwargs.setdefault(name, value) != value:
                 raise InputError(
@@ -101,7 +112,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
                     f"for another. Received: {name}={kwargs[name]!r}"
                 )
         check_channels_last(kwargs.get("data_format"))
-        image_size, scale, offset = map(plain, (image_size, scale, offset))
+        image_size, scale, offset = plain(image_size), plain(scale), plain(offset)
         kwargs = {"dtype": "float32", **kwargs, "data_format": "channels_last"}
         super().__init__(image_size, scale, offset, **kwargs)
         self.resizing = _CentredResizing(
@@ -123,7 +134,13 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         return super().from_config({**config, **_GEOMETRY, "dtype": "float32"})
 
     @classmethod
-    def for_images(cls, image_shape, mean=CIFAR100_MEAN, std=CIFAR100_STD, **kwargs):
+    def for_images(
+        cls,
+        image_shape: Sequence[int],
+        mean: Sequence[float] = CIFAR100_MEAN,
+        std: Sequence[float] = CIFAR100_STD,
+        **kwargs: Any,
+    ) -> Self:
         """Builds the converter that normalises by the mean and deviation of images in [0, 1].
 
         Args:

@@ -3,18 +3,22 @@
 import contextlib
 import functools
 import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 
 from lsmha_keras.errors import RunError
 
-_THREADS = {}  # id of a variable -> the thread that trains it
+_THREADS: dict[int, int] = {}  # id of a variable -> the thread that trains it
 # Of the process and not of a model: a committee shares the variables of its members, and models
 # have to stay copyable. Reentrant, as callbacks predict and a committee builds its members.
 KERAS_LOCK = threading.RLock()
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-def locked(method):
+
+def locked(method: F) -> F:
     """Decorator: calls of such methods wait for each other, in whatever thread they are made.
 
     KerasHub 0.32 and Keras 3.15 change the base classes of a model's class whenever a model is
@@ -35,7 +39,7 @@ def locked(method):
         with KERAS_LOCK:
             return method(self, *args, **kwargs)
 
-    return alone
+    return alone  # type: ignore[return-value]
 
 
 @contextlib.contextmanager

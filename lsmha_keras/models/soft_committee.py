@@ -1,9 +1,13 @@
 """Several classifiers that answer as one."""
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import keras
 import keras_hub
@@ -23,6 +27,7 @@ from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 from lsmha_keras.progress import progress_style
+from lsmha_keras.types import PathLike, Verbose
 
 
 @cloneable
@@ -71,7 +76,12 @@ class SoftCommittee(RawImageClassifier):
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
     """
 
-    def __init__(self, members, mode="soft", **kwargs):
+    def __init__(
+        self,
+        members: Sequence[Any],
+        mode: Literal["soft", "logits", "vote"] = "soft",
+        **kwargs: Any,
+    ) -> None:
         check_arguments(kwargs, SoftCommittee, base=("name", "trainable", "compile"))
         members = _load_members(members)
         _check_members(members)
@@ -111,12 +121,12 @@ class SoftCommittee(RawImageClassifier):
         self._members_model.compile(jit_compile=self.jit_compile)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, ...]:
         """`(height, width, channels)` of the largest images that a member takes."""
         shapes = [member.image_shape for member in self.members]
         return (*max(shape[:2] for shape in shapes), shapes[0][2])
 
-    def probabilities(self, outputs):
+    def probabilities(self, outputs: Any) -> Any:
         """As `CCTImageClassifier.probabilities`; votes become shares of the votes.
 
         The mean probability, which `predict` adds to the votes, counts as the vote of one more
@@ -127,7 +137,9 @@ class SoftCommittee(RawImageClassifier):
         return np.asarray(outputs, "float64") / (len(self.members) + 1)
 
     @locked
-    def predict_members(self, x, batch_size=None, verbose="auto"):
+    def predict_members(
+        self, x: Any, batch_size: int | None = None, verbose: Verbose = "auto"
+    ) -> np.ndarray:
         """Predicts with every member, each image being preprocessed once for all.
 
         Args:
@@ -143,7 +155,7 @@ class SoftCommittee(RawImageClassifier):
         with state_of_its_own(self._members_model), self._plain_errors():
             return self._members_model.predict(batches, verbose=progress_style(verbose))
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves the members, each as a preset of its own, with the mode and checksums of it all.
 
         Args:
@@ -168,7 +180,9 @@ class SoftCommittee(RawImageClassifier):
 
     @classmethod
     @locked
-    def from_preset(cls, preset, mode=None, **kwargs):
+    def from_preset(
+        cls, preset: PathLike, mode: Literal["soft", "logits", "vote"] | None = None, **kwargs: Any
+    ) -> Self:
         """Loads what `save_to_preset` wrote.
 
         Args:

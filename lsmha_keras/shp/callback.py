@@ -1,8 +1,12 @@
 """Single-head performance while a model trains."""
 
+from __future__ import annotations
+
 import copy
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -14,6 +18,7 @@ from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
 from lsmha_keras.training.training_state import averaged_weights
+from lsmha_keras.types import Dataset, PathLike
 
 # Higher than for a readout that trains to the end: it has to follow a trunk that moves.
 _LEARNING_RATE = 1e-2
@@ -76,17 +81,17 @@ class SHPCallback(keras.callbacks.Callback):
     @takes_old_arguments
     def __init__(
         self,
-        train_data,
-        validation_data,
-        blocks=None,
-        every=1,
-        max_images=4000,
-        readout_epochs=1,
-        threshold=0.3,
-        pooling="recomputed",
-        output_dir=None,
-        data_dir=None,
-    ):
+        train_data: Dataset,
+        validation_data: Dataset,
+        blocks: Sequence[int] | None = None,
+        every: int = 1,
+        max_images: int = 4000,
+        readout_epochs: int = 1,
+        threshold: float = 0.3,
+        pooling: str = "recomputed",
+        output_dir: PathLike | None = None,
+        data_dir: PathLike | None = None,
+    ) -> None:
         super().__init__()
         counts = {"every": every, "max_images": max_images, "readout_epochs": readout_epochs}
         for name, value in counts.items():
@@ -104,13 +109,13 @@ class SHPCallback(keras.callbacks.Callback):
         self.pooling = pooling
         self.output_dir = None if output_dir is None else pathlib.Path(output_dir)
         self.data_dir = data_dir
-        self.results = {}
+        self.results: dict[int, Any] = {}
 
     def __deepcopy__(self, memo):
         """Copies the settings and shares the data; what changes is created for each training."""
         return copy.copy(self)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the data and makes new readouts."""
         self.results = {}
         num_labels = self.model.output_shape[-1]
@@ -130,7 +135,7 @@ class SHPCallback(keras.callbacks.Callback):
         class_labels(labels, num_labels)
         return batches.dataset  # opened once, rather than at every measurement
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures, if it is time to, and writes into `logs`."""
         is_due = not self.results or (epoch + 1) % self.every == 0
         if is_due:

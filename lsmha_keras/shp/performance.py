@@ -1,6 +1,9 @@
 """Single-head performance: how the field of each head answers each label."""
 
+from __future__ import annotations
+
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,8 +13,9 @@ from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
-from lsmha_keras.shp.readouts import HeadReadout
+from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
 from lsmha_keras.shp.shp_result import POOLINGS, SHPResult, check_pooling
+from lsmha_keras.types import Dataset, PathLike, Verbose
 
 
 class HeadFields(keras.Model):
@@ -184,17 +188,17 @@ def _check_finite(totals):
 
 
 def single_head_performance(
-    model,
-    readouts,
-    dataset,
-    pooling="recomputed",
-    threshold=0.3,
-    batch_size=256,
-    max_images=None,
-    split="test",
-    data_dir=None,
-    verbose="auto",
-):
+    model: Any,
+    readouts: BlockReadouts,
+    dataset: Dataset,
+    pooling: str = "recomputed",
+    threshold: float = 0.3,
+    batch_size: int = 256,
+    max_images: int | None = None,
+    split: str = "test",
+    data_dir: PathLike | None = None,
+    verbose: Verbose = "auto",
+) -> dict[Any, Any]:
     """Measures how each head alone responds to each label, for all heads and blocks in one pass.
 
     For head h all other heads are zero at the readout's input; what remains is the head's field, a

@@ -1,5 +1,10 @@
 """Trains the readouts of all blocks in one pass over the data."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -11,6 +16,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
+from lsmha_keras.types import Dataset, PathLike, Verbose
 
 # Learning rate, and its factor in epoch e of E.
 _SCHEDULES = {
@@ -216,23 +222,23 @@ class ReadoutTrainer(keras.Model):
 
 
 def fit_readout(
-    model,
-    dataset,
-    blocks=None,
-    validation_data=None,
-    num_labels=None,
-    epochs=10,
-    optimizer="adamw",
-    learning_rate=None,
-    batch_size=None,
-    initial=None,
-    max_images=None,
-    split="train",
-    data_dir=None,
-    seed=0,
-    verbose="auto",
-    augment=None,
-):
+    model: Any,
+    dataset: Dataset,
+    blocks: Sequence[int] | None = None,
+    validation_data: Dataset | None = None,
+    num_labels: int | None = None,
+    epochs: int = 10,
+    optimizer: Any = "adamw",
+    learning_rate: Any = None,
+    batch_size: int | None = None,
+    initial: BlockReadouts | None = None,
+    max_images: int | None = None,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    seed: int = 0,
+    verbose: Verbose = "auto",
+    augment: Any = None,
+) -> BlockReadouts:
     """Fits a readout for each block of a model, which itself stays as it is.
 
     A readout is a sequence pooling over the concatenated head outputs of a block, before the output

@@ -1,9 +1,13 @@
 """Readouts: one small classifier per block, on the outputs of all its heads."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -12,6 +16,7 @@ from keras import ops
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.types import PathLike
 
 
 class HeadReadout(keras.layers.Layer):
@@ -100,7 +105,13 @@ class BlockReadouts:
     ```
     """
 
-    def __init__(self, weights, accuracy=None, label_names=None, epochs=None):
+    def __init__(
+        self,
+        weights: Mapping[int, Any],
+        accuracy: Mapping[int, float] | None = None,
+        label_names: Sequence[str] | None = None,
+        epochs: int | None = None,
+    ) -> None:
         self.weights = {
             int(block): tuple(np.asarray(array, "float32") for array in arrays)
             for block, arrays in sorted(weights.items(), key=lambda item: int(item[0]))
@@ -115,11 +126,11 @@ class BlockReadouts:
         self.epochs = epochs
 
     @property
-    def blocks(self):
+    def blocks(self) -> list[int]:
         """List of the indices of the blocks, ascending."""
         return list(self.weights)
 
-    def digest(self):
+    def digest(self) -> str:
         """Returns a str that is the same for the same weights and no others (SHA-256)."""
         found = hashlib.sha256()
         for block, arrays in self.weights.items():
@@ -128,7 +139,7 @@ class BlockReadouts:
                 found.update(array.tobytes())
         return found.hexdigest()
 
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Writes the readouts to an `.npz`, or into a preset's directory.
 
         Args:
@@ -152,7 +163,7 @@ class BlockReadouts:
             write_checksums(directory)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> Self:
         """Reads what `save` wrote.
 
         Args:

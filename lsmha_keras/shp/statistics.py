@@ -1,6 +1,9 @@
 """What the single-head performance matrices of one block amount to."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +67,7 @@ def normalize_matrices(class_means):
     return (class_means / scale[:, None, None]).astype("float32"), dead
 
 
-def find_clusters(boolean_matrix):
+def find_clusters(boolean_matrix: Any) -> list[list[int]]:
     """Finds the disjoint all-ones squares on the diagonal of a Boolean matrix.
 
     Candidates are the labels set on the diagonal, in ascending order. The first that is left

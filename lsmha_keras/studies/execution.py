@@ -202,9 +202,7 @@ def _watchers(study, recipe, sources):
     section = study.shp
     if not section.enabled:
         return []
-    shp = SHPCallback(
-        sources["train"], sources["validation"], max_images=section.max_images
-    )
+    shp = SHPCallback(sources["train"], sources["validation"], max_images=section.max_images)
     if section.patience is None:
         return [shp]
     monitor = _signal(study, recipe, section.monitor)

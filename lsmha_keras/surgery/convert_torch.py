@@ -1,11 +1,18 @@
 """Converts checkpoints of the reference PyTorch CCT."""
 
+from __future__ import annotations
+
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lsmha_keras.errors import InputError, MissingFileError, PackageError
+
+if TYPE_CHECKING:
+    from lsmha_keras.models import CCTImageClassifier
 
 # Depth -> heads of the reference models; a checkpoint does not tell.
 _REFERENCE_HEADS = {2: 2, 4: 2, 6: 4, 7: 4, 8: 4, 14: 6, 16: 6}
@@ -13,8 +20,13 @@ _BLOCK = "classifier.blocks.{}."
 
 
 def convert_torch_checkpoint(
-    checkpoint, num_heads=None, image_shape=None, class_names=None, mean=None, std=None
-):
+    checkpoint: Any,
+    num_heads: int | None = None,
+    image_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> CCTImageClassifier:
     """Builds a classifier from a checkpoint of the reference Compact Transformers or a look-alike.
 
     The architecture is read off the tensors: blocks, widths, kernels, classes, and whether the
@@ -63,8 +75,8 @@ def convert_torch_checkpoint(
     tensors = _read(checkpoint)
     config = _infer_config(tensors, num_heads, image_shape)
     backbone = models.CCTBackbone(**config)
-    _check_normalisation(mean, std, backbone.image_shape[2])
-    converter = models.CCTImageConverter.for_images(backbone.image_shape, mean, std)
+    normalisation = _check_normalisation(mean, std, backbone.image_shape[2])
+    converter = models.CCTImageConverter.for_images(backbone.image_shape, *normalisation)
     classifier = models.CCTImageClassifier(
         backbone,
         num_classes=tensors["classifier.fc.weight"].shape[0],
@@ -86,6 +98,7 @@ def _check_normalisation(mean, std, channels):
             "0.225. "
             f"Received: mean={mean}, std={std}"
         )
+    return mean, std
 
 
 def _read(checkpoint):

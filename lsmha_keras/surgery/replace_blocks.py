@@ -1,5 +1,9 @@
 """Replaces the first transformer blocks of a model by convolutional ones."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
@@ -7,7 +11,7 @@ from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import PER_BLOCK
 
 
-def replace_blocks(model, num_blocks, design="separable"):
+def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> Any:
     """Makes a low-latency hybrid: convolutions in the place of the first transformer blocks.
 
     The new blocks work on the same tokens and have random weights; everything else keeps its own,
