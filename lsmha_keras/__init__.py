@@ -52,7 +52,7 @@ _PUBLIC = {
     "export": "lsmha_keras.exporting.export",
     # data
     "load_dataset": "lsmha_keras.data",
-    "open_dataset": "lsmha_keras.data",
+    "open_dataset": "lsmha_keras.data.open_dataset",
     "epoch_batches": "lsmha_keras.data",
     "AugmentationPolicy": "lsmha_keras.data",
     "CutMix": "lsmha_keras.data",
@@ -60,7 +60,7 @@ _PUBLIC = {
     "MixUp": "lsmha_keras.data",
     "OneOf": "lsmha_keras.data",
     "PadCrop": "lsmha_keras.data",
-    "RandAugment": "lsmha_keras.data",
+    "RandAugmentPerImage": "lsmha_keras.data",
     "RandomErasing": "lsmha_keras.data",
     "ResizedCrop": "lsmha_keras.data",
     # training
@@ -99,12 +99,12 @@ if TYPE_CHECKING:
     from lsmha_keras.data import MixUp as MixUp
     from lsmha_keras.data import OneOf as OneOf
     from lsmha_keras.data import PadCrop as PadCrop
-    from lsmha_keras.data import RandAugment as RandAugment
+    from lsmha_keras.data import RandAugmentPerImage as RandAugmentPerImage
     from lsmha_keras.data import RandomErasing as RandomErasing
     from lsmha_keras.data import ResizedCrop as ResizedCrop
     from lsmha_keras.data import epoch_batches as epoch_batches
     from lsmha_keras.data import load_dataset as load_dataset
-    from lsmha_keras.data import open_dataset as open_dataset
+    from lsmha_keras.data.open_dataset import open_dataset as open_dataset
     from lsmha_keras.errors import LsmhaError as LsmhaError
     from lsmha_keras.exporting.export import export as export
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
@@ -137,6 +137,7 @@ if TYPE_CHECKING:
     from lsmha_keras.surgery.convert_torch import (
         convert_torch_checkpoint as convert_torch_checkpoint,
     )
+    from lsmha_keras.surgery.grow import grow as grow
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe

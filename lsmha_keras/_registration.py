@@ -9,6 +9,7 @@ Likewise the models register themselves with KerasHub, so that its generic `from
 import importlib
 import sys
 
+from lsmha_keras import old_spellings
 from lsmha_keras._tensorflow_notes import drop_retracing_warnings, drop_startup_notes
 
 _PACKAGE = "lsmha_keras"
@@ -37,6 +38,10 @@ def register(classes):
         registry = sys.modules["keras"].saving.get_custom_objects()
         for name, module in classes.items():
             registry.setdefault(f"{_PACKAGE}>{name}", _LazyClass(name, module))
+        # Models saved under the names of before.
+        for old, name in old_spellings.NAMES.items():
+            if name in classes:
+                registry.setdefault(f"{_PACKAGE}>{old}", _LazyClass(name, classes[name]))
     # Not while `models` itself is what imports KerasHub.
     if "keras_hub" in sys.modules and f"{_PACKAGE}.models" not in sys.modules:
         importlib.import_module(f"{_PACKAGE}.models")

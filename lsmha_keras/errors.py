@@ -13,6 +13,14 @@ class LsmhaError(Exception):
 class InputError(LsmhaError, ValueError):
     """An argument, a setting, or the content of a file or dataset cannot be used."""
 
+    # TensorFlow 2.21 adds the lines of a `tf.data` function to an error inside it, and keeps the
+    # class of those that it can make from a message: this is how it knows them.
+    __init__ = Exception.__init__
+
+
+class ImageSizeError(InputError):
+    """The images of a dataset have different sizes, and none was asked for."""
+
 
 class PackageError(LsmhaError, ImportError):
     """An optional package is missing, or cannot be imported."""

@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Names of the package.
-NAMES = {"SingleHeadPerformance": "SHPCallback"}
+NAMES = {"SingleHeadPerformance": "SHPCallback", "RandAugment": "RandAugmentPerImage"}
 
 # Arguments, by the function or class that takes them.
 ARGUMENTS = {
     "SHPCallback": {"directory": "output_dir"},
+    # As in Keras's layers of these names.
+    "CutMix": {"alpha": "factor"},
+    "RandomErasing": {"probability": "factor", "area": "scale"},
 }
 
 # The former order of arguments that could be given by position and now go by name.
@@ -62,7 +65,7 @@ def tell_of(old, new):
 
 
 def takes_old_arguments(function: F) -> F:
-    """Decorates a function, or an `__init__`, of the tables above.
+    """Decorates a function, or an `__init__` of no Keras layer, of the tables above.
 
     Args:
         function: the function; it takes the new spellings.
@@ -92,6 +95,27 @@ def takes_old_arguments(function: F) -> F:
         return function(*others, **by_place, **kwargs)
 
     return wrapper  # type: ignore[return-value]
+
+
+def given(name, argument, value, kwargs):
+    """Returns the value of an argument of a Keras layer, whichever spelling it was given in.
+
+    Keras looks up the signature of a layer's `__init__`, which `takes_old_arguments` would hide.
+
+    Args:
+        name: str, of the layer.
+        argument: str, the new spelling.
+        value: value of the new spelling, or its default.
+        kwargs: the layer's other arguments, from which the old spelling is removed.
+
+    Returns:
+        `value`, or what the old spelling has in `kwargs`.
+    """
+    for old, new in ARGUMENTS[name].items():
+        if new == argument and old in kwargs:
+            warn_of(f"`{old}` of {name}", f"`{new}`", stacklevel=4)
+            return kwargs.pop(old)
+    return value
 
 
 def with_new_options(arguments):

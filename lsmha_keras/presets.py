@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -17,6 +16,7 @@ import re
 from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.errors import InputError, PackageError
 from lsmha_keras.files import is_hidden, write_atomically
+from lsmha_keras.text_files import read_json
 
 CHECKSUMS = "checksums.sha256"
 # What the name of a preset on a hub begins with.
@@ -173,7 +173,7 @@ def read_config(preset):
     source = resolve_preset(preset)
     if isinstance(source, dict):
         return source
-    return json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
+    return read_json(source / "config.json")["config"]
 
 
 def resolve_preset(preset):
@@ -234,7 +234,7 @@ def read_committee(directory):
     """
     path = pathlib.Path(directory) / COMMITTEE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         mode, names = found["mode"], found["members"]
         # Members lie beside the file; a name that leads elsewhere is not followed.
         if strange := [name for name in names if not re.fullmatch(r"member_\d+", name)]:
@@ -371,7 +371,7 @@ def _is_preset(path):
 def _describe(path):
     results = {}
     if (path / "results.json").is_file():
-        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+        results = read_json(path / "results.json")
     accuracy = results.get("accuracy")
     return PresetInfo(
         name=path.name,

@@ -6,6 +6,7 @@ import pathlib
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
+from lsmha_keras.text_files import read_text
 
 NOT_MEASURED = "not measured yet\n"
 
@@ -30,14 +31,13 @@ def read_rows(path, columns):
     path = pathlib.Path(path)
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        found = reader.fieldnames or []
-        if missing := [name for name in columns if name not in found]:
-            raise InputError(
-                f"{path} must have the columns {', '.join(missing)}. Received: {', '.join(found)}"
-            )
-        return list(reader)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    found = reader.fieldnames or []
+    if missing := [name for name in columns if name not in found]:
+        raise InputError(
+            f"{path} must have the columns {', '.join(missing)}. Received: {', '.join(found)}"
+        )
+    return list(reader)
 
 
 def write_rows(path, rows, columns=None):

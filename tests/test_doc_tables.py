@@ -214,7 +214,7 @@ def test_augmentation_speed():
     speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
     for shown, pipeline in {
         "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",
-        "`RandAugment`, 2 operations": "RandAugment",
+        "`RandAugmentPerImage`, 2 operations": "RandAugment",
         "crop + flip + MixUp/CutMix": "crop + flip + MixUp/CutMix",
     }.items():
         row = speeds[pipeline]

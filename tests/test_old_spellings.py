@@ -26,6 +26,15 @@ def test_the_tables_fit_what_they_are_about(name):
         assert parameters[argument].kind is inspect.Parameter.KEYWORD_ONLY
 
 
+def test_old_arguments_of_layers_are_taken_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="`alpha` of CutMix is now `factor`"):
+        layer = lsmha.CutMix(alpha=0.7)
+    assert layer.get_config()["factor"] == 0.7
+    with pytest.warns(DeprecationWarning) as warned:
+        layer = lsmha.RandomErasing.from_config({"probability": 0.5, "area": [0.1, 0.2]})
+    assert (layer.factor, layer.scale, len(warned)) == (0.5, [0.1, 0.2], 2)
+
+
 def test_an_old_argument_is_taken_with_a_warning(tmp_path):
     with pytest.warns(DeprecationWarning, match="`directory` of SHPCallback is now `output_dir`"):
         callback = lsmha.SHPCallback("digits", "digits", directory=tmp_path)

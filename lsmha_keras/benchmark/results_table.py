@@ -2,12 +2,14 @@
 
 import csv
 import importlib.metadata
+import io
 import pathlib
 
 import keras
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import read_text
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 
@@ -58,14 +60,13 @@ class ResultsTable:
     def _read(self):
         if not self.path.exists() or self.path.stat().st_size == 0:
             return []
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != self._columns:
-                raise InputError(
-                    f"The table must have the columns {','.join(self._columns)}; name another "
-                    f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
-                )
-            return list(reader)
+        reader = csv.DictReader(io.StringIO(read_text(self.path), newline=""))
+        if reader.fieldnames != self._columns:
+            raise InputError(
+                f"The table must have the columns {','.join(self._columns)}; name another "
+                f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
+            )
+        return list(reader)
 
     def _is_of(self, row, case):
         return all(row[key] == str(value) for key, value in {**self._surroundings, **case}.items())

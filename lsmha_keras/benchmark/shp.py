@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.memory import peak_mib
-from lsmha_keras.data.open_dataset import open_source
+from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.files import append_atomically
 from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.shp.head_outputs import compile_setting
@@ -108,7 +108,9 @@ def _images(model, num_images, dataset, data_dir):
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (num_images, *model.backbone.image_shape), dtype="uint8")
         return images, np.arange(num_images) % model.num_classes
-    found = open_source(dataset, "test", data_dir, None, lambda: model.backbone.image_shape[:2])
+    found = open_dataset_for_model(
+        dataset, "test", data_dir, None, lambda: model.backbone.image_shape[:2]
+    )
     rows = np.arange(min(num_images, len(found)))
     return found.load(rows), found.labels[rows]
 

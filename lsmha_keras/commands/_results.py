@@ -2,12 +2,14 @@
 
 import csv
 import datetime
+import io
 import math
 import pathlib
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import append_atomically
 from lsmha_keras.tables import csv_text
+from lsmha_keras.text_files import read_text
 
 COLUMNS = (
     "preset",
@@ -38,8 +40,7 @@ def check_header(path, columns=COLUMNS):
     path = pathlib.Path(path)
     if not path.exists() or path.stat().st_size == 0:
         return
-    with path.open(newline="") as file:
-        header = next(csv.reader(file), [])
+    header = next(csv.reader(io.StringIO(read_text(path), newline="")), [])
     if tuple(header) != tuple(columns):
         raise InputError(
             f"The results file must start with the columns {','.join(columns)}. "

@@ -116,10 +116,10 @@ def run(args):
 
 
 def _open(args):
-    from lsmha_keras.data.open_dataset import model_image_size, open_source
+    from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
 
     # Opened before the models are loaded: a mistyped name is found sooner.
-    return open_source(
+    return open_dataset_for_model(
         args.dataset,
         args.split,
         args.data_dir,

@@ -7,12 +7,12 @@ normalised.
 """
 
 import argparse
-import pathlib
 
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, empty_dir, positive
 from lsmha_keras.errors import InputError
 from lsmha_keras.old_spellings import tell_of
+from lsmha_keras.text_files import read_text
 
 _EPILOG = """\
 examples:
@@ -69,7 +69,7 @@ def run(args):
         )
     names = None
     if args.class_names is not None:
-        text = pathlib.Path(args.class_names).read_text(encoding="utf-8")
+        text = read_text(args.class_names)
         names = [line.strip() for line in text.splitlines() if line.strip()]
     output = empty_dir(_output(args), args.overwrite)
 

@@ -125,13 +125,15 @@ def _analyse(args, output_dir):
 
 
 def _analysis(args, output_dir):
-    from lsmha_keras.data.open_dataset import model_image_size, open_source
+    from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.shp.analysis import Analysis
 
     # Opened before the model is loaded: a mistyped name is found sooner.
     train_data, test_data = (
-        open_source(args.dataset, split, args.data_dir, None, lambda: model_image_size(args.name))
+        open_dataset_for_model(
+            args.dataset, split, args.data_dir, None, lambda: model_image_size(args.name)
+        )
         for split in (args.train_split, args.split)
     )
     return Analysis(

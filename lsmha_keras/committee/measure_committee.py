@@ -11,7 +11,7 @@ from keras import ops
 
 from lsmha_keras.committee import diversity
 from lsmha_keras.committee.diversity import mean_over_pairs
-from lsmha_keras.data.open_dataset import open_source
+from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
 from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
@@ -96,7 +96,9 @@ def measure_committee(
     ```
     """
     if isinstance(dataset, (str, os.PathLike)):
-        dataset = open_source(dataset, split, data_dir, None, lambda: committee.image_shape[:2])
+        dataset = open_dataset_for_model(
+            dataset, split, data_dir, None, lambda: committee.image_shape[:2]
+        )
     votes = {mode: CommitteeVote(mode) for mode in MODES}
     member_sums = np.zeros((len(committee.members), 4))
     mode_sums = dict.fromkeys(MODES, 0.0)

@@ -8,7 +8,7 @@ from lsmha_keras.data.augmentation.geometry import (
 )
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, OneOf
 from lsmha_keras.data.augmentation.mixing import CutMix, MixUp
-from lsmha_keras.data.augmentation.rand_augment import RandAugment
+from lsmha_keras.data.augmentation.rand_augment import RandAugmentPerImage
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
 from lsmha_keras.data.datasets import ImageDataset
 from lsmha_keras.data.open_dataset import open_dataset
@@ -23,7 +23,7 @@ __all__ = [
     "MixUp",
     "OneOf",
     "PadCrop",
-    "RandAugment",
+    "RandAugmentPerImage",
     "RandomErasing",
     "ResizedCrop",
     "epoch_batches",

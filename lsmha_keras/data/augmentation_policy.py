@@ -1,7 +1,11 @@
 """Which layers augment a batch, in which order, from which random numbers."""
 
+from __future__ import annotations
+
 import inspect
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -14,7 +18,8 @@ from lsmha_keras.data.augmentation.geometry import (
 )
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, OneOf
 from lsmha_keras.data.augmentation.mixing import CutMix, MixUp
-from lsmha_keras.data.augmentation.rand_augment import RandAugment
+from lsmha_keras.data.augmentation.rand_augment import RandAugmentPerImage
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
 # What `true` stands for in a recipe's `[augmentation]`.
@@ -46,25 +51,28 @@ class AugmentationPolicy:
         False
     """
 
-    def __init__(self, layers, seed=0):
+    def __init__(self, layers: Sequence[Any], seed: int = 0) -> None:
         layers = list(layers)
         for layer in layers:
             if not callable(layer):
-                raise ValueError(
+                raise InputError(
                     f"`layers` must hold layers, which can be called. Received: {layer!r}"
                 )
         self.layers = layers
         self.seed = seed
 
     @classmethod
-    def from_config(cls, config, image_shape, num_classes, seed=0):
+    def from_config(
+        cls, config: Mapping[str, Any], image_shape: Sequence[int], num_classes: int, seed: int = 0
+    ) -> Self:
         """Makes the policy that a recipe's `[augmentation]` table describes.
 
         Args:
             config: dictionary. Keys, all optional: `random_resized_crop` (smallest and largest
                 area), `pad_crop` (pixels), `flip` (bool or probability), `rand_augment` (dictionary
-                of `RandAugment`'s arguments), `random_erasing` (probability), `mixup` and `cutmix`
-                (alpha; with both, each batch gets one of them, with even odds).
+                of `RandAugmentPerImage`'s arguments), `random_erasing` (probability), `mixup` and
+                `cutmix` (of the Beta distribution; with both, each batch gets one of them, with
+                even odds).
             image_shape: `(height, width, channels)`.
             num_classes: int.
             seed: int.
@@ -83,16 +91,16 @@ class AugmentationPolicy:
         return cls(layers_from_table(config, image_shape, num_classes), seed)
 
     @property
-    def mixes_labels(self):
+    def mixes_labels(self) -> bool:
         """Whether a layer mixes labels, which must then be one-hot."""
         return any(mixes_labels(layer) for layer in self.layers)
 
     @property
-    def reproducible(self):
+    def reproducible(self) -> bool:
         """Whether all layers are this package's, so that batches may be made in any order."""
         return all(isinstance(layer, ImageAugmentation) for layer in self.layers)
 
-    def runs(self):
+    def runs(self) -> list[Any]:
         """Groups consecutive layers by who supplies their random numbers.
 
         Returns:
@@ -104,7 +112,7 @@ class AugmentationPolicy:
         )
         return [(own, list(pairs)) for own, pairs in grouped]
 
-    def augment(self, run, images, labels, key):
+    def augment(self, run: Any, images: Any, labels: Any, key: Sequence[int]) -> tuple[Any, Any]:
         """Applies some of this package's layers.
 
         Args:
@@ -140,19 +148,19 @@ def _rand_augment(arguments):
     known = ("num_ops", "magnitude", "magnitude_std", "probability", "operations", "fill")
     known = (*known, "interpolation")
     if arguments is True:
-        return RandAugment()
+        return RandAugmentPerImage()
     if not isinstance(arguments, dict):
-        raise ValueError(
+        raise InputError(
             f"`rand_augment` must be true or a table with some of {', '.join(known)}. "
             f"Received: rand_augment={arguments!r}"
         )
     for key in arguments:
         if key not in known:
-            raise ValueError(
+            raise InputError(
                 f"Unknown key of `rand_augment`{nearest(key, known)}. Expected some of "
                 f"{', '.join(known)}. Received: {key}={arguments[key]!r}"
             )
-    return RandAugment(**arguments)
+    return RandAugmentPerImage(**arguments)
 
 
 def _or_default(key, value):
@@ -187,7 +195,7 @@ def layers_from_table(table, image_shape, num_classes):
     """
     for key in table:
         if key not in KEYS:
-            raise ValueError(
+            raise InputError(
                 f"Unknown augmentation{nearest(key, KEYS)}. Expected some of {', '.join(KEYS)}. "
                 f"Received: {key}={table[key]!r}"
             )
@@ -201,17 +209,17 @@ def layers_from_table(table, image_shape, num_classes):
 def _check_fit(wanted, image_shape, num_classes):
     padding = wanted.get("pad_crop", 0)
     if isinstance(padding, int) and padding >= min(image_shape[:2]):
-        raise ValueError(
+        raise InputError(
             f"`pad_crop` must be smaller than the image's sides, {image_shape[0]}x"
             f"{image_shape[1]}. Received: pad_crop={padding}"
         )
     if num_classes < 2 and any(key in wanted for key in _MIXERS):
-        raise ValueError(
+        raise InputError(
             f"`mixup` and `cutmix` need at least 2 classes. Received: num_classes={num_classes}"
         )
 
 
-def call_foreign_layer(layer, images, labels):
+def call_external_layer(layer, images, labels):
     """Applies a layer that is not this package's, in training mode.
 
     Args:
@@ -292,5 +300,5 @@ def _scale(key, value, strength):
         low, high = value
         return [high - (high - low) * strength, high]
     if key == "rand_augment":
-        return {**value, "magnitude": RandAugment(**value).magnitude * strength}
+        return {**value, "magnitude": RandAugmentPerImage(**value).magnitude * strength}
     return value * strength  # a probability, or an alpha

@@ -5,6 +5,7 @@ import copy
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_resize import resize_image
 
 
@@ -35,7 +36,7 @@ class ImageDataset(abc.ABC):
         self._rows = np.arange(len(self.labels))
         self.image_size = parse_image_size(image_size)
         if self.image_size is None and None in stored_shape:
-            raise ValueError(
+            raise InputError(
                 f"The images of {name!r} have different sizes, so `image_size` is needed to bring "
                 "them to one. Received: image_size=None"
             )
@@ -84,7 +85,7 @@ class ImageDataset(abc.ABC):
         part._rows = self._rows[indices]
         part.labels = self.labels[indices]
         if len(part.labels) == 0:
-            raise ValueError(
+            raise InputError(
                 f"The selected part of {self.name!r} is empty; expected at least one image. "
                 f"Received: 0 of {len(self)} images"
             )
@@ -111,7 +112,7 @@ def parse_image_size(image_size):
         return None
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(
+        raise InputError(
             "`image_size` must be a positive int or a pair (height, width) of them. "
             f"Received: image_size={image_size!r}"
         )
@@ -121,16 +122,16 @@ def parse_image_size(image_size):
 def _check_labels(labels, num_classes, name):
     labels = np.asarray(labels)
     if labels.size == 0:
-        raise ValueError(f"{name!r} holds no images; expected at least one. Received: 0 images")
+        raise InputError(f"{name!r} holds no images; expected at least one. Received: 0 images")
     if labels.ndim == 2 and labels.shape[1] == 1:  # Keras's CIFAR arrays have shape (n, 1)
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"The labels of {name!r} must be a vector of integers. "
             f"Received: shape={labels.shape}, dtype={labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"The labels of {name!r} must be in 0 .. {num_classes - 1}, as there are "
             f"{num_classes} classes. Received: labels from {labels.min()} to {labels.max()}"
         )
@@ -163,7 +164,7 @@ class ArrayDataset(ImageDataset):
     def __init__(self, images, labels, class_names=None, image_size=None, name="arrays"):
         images = _check_images(np.asarray(images), name)
         if len(images) != len(labels):
-            raise ValueError(
+            raise InputError(
                 f"{name!r} must have one label for each image. "
                 f"Received: {len(images)} images, {len(labels)} labels"
             )
@@ -180,7 +181,7 @@ def _check_images(images, name):
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(
+        raise InputError(
             f"The images of {name!r} must have shape (images, height, width) or (images, height, "
             f"width, channels) with 1 or 3 channels. Received: shape={images.shape}"
         )
@@ -188,13 +189,13 @@ def _check_images(images, name):
         return images
     whole = np.issubdtype(images.dtype, np.integer) or np.array_equal(images, np.rint(images))
     if not whole or images.min() < 0 or images.max() > 255:
-        raise ValueError(
+        raise InputError(
             f"The images of {name!r} must be uint8, or whole numbers in 0 .. 255 (multiply images "
             "in 0 .. 1 by 255 and round them). "
             f"Received: dtype={images.dtype}, values from {images.min()} to {images.max()}"
         )
     if images.max() <= 1 and not np.issubdtype(images.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"The images of {name!r} look like fractions of 1 instead of grey levels in 0 .. 255; "
             f"multiply them by 255. Received: dtype={images.dtype}, largest value {images.max():g}"
         )
@@ -215,7 +216,7 @@ class ConcatenatedDataset(ImageDataset):
         first = parts[0]
         for part in parts[1:]:
             if part.image_shape != first.image_shape or part.class_names != first.class_names:
-                raise ValueError(
+                raise InputError(
                     "Parts of one dataset must have equal image shapes and class names. "
                     f"Received: {first!r} and {part!r}"
                 )

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from lsmha_keras.arguments import positive_int
-from lsmha_keras.data.open_dataset import model_image_size, open_source
+from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
+from lsmha_keras.errors import InputError
 
 
 def labelled_batches(dataset, batch_size):
@@ -33,18 +34,18 @@ def labelled_batches(dataset, batch_size):
         if isinstance(batch, dict) and {"image", "label"} <= set(batch):  # as TFDS gives them
             batch = (batch["image"], batch["label"])
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ValueError(
+            raise InputError(
                 "The dataset must give pairs of images and labels. "
                 f"Received: {type(batch).__name__}"
             )
         images, labels = (_to_numpy(part) for part in batch[:2])
         if images.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 "Images must have shape (batch, height, width, channels). "
                 f"Received: images of shape {images.shape}"
             )
         if labels.shape[:1] != images.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 "There must be one label per image. "
                 f"Received: {len(images)} images and labels of shape {labels.shape}"
             )
@@ -64,7 +65,7 @@ def _batches(dataset, batch_size):
     elif isinstance(dataset, (tuple, list)) and len(dataset) == 2:
         images, labels = (_to_numpy(part) for part in dataset)
         if not images.ndim or not labels.ndim or len(images) != len(labels):
-            raise ValueError(
+            raise InputError(
                 "There must be one label per image. "
                 f"Received: shapes {images.shape} and {labels.shape}"
             )
@@ -75,7 +76,7 @@ def _batches(dataset, batch_size):
     ):
         yield from dataset
     else:
-        raise ValueError(
+        raise InputError(
             "A dataset must be a name, an ImageDataset, a tf.data.Dataset, a PyDataset, a pair of "
             f"arrays (images, labels) or give batches of both. Received: {type(dataset).__name__}"
         )
@@ -88,7 +89,7 @@ def _tf_batches(dataset, batch_size):
     if image is not None and image.shape.rank == 3:
         dataset = dataset.batch(batch_size)
     if dataset.cardinality().numpy() == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError(
+        raise InputError(
             "The dataset must end; leave out `repeat()`. Received: a tf.data.Dataset without end"
         )
     yield from dataset.as_numpy_iterator()
@@ -122,13 +123,13 @@ def class_labels(labels, num_classes, offset=0):
         return labels.argmax(axis=1)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or not (labels == np.floor(labels)).all():
-        raise ValueError(
+        raise InputError(
             f"Labels must be integers or one-hot with {num_classes} classes. "
             f"Received: labels of shape {labels.shape}, dtype {labels.dtype}"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
-        raise ValueError(
+        raise InputError(
             f"Labels must lie in 0 .. {num_classes - 1}, as there are {num_classes} classes. "
             f"Received: label {labels[wrong[0]]} of image {offset + wrong[0]}"
         )
@@ -177,7 +178,9 @@ class ImageBatches:
         if max_images is not None:
             max_images = positive_int("max_images", max_images)
         if isinstance(dataset, (str, os.PathLike)):
-            dataset = open_source(dataset, split, data_dir, None, lambda: model_image_size(model))
+            dataset = open_dataset_for_model(
+                dataset, split, data_dir, None, lambda: model_image_size(model)
+            )
         elif isinstance(dataset, (tuple, list)) and len(dataset) == 2:
             dataset = _Arrays(*dataset)
         self.dataset = dataset
@@ -214,7 +217,7 @@ class ImageBatches:
             seen += len(images)
             yield images[:left], labels[:left]
         if not seen:
-            raise ValueError("The dataset must hold images. Received: 0 images")
+            raise InputError("The dataset must hold images. Received: 0 images")
 
     def _rows(self):
         count = len(self.dataset.labels)
@@ -239,7 +242,7 @@ class _Arrays:
     def __init__(self, images, labels):
         self.images, self.labels = (_to_numpy(array) for array in (images, labels))
         if not self.labels.ndim or len(self.images) != len(self.labels):
-            raise ValueError(
+            raise InputError(
                 "There must be one label per image. "
                 f"Received: shapes {self.images.shape} and {self.labels.shape}"
             )

@@ -1,22 +1,32 @@
 """Opens a dataset by name, whole or a part of it, at its own size or at a model's."""
 
+from __future__ import annotations
+
 import dataclasses
 import importlib.util
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 from lsmha_keras import presets
-from lsmha_keras.data.datasets import ConcatenatedDataset
+from lsmha_keras.data.datasets import ConcatenatedDataset, ImageDataset
 from lsmha_keras.data.sources import cifar, digits, image_folder, npz, tfds_dataset
+from lsmha_keras.errors import ImageSizeError, InputError
 from lsmha_keras.nearest import nearest
+from lsmha_keras.types import PathLike
 
 _TERM = re.compile(r"^(?P<base>[\w.-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?$")
 _BOUND = re.compile(r"^-?\d+%?$")
 BUILT_IN = ("digits", "cifar10", "cifar100")
 
 
-def open_dataset(name, split="train", data_dir=None, image_size=None):
+def open_dataset(
+    name: PathLike,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    image_size: int | Sequence[int] | None = None,
+) -> ImageDataset:
     """Opens labelled images for reading by index.
 
     Args:
@@ -84,7 +94,7 @@ def _opener(name, data_dir, image_size):
         return lambda base: npz.open_npz(path, base, image_size)
     is_path = os.sep in name and not tfds_dataset.is_configuration(name)
     if path is not None or is_path or name.endswith(".npz"):
-        raise ValueError(
+        raise InputError(
             "A dataset must be a known name, a folder of class folders, or an .npz file. "
             f"Received: name={name!r}, which is {'another file' if path else 'no file or folder'}"
         )
@@ -106,7 +116,7 @@ def _is_tfds_folder(path):
 
 def _check(name, base, splits):
     if base not in splits:
-        raise ValueError(
+        raise InputError(
             f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)}. "
             f"Received: split={base!r}"
         )
@@ -139,7 +149,7 @@ def model_image_size(model_or_name):
     return tuple(presets.read_config(model_or_name)["image_shape"][:2])
 
 
-def open_source(name, split, data_dir, image_size, model_size):
+def open_dataset_for_model(name, split, data_dir, image_size, model_size):
     """Opens a dataset; images that come in many sizes are brought to the model's.
 
     A folder alone would take the size of its first image, which differs from split to split.
@@ -161,18 +171,16 @@ def open_source(name, split, data_dir, image_size, model_size):
     Example:
 
     ```python
-    source = open_source("pictures.npz", "test", None, None, lambda: (32, 32))
+    source = open_dataset_for_model("pictures.npz", "test", None, None, lambda: (32, 32))
     ```
     """
     try:
         source = open_dataset(name, split, data_dir, image_size=image_size)
-    except ValueError as error:
-        if image_size is not None or "`image_size` is needed" not in str(error):
-            raise
-    else:
-        if image_size is not None or not _is_folder(source, name, split, data_dir):
-            return source
-    return open_dataset(name, split, data_dir, image_size=model_size())
+    except ImageSizeError:
+        return open_dataset(name, split, data_dir, image_size=model_size())
+    if image_size is None and _is_folder(source, name, split, data_dir):
+        return open_dataset(name, split, data_dir, image_size=model_size())
+    return source
 
 
 def _is_folder(source, name, split, data_dir):
@@ -258,7 +266,7 @@ def parse_split(split):
         bounds = [match[key] or "" for key in ("start", "stop")] if match else ["?"]
         bounds = [bound.strip() for bound in bounds]
         if not all(bound == "" or _BOUND.match(bound) for bound in bounds):
-            raise ValueError(
+            raise InputError(
                 "`split` must look like 'train', 'train[:90%]', 'train[90%:]', 'train[:1000]' or "
                 f"several of them joined by '+'. Received: split={split!r}"
             )

@@ -1,21 +1,34 @@
 """Images as pipelines: in order, or as shuffled and augmented batches for `fit`."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import functools
 import importlib.util
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from lsmha_keras._registration import import_quietly
 from lsmha_keras.arguments import positive_int
-from lsmha_keras.data.augmentation_policy import call_foreign_layer
+from lsmha_keras.data.augmentation_policy import AugmentationPolicy, call_external_layer
 from lsmha_keras.data.open_dataset import open_dataset
+from lsmha_keras.errors import InputError
+from lsmha_keras.types import PathLike
 
 _READ_AT_ONCE = 256
 
 
-def load_dataset(name, split="train", data_dir=None, image_size=None, batch_size=None):
+def load_dataset(
+    name: PathLike,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    image_size: int | Sequence[int] | None = None,
+    batch_size: int | None = None,
+) -> Any:
     """Loads labelled images, in order and not augmented.
 
     Args:
@@ -49,7 +62,7 @@ def load_dataset(name, split="train", data_dir=None, image_size=None, batch_size
 
 
 def _tf_dataset(source, batch_size):
-    import tensorflow as tf
+    tf = import_quietly("tensorflow")
 
     count = len(source)
     at_once = batch_size or _READ_AT_ONCE
@@ -93,16 +106,16 @@ class _Batches(keras.utils.PyDataset):
 
 
 def epoch_batches(
-    source,
-    batch_size,
-    policy=None,
-    one_hot=False,
-    seed=0,
-    first_epoch=0,
-    epochs=1,
-    shuffle=True,
-    drop_remainder=False,
-):
+    source: Any,
+    batch_size: int,
+    policy: AugmentationPolicy | None = None,
+    one_hot: bool = False,
+    seed: int = 0,
+    first_epoch: int = 0,
+    epochs: int = 1,
+    shuffle: bool = True,
+    drop_remainder: bool = False,
+) -> tuple[Any, int]:
     """Makes what `fit` consumes: shuffled, augmented batches of several epochs.
 
     The order of epoch e and all that happens to its batch b depend on `(seed, e, b)` alone: a run
@@ -139,7 +152,7 @@ def epoch_batches(
         (4, 8)
     """
     if not 0 <= first_epoch < epochs:
-        raise ValueError(
+        raise InputError(
             "`first_epoch` must be at least 0 and less than `epochs`. "
             f"Received: first_epoch={first_epoch}, epochs={epochs}"
         )
@@ -160,7 +173,7 @@ def has_tensorflow():
 
 def _tf_batches(plan, first_epoch, epochs):
     """Reads, and applies the runs of layers, each in a map of its own."""
-    import tensorflow as tf
+    tf = import_quietly("tensorflow")
 
     steps = plan.steps_per_epoch
     dataset = tf.data.Dataset.range(first_epoch * steps, epochs * steps)
@@ -172,7 +185,7 @@ def _tf_batches(plan, first_epoch, epochs):
             dataset = _map_in_parallel(dataset, _augmenter(plan, run))
         else:
             # One batch at a time: threads would share such a layer's random state.
-            dataset = dataset.map(_foreign_caller(run))
+            dataset = dataset.map(_external_caller(run))
     dataset = dataset.map(lambda step, images, labels: (images, labels))
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
     dataset.class_names = plan.source.class_names
@@ -220,10 +233,10 @@ def _augmenter(plan, run):
     return augment_in_graph
 
 
-def _foreign_caller(run):
+def _external_caller(run):
     def call_in_graph(step, images, labels):
         for _, layer in run:
-            images, labels = call_foreign_layer(layer, images, labels)
+            images, labels = call_external_layer(layer, images, labels)
         return step, images, labels
 
     return call_in_graph
@@ -289,7 +302,7 @@ class BatchSequence(keras.utils.PyDataset):
                 images, labels = self.plan.augment(run, step, images, labels)
             else:
                 for _, layer in run:
-                    images, labels = call_foreign_layer(layer, images, labels)
+                    images, labels = call_external_layer(layer, images, labels)
         return images, labels
 
 
@@ -319,7 +332,7 @@ class EpochPlan:
     ):
         batch_size = positive_int("batch_size", batch_size)
         if drop_remainder and batch_size > len(source):
-            raise ValueError(
+            raise InputError(
                 f"`batch_size` must not exceed the {len(source)} images of {source.name!r} when "
                 f"the remainder is dropped. Received: batch_size={batch_size}"
             )

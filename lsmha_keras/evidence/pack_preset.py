@@ -1,6 +1,5 @@
 """Packs a trained preset into one small file."""
 
-import json
 import os
 import pathlib
 import tarfile
@@ -11,6 +10,7 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
+from lsmha_keras.text_files import read_json
 
 # What carries the file may take no larger ones.
 _LIMIT = 16_000_000
@@ -50,7 +50,7 @@ def pack_preset(directory, output, data_dir=None):
 
     preset = _find_preset(pathlib.Path(directory))
     recipe = Recipe.from_toml(preset / "recipe.toml")
-    trained = json.loads((preset / "results.json").read_text(encoding="utf-8"))
+    trained = read_json(preset / "results.json")
     model = CCTImageClassifier.from_preset(os.fspath(preset))
     _round_weights(model)
     test = open_recipe_data(recipe, data_dir, parts=("train", "test"))["test"]

@@ -1,12 +1,12 @@
 """Finished training runs as rows of one table."""
 
 import csv
-import json
 import pathlib
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture
 from lsmha_keras.tables import read_rows, write_rows
+from lsmha_keras.text_files import read_json
 from lsmha_keras.training.recipe import Recipe
 
 
@@ -88,8 +88,8 @@ def run_row(directory):
     if not (preset / "results.json").is_file():
         reached = _epochs(directory / "history.csv")
         raise UnfinishedRunError(directory, reached, recipe.schedule.total_epochs)
-    results = json.loads((preset / "results.json").read_text(encoding="utf-8"))
-    config = json.loads((preset / "config.json").read_text(encoding="utf-8"))["config"]
+    results = read_json(preset / "results.json")
+    config = read_json(preset / "config.json")["config"]
     versions = results["versions"].items()
     return {
         **{key: results[key] for key in COLUMNS if key in results},

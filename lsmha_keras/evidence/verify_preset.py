@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import zipfile
 
@@ -16,6 +15,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
+from lsmha_keras.text_files import read_json
 from lsmha_keras.training.devices import describe_hardware
 from lsmha_keras.training.evaluate import evaluate, predict_logits
 
@@ -108,7 +108,7 @@ def _read(directory):
                 f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
             )
     verify_checksums(directory)
-    card = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    card = read_json(directory / "results.json")
     if missing := [key for key in _COMPARED if key not in card]:
         raise InputError(f"results.json must have {', '.join(missing)}. Received: {list(card)}")
     with np.load(directory / "golden.npz") as arrays:

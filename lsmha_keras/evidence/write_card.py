@@ -3,11 +3,12 @@
 import json
 import pathlib
 
-from lsmha_keras.data.open_dataset import can_open_offline, open_source
+from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_model
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import CARD, write_checksums, zoo_dir
 from lsmha_keras.tables import read_rows
+from lsmha_keras.text_files import read_json
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe
@@ -69,7 +70,9 @@ def measure_card(directory, data_dir=None):
             f"The data must be in --data-dir or LSMHA_DATA_DIR. Received: dataset={name}"
         )
     model = CCTImageClassifier.from_preset(str(directory))
-    source = open_source(name, card["split"], data_dir, None, lambda: model.image_shape[:2])
+    source = open_dataset_for_model(
+        name, card["split"], data_dir, None, lambda: model.image_shape[:2]
+    )
     report = class_report(model, source)
     accuracy = report.figures["accuracy"]
     if round(100 * abs(accuracy - card["accuracy"]), 9) > 0.1:
@@ -103,4 +106,4 @@ def _results(directory):
             raise InputError(
                 f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
             )
-    return json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    return read_json(directory / "results.json")

@@ -1,10 +1,9 @@
 """What a preset's directory says about its classifier."""
 
-import json
-
 import keras
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.text_files import read_json
 
 
 def saved_classifier(directory, cls):
@@ -36,7 +35,7 @@ def saved_classifier(directory, cls):
     path = directory / "task.json"
     if not path.is_file():
         return cls, {}
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_json(path)
     name = f"{saved['module']}.{saved['class_name']}"
     found = keras.saving.get_registered_object(saved["registered_name"])
     if name == f"{cls.__module__}.{cls.__qualname__}":

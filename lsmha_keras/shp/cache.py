@@ -10,6 +10,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.shp.readouts import BlockReadouts
 from lsmha_keras.shp.shp_result import SHPResult
+from lsmha_keras.text_files import read_json
 
 _SETTINGS = "settings.json"
 
@@ -43,7 +44,7 @@ class AnalysisCache:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            _refuse_other(json.loads(path.read_text(encoding="utf-8")), settings, self.folder)
+            _refuse_other(read_json(path), settings, self.folder)
         else:
             write_atomically(path, json.dumps(settings, indent=1) + "\n")
 

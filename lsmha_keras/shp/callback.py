@@ -17,7 +17,7 @@ from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
-from lsmha_keras.training.training_state import averaged_weights
+from lsmha_keras.training.training_state import ema_weights
 from lsmha_keras.types import Dataset, PathLike
 
 # Higher than for a readout that trains to the end: it has to follow a trunk that moves.
@@ -139,7 +139,7 @@ class SHPCallback(keras.callbacks.Callback):
         """Measures, if it is time to, and writes into `logs`."""
         is_due = not self.results or (epoch + 1) % self.every == 0
         if is_due:
-            with averaged_weights(self.model):
+            with ema_weights(self.model):
                 self.results = self._measure(epoch)
             self._save(epoch)
         if logs is not None:

@@ -8,7 +8,7 @@ from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace, import_k
 _TRAINING = ("learning_rate", "weight_decay")
 
 
-class CCTHyperModel(import_keras_tuner().HyperModel):
+class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
     """Models of a search space, for KerasTuner's tuners and your own data and `fit` arguments.
 
     A study (`lsmha_keras.search`) does more: budgets, resume within a trial, augmentation. This is

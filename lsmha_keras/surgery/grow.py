@@ -1,5 +1,7 @@
 """Makes a trained model deeper and its perceptrons wider, with the same predictions at first."""
 
+from typing import Any
+
 import keras
 
 from lsmha_keras.arguments import positive_int
@@ -9,7 +11,7 @@ from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import PER_BLOCK
 
 
-def grow(model, num_layers=None, mlp_dim=None):
+def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) -> Any:
     """Adds transformer blocks at the end, and hidden units to every perceptron.
 
     The larger model predicts what the smaller one does and then learns from there, which is cheaper

@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
 # Arguments that have a place of their own in a recipe.
@@ -51,7 +52,7 @@ def build_model(recipe, source):
     known = set(parameters) - _FROM_THE_DATA - {"self", "kwargs"}
     for key in section.overrides:
         if key not in known:
-            raise ValueError(
+            raise InputError(
                 f"[model] overrides may be {', '.join(sorted(known))}{nearest(key, known)}. "
                 f"Received: model.overrides.{key}"
             )
@@ -66,7 +67,7 @@ def build_model(recipe, source):
         **arguments,
     )
     if model.num_classes != num_classes:
-        raise ValueError(
+        raise InputError(
             f"`model.keep_head` needs a preset with the {num_classes} classes of "
             f"{recipe.data.name}. Received: {section.preset} with {model.num_classes} classes"
         )
@@ -173,7 +174,7 @@ def make_optimizer(recipe, model, steps_per_epoch):
     try:
         optimizer = optimizer_class(**arguments)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"keras.optimizers.{settings.name}: {error} "
             f"Received: optimizer.arguments={settings.arguments}"
         ) from error
@@ -231,7 +232,7 @@ def _find(name):
         classes.pop(key, None)
     by_lower_case = {key.lower(): value for key, value in classes.items()}
     if name.lower() not in by_lower_case:
-        raise ValueError(
+        raise InputError(
             f"`optimizer.name` must be one of Keras's optimisers: {', '.join(sorted(classes))}"
             f"{nearest(name, classes)}. Received: optimizer.name={name!r}"
         )
@@ -244,11 +245,11 @@ def _check_arguments(optimizer_class, arguments):
     known = {key for key in (*parameters, *base) if key not in ("self", "kwargs", "name")}
     for key in arguments:
         if key in _ELSEWHERE:
-            raise ValueError(
+            raise InputError(
                 f"Set `{_ELSEWHERE[key]}` instead. Received: optimizer.arguments.{key}"
             )
         if key not in known:
-            raise ValueError(
+            raise InputError(
                 f"{optimizer_class.__name__} takes {', '.join(sorted(known - set(_ELSEWHERE)))}"
                 f"{nearest(key, known)}. Received: optimizer.arguments.{key}"
             )

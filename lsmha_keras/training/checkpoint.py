@@ -8,6 +8,7 @@ import time
 import keras
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.tables import write_rows
 from lsmha_keras.training.training_state import load_state, save_state
 
@@ -143,7 +144,7 @@ class EpochSeed(keras.callbacks.Callback):
             torch.manual_seed(int(state[0]))
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(InputError):
     """Training cannot continue, because the loss or a weight is not finite.
 
     A `ValueError`, since a value of the recipe has to change. What was saved before stays.
@@ -243,7 +244,7 @@ class StepCheckpoint:
         if self.last.exists():
             progress, self.arrays = load_state(self.last)
             if progress.get("placement") != "device":
-                raise ValueError(
+                raise InputError(
                     "The run was begun with its images on the host and can only go on there: "
                     "without a limit of time and on the same kind of device. "
                     f"Received: {self.last}"

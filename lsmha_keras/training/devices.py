@@ -9,6 +9,7 @@ import platform
 import keras
 
 from lsmha_keras.data.open_dataset import model_image_size
+from lsmha_keras.errors import InputError
 
 # Of the device's memory, the rest being for the model.
 _SHARE_FOR_IMAGES = 0.3
@@ -86,7 +87,7 @@ def device_scope(devices):
         with strategy.scope():
             yield
     else:
-        raise ValueError(
+        raise InputError(
             f"Keras trains on one device with the {backend} backend; set KERAS_BACKEND to jax or "
             f"tensorflow, or runtime.devices to 1. Received: runtime.devices={devices}"
         )
@@ -102,14 +103,14 @@ def _of_best_kind(names):
 
 def _take(count, names):
     if len(names) < count:
-        raise ValueError(
+        raise InputError(
             f"There are {len(names)} devices here: {', '.join(names)}. "
             f"Received: runtime.devices={count}"
         )
     return names[:count]
 
 
-def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
+def is_on_device(recipe, source, policy, callbacks=(), timed=False, log=print):
     """Decides where the images lie while a recipe is trained.
 
     With `data.placement = "auto"` they lie on the device if it is a GPU and nothing is in the way.
@@ -121,7 +122,7 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
         callbacks: Keras callbacks, which only training from the host can call.
         timed: bool, whether there is a limit of time, which only training on the device keeps to;
             "auto" then takes a CPU for a device too.
-        say: function that is told why "auto" leaves images on the host of a GPU.
+        log: function that is told why "auto" leaves images on the host of a GPU.
 
     Returns:
         bool.
@@ -133,7 +134,7 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
     placement = recipe.data.placement
     if placement == "host":
         if timed:
-            raise ValueError(
+            raise InputError(
                 "A limit of time needs the images on the device. "
                 'Received: data.placement="host" with a limit'
             )
@@ -141,14 +142,14 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
     obstacle = _obstacle(recipe, source, policy, callbacks)
     if placement == "device" or timed:
         if obstacle:
-            raise ValueError(
+            raise InputError(
                 f"The images cannot lie on the device{', as a limit of time needs' * timed}: "
                 f"{obstacle}. Received: data.placement={placement!r}"
             )
     elif not has_gpu():
         return False
     elif obstacle:
-        say(f"The images stay on the host: {obstacle}.")
+        log(f"The images stay on the host: {obstacle}.")
         return False
     _check_precision(recipe.runtime.precision)
     return True
@@ -157,7 +158,7 @@ def is_on_device(recipe, source, policy, callbacks=(), timed=False, say=print):
 def _check_precision(precision):
     name, capability = gpu_generation()
     if "bfloat16" in precision and capability and capability < 8:
-        raise ValueError(
+        raise InputError(
             f"{name} has no bfloat16; set runtime.precision to mixed_float16. "
             f"Received: runtime.precision={precision!r}"
         )

@@ -1,24 +1,35 @@
 """Measures a classifier on labelled images: overall, class by class, and its confidence."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import class_labels, labelled_batches
-from lsmha_keras.data.open_dataset import model_image_size, open_source
+from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_values import warn_of_fractions
 from lsmha_keras.tables import write_rows
+from lsmha_keras.types import Dataset, PathLike
 
 NUM_BINS = 15
 # Images handed to `predict` at a time: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20
 
 
-def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256):
+def evaluate(
+    model_or_name: Any,
+    dataset: Dataset,
+    split: str = "test",
+    data_dir: PathLike | None = None,
+    batch_size: int = 256,
+) -> dict[str, float]:
     """Measures loss and accuracy of a classifier.
 
     Args:
@@ -50,7 +61,7 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     batch_size = positive_int("batch_size", batch_size)
     if isinstance(dataset, (str, os.PathLike)):
         # Before the model is loaded, so that a mistyped name fails at once.
-        dataset = open_source(
+        dataset = open_dataset_for_model(
             dataset, split, data_dir, None, lambda: model_image_size(model_or_name)
         )
     model = model_or_name
@@ -88,7 +99,7 @@ def checked_chunks(model, dataset, batch_size):
         yield images, class_labels(labels, num_classes, seen)
         seen += len(images)
     if not seen:
-        raise ValueError("The dataset holds no images. Received: 0 images")
+        raise InputError("The dataset holds no images. Received: 0 images")
 
 
 def mean_figures(sums):
@@ -118,7 +129,7 @@ def predict_logits(model, images, batch_size):
     if activation == "softmax":
         return np.log(np.maximum(outputs, np.finfo("float32").tiny))
     if activation != "linear":
-        raise ValueError(
+        raise InputError(
             f"The model must give logits or a softmax. Received: activation={activation}"
         )
     return outputs
@@ -174,7 +185,7 @@ def _check_classes(dataset, model, num_classes):
     if names is None:
         return
     if len(names) != num_classes:
-        raise ValueError(
+        raise InputError(
             f"The model has {num_classes} classes, so the dataset must have as many. "
             f"Received: a dataset with {len(names)} classes"
         )
@@ -189,7 +200,7 @@ def _check_classes(dataset, model, num_classes):
 
 def _check_images(images, channels):
     if channels is not None and images.shape[-1] != channels:
-        raise ValueError(
+        raise InputError(
             f"The model takes images with {channels} channels. "
             f"Received: images of shape {images.shape}"
         )
@@ -197,7 +208,7 @@ def _check_images(images, channels):
         return
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 255):  # also true for nan
-        raise ValueError(
+        raise InputError(
             f"Images must have values in 0 .. 255. Received: values from {low:g} to {high:g}"
         )
 

@@ -11,6 +11,7 @@ import time
 
 import keras
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.training.build_model import (
     build_model,
     compile_model,
@@ -22,7 +23,7 @@ from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import evaluation_batch
 from lsmha_keras.training.recipe_data import Visit, program_key
-from lsmha_keras.training.training_state import averaged_weights, restore_state
+from lsmha_keras.training.training_state import ema_weights, restore_state
 
 _SAVE_SECONDS = 60
 # A call of several steps takes about this long, so a signal waits no longer than that.
@@ -81,7 +82,7 @@ class _Run:
     """One call of `fit_on_device`."""
 
     def __init__(self, recipe, sources, output_dir, deadline, verbose, visit):
-        self.say = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
+        self.log = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
         self.recipe, self.sources, self.deadline = recipe, sources, deadline
         self.visit = Visit() if visit is None else visit
         begun = time.monotonic()
@@ -93,7 +94,7 @@ class _Run:
         compile_model(self.model, recipe)
         if self.checkpoint.arrays is not None:
             restore_state(self.model, self.checkpoint.arrays)
-            self.say(f"Going on at step {self.checkpoint.step}, from {self.checkpoint.last}.")
+            self.log(f"Going on at step {self.checkpoint.step}, from {self.checkpoint.last}.")
         batch_size = recipe.data.batch_size
         schedule = learning_rate_schedule(recipe, len(source) // batch_size)
         layers = policy.layers if policy else []
@@ -150,7 +151,7 @@ class _Run:
         if self.checkpoint.step + steps < (self.checkpoint.step // per_epoch + 1) * per_epoch:
             self._save()
             needed = self.step_seconds * per_epoch + self._end_seconds()
-            raise ValueError(
+            raise InputError(
                 f"The time is too short for one epoch: building the model took "
                 f"{self.build_seconds:.0f} s and compiling {self.compile_seconds:.0f} s, and an "
                 f"epoch, the evaluation and the preset need about {needed:.0f} s more. "
@@ -158,7 +159,7 @@ class _Run:
                 f"Received: a limit with {max(0, self._left()):.0f} s left"
             )
         self.plan.fit(self.checkpoint.step, steps, per_epoch)
-        self.say(
+        self.log(
             f"{1000 * self.step_seconds:.1f} ms a step: {self.plan.last} steps in all, "
             f"{self.plan.last / per_epoch:.1f} epochs, at {self.plan.pace:.2f} times the pace of "
             f"the recipe's schedule; {self._end_seconds():.0f} s are kept for the end."
@@ -169,7 +170,7 @@ class _Run:
         before = self.plan.last
         self.plan.fit(self.checkpoint.step, max(0, steps), self.loop.steps_per_epoch)
         if self.plan.last != before:
-            self.say(f"Half way: {self.plan.last} steps in all instead of {before}.")
+            self.log(f"Half way: {self.plan.last} steps in all instead of {before}.")
 
     def _call(self, count):
         checkpoint, per_epoch = self.checkpoint, self.loop.steps_per_epoch
@@ -203,7 +204,7 @@ class _Run:
         checkpoint.sums = [0.0, 0.0]
         if "validation" in self.sources:
             self.loop.sync()
-            with averaged_weights(self.model):
+            with ema_weights(self.model):
                 figures = evaluate(
                     self.model,
                     self.sources["validation"],
@@ -213,7 +214,7 @@ class _Run:
         checkpoint.history.append(row)
         shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
         rate = self.recipe.data.batch_size / self.step_seconds
-        self.say(f"epoch {row['epoch']}  {shown}  {rate:,.0f} images/s")
+        self.log(f"epoch {row['epoch']}  {shown}  {rate:,.0f} images/s")
 
     def _end(self, shorten, caught):
         checkpoint = self.checkpoint

@@ -6,11 +6,12 @@ import pathlib
 import keras
 
 from lsmha_keras.data.pipelines import epoch_batches
+from lsmha_keras.errors import InputError
 from lsmha_keras.interrupt import raise_if_interrupted
 from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.checkpoint import EpochCheckpoint, EpochSeed, StopOnNonFiniteLoss
 from lsmha_keras.training.evaluate import evaluate
-from lsmha_keras.training.training_state import averaged_weights, load_state, restore_state
+from lsmha_keras.training.training_state import ema_weights, load_state, restore_state
 
 _EVALUATION_BATCH = 256
 
@@ -42,13 +43,13 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         model, checkpoint = fit_recipe(recipe, sources, output_dir)
     ```
     """
-    say = print if verbose else (lambda text: None)
+    log = print if verbose else (lambda text: None)
     policy = make_policy(recipe, sources["train"])
     total = recipe.schedule.total_epochs
     checkpoint = EpochCheckpoint(output_dir)
     progress, arrays = load_state(checkpoint.last) if checkpoint.last.exists() else (None, None)
     if progress and progress.get("placement") == "device":
-        raise ValueError(
+        raise InputError(
             "The run was begun with its images on the device and can only go on there: on jax or "
             f"torch, with a GPU or a limit of minutes. Received: {checkpoint.last}"
         )
@@ -74,7 +75,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         model.optimizer.finalize_variable_values(model.trainable_variables)
         return model, checkpoint
     if progress:
-        say(f"Going on after epoch {epoch} of {total}, from {checkpoint.last}.")
+        log(f"Going on after epoch {epoch} of {total}, from {checkpoint.last}.")
     model.fit(
         batches,
         epochs=total,
@@ -85,7 +86,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
             *_watchers(recipe, sources, checkpoint),
             *callbacks,
             checkpoint,
-            *tensorboard(output_dir, say),
+            *tensorboard(output_dir, log),
         ],
         shuffle=False,  # the batches come shuffled
         verbose=verbose,
@@ -150,7 +151,7 @@ class EpochValidation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and writes into `logs`."""
-        with averaged_weights(self.model):
+        with ema_weights(self.model):
             figures = evaluate(self.model, self.dataset, batch_size=self.batch_size)
         if logs is not None:
             logs.update(
@@ -158,12 +159,12 @@ class EpochValidation(keras.callbacks.Callback):
             )
 
 
-def tensorboard(output_dir, say):
+def tensorboard(output_dir, log):
     """Makes the callback that logs to `tensorboard/` in an output directory.
 
     Args:
         output_dir: path.
-        say: function that is told, as a text, when there will be no logs.
+        log: function that is told, as a text, when there will be no logs.
 
     Returns:
         A list with a `keras.callbacks.TensorBoard`, or an empty one.
@@ -177,7 +178,7 @@ def tensorboard(output_dir, say):
     # Keras's callback writes through `tensorflow.summary`, on every backend.
     missing = [n for n in ("tensorflow", "tensorboard") if importlib.util.find_spec(n) is None]
     if missing:
-        say(f"No TensorBoard logs: {' and '.join(missing)} not installed.")
+        log(f"No TensorBoard logs: {' and '.join(missing)} not installed.")
         return []
     log_dir = str(pathlib.Path(output_dir) / "tensorboard")
     return [keras.callbacks.TensorBoard(log_dir, write_graph=False)]

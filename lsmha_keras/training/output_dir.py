@@ -5,6 +5,7 @@ import pathlib
 import shutil
 from typing import Any
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import claim_directory, remove_leftovers, write_atomically
 from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.recipe import Recipe
@@ -62,7 +63,7 @@ def claim_output_dir(path, recipe, resume=True):
         _refuse_other(path, Recipe.from_toml(file), recipe)
         remove_leftovers(path, path / "checkpoints")
     elif _has_state(path):
-        raise ValueError(
+        raise InputError(
             "The directory holds a training state without its recipe.toml; choose another output "
             f"directory, or start again with resume=False (`lsmha train --fresh`). Received: {path}"
         )
@@ -84,7 +85,7 @@ def _has_state(path):
 def _refuse_other(path, found, recipe):
     differences = found.differences(recipe)
     if differences:
-        raise ValueError(
+        raise InputError(
             "The output directory belongs to a run of another recipe: "
             f"{list_differences(differences)}. Choose another one, or start again with "
             "resume=False (`lsmha train --fresh`), which removes that run. "

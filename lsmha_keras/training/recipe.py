@@ -1,8 +1,12 @@
 """A training run as a TOML file."""
 
-import dataclasses
-from typing import ClassVar
+from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 from lsmha_keras.presets import preset_name, zoo_dir
 from lsmha_keras.training.settings import (
@@ -14,6 +18,7 @@ from lsmha_keras.training.settings import (
     recipe_field,
     to_toml_text,
 )
+from lsmha_keras.types import PathLike
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16")
 
@@ -102,7 +107,7 @@ class ScheduleSection(_Section):
     def __post_init__(self):
         super().__post_init__()
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(
+            raise InputError(
                 "`schedule.warmup_epochs` is a part of `schedule.epochs` and must be below it: set "
                 "both, on the command line with `--set schedule.warmup_epochs=0`. "
                 f"Received: schedule.warmup_epochs={self.warmup_epochs:g}, "
@@ -233,14 +238,14 @@ class Recipe:
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
             # The name becomes a directory.
-            raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+            raise InputError(f"`name` must be a text without slashes. Received: name={self.name!r}")
         if not isinstance(self.augmentation, dict):
-            raise ValueError(
+            raise InputError(
                 f"[augmentation] must be a table. Received: augmentation={self.augmentation!r}"
             )
 
     @classmethod
-    def from_toml(cls, path):
+    def from_toml(cls, path: PathLike) -> Self:
         """Reads a recipe file.
 
         Args:
@@ -256,7 +261,7 @@ class Recipe:
         return read_toml(path, cls.from_dict)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Makes a recipe from nested dicts.
 
         Args:
@@ -271,13 +276,13 @@ class Recipe:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(
+                raise InputError(
                     f"A recipe has `name` and the sections {', '.join(known[1:])}"
                     f"{nearest(key, known)}. Received: {key}"
                 )
         for key in _REQUIRED:
             if key not in values:
-                raise ValueError(f"A recipe needs a section [{key}]. Received: {list(values)}")
+                raise InputError(f"A recipe needs a section [{key}]. Received: {list(values)}")
         values = {"name": "recipe", **values}
         sections = {
             key: read_section(section, values[key])
@@ -286,21 +291,18 @@ class Recipe:
         }
         return cls(**{**values, **sections})
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as nested dicts, with every default spelled out.
 
         Returns:
             A dict that `from_dict` reads back.
         """
-        values = {
-            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-            for name, value in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        }
+        values = dataclasses.asdict(self)
         # The order of a recipe file.
         order = ("name", "model", "data", "augmentation")
         return {key: values[key] for key in (*order, *(k for k in values if k not in order))}
 
-    def to_toml(self):
+    def to_toml(self) -> str:
         """Returns the recipe as TOML, with every default spelled out.
 
         Returns:
@@ -308,7 +310,7 @@ class Recipe:
         """
         return to_toml_text(self.to_dict())
 
-    def differences(self, other):
+    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Compares two recipes.
 
         Args:

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from lsmha_keras.data.open_dataset import model_image_size, open_source
+from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
+from lsmha_keras.errors import InputError
 
 PARTS = ("train", "validation", "test")
 
@@ -32,7 +33,7 @@ def open_recipe_data(recipe, data_dir=None, parts=PARTS):
     data, model = recipe.data, recipe.model
     splits = {part: getattr(data, f"{part}_split") for part in parts}
     sources = {
-        part: open_source(
+        part: open_dataset_for_model(
             data.name,
             split,
             data_dir,
@@ -44,7 +45,7 @@ def open_recipe_data(recipe, data_dir=None, parts=PARTS):
     }
     for part, source in sources.items():
         if source.class_names != sources["train"].class_names:
-            raise ValueError(
+            raise InputError(
                 f"The splits of {data.name} must have the same classes. Received: "
                 f"{data.train_split} with {len(sources['train'].class_names)}, {splits[part]} with "
                 f"{len(source.class_names)}, or other names"

@@ -1,17 +1,17 @@
 """Settings in TOML files, of recipes and studies: keys with a type and a range, and the files."""
 
 import dataclasses
-import json
 import math
 import numbers
 import os
 import pathlib
-import re
 import tomllib
 
+import tomli_w
+
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _KINDS = {
     "int": "an integer",
     "float": "a number",
@@ -85,18 +85,18 @@ def read_section(section_class, values):
     """
     name = section_class.SECTION
     if not isinstance(values, dict):
-        raise ValueError(f"[{name}] must be a table. Received: {name}={values!r}")
+        raise InputError(f"[{name}] must be a table. Received: {name}={values!r}")
     fields = {field.name: field for field in dataclasses.fields(section_class)}
     for key in values:
         if key not in fields:
-            raise ValueError(
+            raise InputError(
                 f"[{name}] has the keys {', '.join(fields)}{nearest(key, fields)}. "
                 f"Received: {name}.{key}"
             )
     for key, field in fields.items():
         required = field.default is dataclasses.MISSING
         if required and field.default_factory is dataclasses.MISSING and key not in values:
-            raise ValueError(f"`{name}.{key}` is required. Received: [{name}] without {key}")
+            raise InputError(f"`{name}.{key}` is required. Received: [{name}] without {key}")
     return section_class(**values)
 
 
@@ -107,11 +107,11 @@ def _check_value(key, value, metadata):
     value, fits = _CHECKS[kind](value)
     if fits and choices is not None and value not in choices:
         listed = ", ".join(map(str, choices))
-        raise ValueError(
+        raise InputError(
             f"`{key}` must be one of {listed}{nearest(value, choices)}. Received: {key}={value!r}"
         )
     if not fits or not _within(value, metadata["limits"]):
-        raise ValueError(
+        raise InputError(
             f"`{key}` must be {_KINDS[kind]}{_describe(metadata['limits'])}. "
             f"Received: {key}={value!r}"
         )
@@ -196,7 +196,7 @@ def read_toml(path, from_dict):
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         return from_dict({"name": path.stem, **values})
     except ValueError as error:  # also what `tomllib` and a wrong encoding raise
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def find_toml(name, folder, kind):
@@ -225,7 +225,7 @@ def find_toml(name, folder, kind):
     shipped = {path.stem: path for path in sorted(folder.glob("*.toml"))}
     if str(name) in shipped:
         return shipped[str(name)]
-    raise ValueError(
+    raise InputError(
         f"A {kind} is a TOML file or one of the names {', '.join(shipped)}"
         f"{nearest(name, shipped)}. Received: {kind}={str(name)!r}"
     )
@@ -235,8 +235,8 @@ def to_toml_text(table):
     """Writes a dict as TOML.
 
     Args:
-        table: dict of str keys. Values: str, bool, int, float, list or tuple, dict. Dicts of the
-            first level become sections, deeper ones inline tables; None leaves the key out.
+        table: dict of str keys. Values: str, bool, int, float, list or tuple, dict; None leaves the
+            key out.
 
     Returns:
         str, which `tomllib.loads` reads back.
@@ -252,42 +252,15 @@ def to_toml_text(table):
         batch_size = 32
         <BLANKLINE>
     """
-    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = _assignments(plain)
-    for name, section in table.items():
-        if isinstance(section, dict):
-            lines += ["", f"[{_key(name)}]", *_assignments(section)]
-    return "\n".join(lines).lstrip("\n") + "\n"
+    return tomli_w.dumps(_without_none(table))
 
 
-def _assignments(table):
-    return [f"{_key(key)} = {_value(v)}" for key, v in table.items() if v is not None]
-
-
-def _key(key):
-    return key if _BARE_KEY.fullmatch(key) else _text(key)
-
-
-def _text(value):
-    # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _value(value):
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else str(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, dict):
-        pairs = [f"{_key(key)} = {_value(v)}" for key, v in value.items() if v is not None]
-        return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
-    raise TypeError(f"TOML has no type for {type(value).__name__}. Received: {value!r}")
+def _without_none(table):
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
 
 
 def differences(own, other):

@@ -12,6 +12,7 @@ from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lsmha_keras.data.device.augment import augment
+from lsmha_keras.errors import InputError
 from lsmha_keras.training.device_loop import DeviceLoop
 from lsmha_keras.training.devices import has_gpu
 
@@ -164,7 +165,7 @@ def _default_generator():
 def _refuse_generators(graph):
     for node in graph.nodes:
         if any("Generator" in type(x).__name__ for x in (*node.args, *node.kwargs.values())):
-            raise ValueError(f"{node.target} would draw the same numbers at every step")
+            raise InputError(f"{node.target} would draw the same numbers at every step")
 
 
 class _HostSeeds(keras.random.SeedGenerator):

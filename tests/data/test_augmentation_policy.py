@@ -25,12 +25,19 @@ def test_full_table_in_the_order_of_application():
         random_resized_crop=[0.8, 1.0],
     )
     names = [type(layer).__name__ for layer in policy.layers]
-    expected = ["ResizedCrop", "PadCrop", "HorizontalFlip", "RandAugment", "RandomErasing", "OneOf"]
+    expected = [
+        "ResizedCrop",
+        "PadCrop",
+        "HorizontalFlip",
+        "RandAugmentPerImage",
+        "RandomErasing",
+        "OneOf",
+    ]
     assert names == expected
     crop, pad, flip, rand, erase, mix = policy.layers
     assert crop.area == [0.8, 1.0] and pad.padding == 4 and flip.probability == 0.5
     assert (rand.num_ops, rand.magnitude, rand.magnitude_std, rand.probability) == (1, 7, 0.1, 0.9)
-    assert erase.probability == 0.25 and [layer.alpha for layer in mix.layers] == [0.8, 1.0]
+    assert erase.factor == 0.25 and [mix.layers[0].alpha, mix.layers[1].factor] == [0.8, 1.0]
     assert policy.mixes_labels
 
 
@@ -117,7 +124,7 @@ def test_true_stands_for_what_the_recipe_means_by_it():
     crop, rand_augment, erasing = AugmentationPolicy.from_config(table, (32, 32, 3), 10).layers
     assert half["random_resized_crop"] == [1 - (1 - crop.area[0]) / 2, crop.area[1]]
     assert half["rand_augment"] == {"magnitude": rand_augment.magnitude / 2}
-    assert half["random_erasing"] == erasing.probability / 2
+    assert half["random_erasing"] == erasing.factor / 2
 
 
 def test_ends():

@@ -240,12 +240,12 @@ def test_images_that_do_not_fit_say_their_size_and_stay_on_the_host(data, tmp_pa
     with pytest.raises(ValueError, match="they take 0.07 MiB, and there is room for 0.04 MiB"):
         train(recipe_dict(data, data={"placement": "device"}), tmp_path / "run", verbose=0)
     recipe, source, said = load_recipe(recipe_dict(data)), open_dataset(data), []
-    assert not is_on_device(recipe, source, None, say=said.append)
+    assert not is_on_device(recipe, source, None, log=said.append)
     assert said == [
         "The images stay on the host: they take 0.07 MiB, and there is room for 0.04 MiB."
     ]
     mock_gpu(monkeypatch, "larger", (8, 0), 2**18)
-    assert is_on_device(recipe, source, None, say=said.append) and len(said) == 1
+    assert is_on_device(recipe, source, None, log=said.append) and len(said) == 1
 
 
 @on_device

@@ -6,7 +6,7 @@ import pytest
 
 from lsmha_keras.models import CCTBackbone, CCTImageClassifier
 from lsmha_keras.training.training_state import (
-    full_precision,
+    cast_to_float32,
     load_state,
     restore_state,
     save_state,
@@ -139,7 +139,7 @@ def classifier(precision):
 def test_the_weights_are_the_same_and_the_logits_as_near_as_rounding_allows(precision):
     model = classifier(precision)
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
-    full = full_precision(model)
+    full = cast_to_float32(model)
     assert {str(v.dtype) for v in full.weights if "seed" not in v.path} == {"float32"}
     for ours, theirs in zip(full.weights, model.weights, strict=True):
         np.testing.assert_array_equal(
@@ -154,4 +154,4 @@ def test_the_weights_are_the_same_and_the_logits_as_near_as_rounding_allows(prec
 
 def test_a_float32_model_stays_itself():
     model = classifier("float32")
-    assert full_precision(model) is model
+    assert cast_to_float32(model) is model

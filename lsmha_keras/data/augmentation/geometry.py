@@ -1,10 +1,17 @@
 """Augmentation that moves, cuts or covers parts of an image."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
+from lsmha_keras.errors import InputError
+from lsmha_keras.old_spellings import given
 
 # Boxes that are drawn for each image; the first one that fits is taken.
 _TRIES = 10
@@ -29,7 +36,7 @@ class HorizontalFlip(ImageAugmentation):
         [2, 1, 0]
     """
 
-    def __init__(self, probability=0.5, seed=None, **kwargs):
+    def __init__(self, probability: float = 0.5, seed: int | None = None, **kwargs: Any) -> None:
         check_fraction(probability=probability)
         super().__init__(seed=seed, **kwargs)
         self.probability = plain(probability)
@@ -64,10 +71,10 @@ class PadCrop(ImageAugmentation):
         (2, 32, 32, 3)
     """
 
-    def __init__(self, padding=4, seed=None, **kwargs):
+    def __init__(self, padding: int = 4, seed: int | None = None, **kwargs: Any) -> None:
         padding = plain(padding)
         if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
-            raise ValueError(
+            raise InputError(
                 f"`padding` must be a number of pixels, 0 or more. Received: padding={padding!r}"
             )
         super().__init__(seed=seed, **kwargs)
@@ -126,7 +133,13 @@ class ResizedCrop(ImageAugmentation):
         [7]
     """
 
-    def __init__(self, area=(0.8, 1.0), aspect_ratio=(3 / 4, 4 / 3), seed=None, **kwargs):
+    def __init__(
+        self,
+        area: Sequence[float] = (0.8, 1.0),
+        aspect_ratio: Sequence[float] = (3 / 4, 4 / 3),
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_range(area=area, most=1)
         check_range(aspect_ratio=aspect_ratio)
         super().__init__(seed=seed, **kwargs)
@@ -215,7 +228,7 @@ def check_range(most=None, **ranges):
     for name, pair in ranges.items():
         sound = isinstance(pair, (list, tuple)) and len(pair) == 2
         if not sound or not 0 < pair[0] <= pair[1] <= (most or np.inf):
-            raise ValueError(
+            raise InputError(
                 f"`{name}` must be a pair of positive numbers, the smaller one first"
                 f"{f', of at most {most}' if most else ''}. Received: {name}={pair!r}"
             )
@@ -237,8 +250,8 @@ class RandomErasing(ImageAugmentation):
     (After the usual normalisation this has about mean 0 and standard deviation 1.)
 
     Args:
-        probability: float in 0 .. 1 with which an image is changed.
-        area: smallest and largest area of the box as a fraction of the image.
+        factor: float in 0 .. 1, probability with which an image is changed.
+        scale: smallest and largest area of the box as a fraction of the image.
         aspect_ratio: smallest and largest width / height of the box.
         seed: see `ImageAugmentation`.
         **kwargs: of `keras.layers.Layer`.
@@ -257,20 +270,27 @@ class RandomErasing(ImageAugmentation):
     """
 
     def __init__(
-        self, probability=0.25, area=(0.02, 1 / 3), aspect_ratio=(0.3, 10 / 3), seed=None, **kwargs
-    ):
-        check_fraction(probability=probability)
-        check_range(area=area, most=1)
+        self,
+        factor: float = 0.25,
+        scale: Sequence[float] = (0.02, 1 / 3),
+        aspect_ratio: Sequence[float] = (0.3, 10 / 3),
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        factor = given("RandomErasing", "factor", factor, kwargs)
+        scale = given("RandomErasing", "scale", scale, kwargs)
+        check_fraction(factor=factor)
+        check_range(scale=scale, most=1)
         check_range(aspect_ratio=aspect_ratio)
         super().__init__(seed=seed, **kwargs)
-        self.probability = plain(probability)
-        self.area = plain(list(area))
+        self.factor = plain(factor)
+        self.scale = plain(list(scale))
         self.aspect_ratio = plain(list(aspect_ratio))
 
     def augment(self, images, labels, rng):
         _, height, width, channels = images.shape
-        rows = np.flatnonzero(rng.random(len(images)) < self.probability)
-        boxes = draw_boxes(rng, len(rows), height, width, self.area, self.aspect_ratio)
+        rows = np.flatnonzero(rng.random(len(images)) < self.factor)
+        boxes = draw_boxes(rng, len(rows), height, width, self.scale, self.aspect_ratio)
         erased = images.copy()
         for row, (top, left, tall, wide) in zip(rows, boxes.tolist(), strict=True):
             noise = rng.integers(0, 256, (tall, wide, channels), dtype="uint8")
@@ -280,7 +300,7 @@ class RandomErasing(ImageAugmentation):
     def get_config(self):
         return {
             **super().get_config(),
-            "probability": self.probability,
-            "area": self.area,
+            "factor": self.factor,
+            "scale": self.scale,
             "aspect_ratio": self.aspect_ratio,
         }

@@ -1,10 +1,16 @@
 """Augmentation that mixes two images and their labels."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
+from lsmha_keras.errors import InputError
+from lsmha_keras.old_spellings import given
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -38,8 +44,8 @@ class MixUp(ImageAugmentation):
 
     mixes_labels = True
 
-    def __init__(self, alpha=0.8, seed=None, **kwargs):
-        check_alpha(alpha)
+    def __init__(self, alpha: float = 0.8, seed: int | None = None, **kwargs: Any) -> None:
+        check_positive(alpha=alpha)
         super().__init__(seed=seed, **kwargs)
         self.alpha = plain(alpha)
 
@@ -75,29 +81,30 @@ def blend(rows, weights, partners):
     return mixed
 
 
-def check_alpha(alpha):
-    """Raises ValueError unless `alpha` is a positive number.
+def check_positive(**numbers):
+    """Raises ValueError unless all are positive numbers.
 
     Args:
-        alpha: parameter of the Beta distribution.
+        **numbers: the values under the names that the message gives them.
 
     Raises:
-        ValueError: if it is not positive.
+        ValueError: if one is not positive.
     """
-    if not isinstance(plain(alpha), (int, float)) or not alpha > 0:
-        raise ValueError(f"`alpha` must be a positive number. Received: alpha={alpha!r}")
+    for name, value in numbers.items():
+        if not isinstance(plain(value), (int, float)) or not value > 0:
+            raise InputError(f"`{name}` must be a positive number. Received: {name}={value!r}")
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CutMix(ImageAugmentation):
     """Replaces a box of each image by the same box of another one of the batch.
 
-    The box has the image's aspect ratio and the area `1 - w`, `w ~ Beta(alpha, alpha)` drawn for
+    The box has the image's aspect ratio and the area `1 - w`, `w ~ Beta(factor, factor)` drawn for
     each image, about a random centre; what lies outside the image is cut off, and the labels are
     mixed in proportion to the areas that are left.
 
     Args:
-        alpha: positive float.
+        factor: positive float.
         seed: see `ImageAugmentation`.
         **kwargs: of `keras.layers.Layer`.
 
@@ -105,7 +112,7 @@ class CutMix(ImageAugmentation):
         images: dictionary with "images" and one-hot "labels".
 
     Raises:
-        ValueError: if `alpha` is not positive, or from a call without labels.
+        ValueError: if `factor` is not positive, or from a call without labels.
 
     Example:
         >>> import numpy as np
@@ -120,15 +127,16 @@ class CutMix(ImageAugmentation):
 
     mixes_labels = True
 
-    def __init__(self, alpha=1.0, seed=None, **kwargs):
-        check_alpha(alpha)
+    def __init__(self, factor: float = 1.0, seed: int | None = None, **kwargs: Any) -> None:
+        factor = given("CutMix", "factor", factor, kwargs)
+        check_positive(factor=factor)
         super().__init__(seed=seed, **kwargs)
-        self.alpha = plain(alpha)
+        self.factor = plain(factor)
 
     def augment(self, images, labels, rng):
         count, height, width, _ = images.shape
         partners = rng.permutation(count)
-        side = np.sqrt(1 - rng.beta(self.alpha, self.alpha, count))
+        side = np.sqrt(1 - rng.beta(self.factor, self.factor, count))
         tops, bottoms = _interval(rng, side, height)
         lefts, rights = _interval(rng, side, width)
         mixed = images.copy()
@@ -139,7 +147,7 @@ class CutMix(ImageAugmentation):
         return mixed, blend(labels, (1 - cut).astype("float32"), partners)
 
     def get_config(self):
-        return {**super().get_config(), "alpha": self.alpha}
+        return {**super().get_config(), "factor": self.factor}
 
 
 def _interval(rng, side, size):

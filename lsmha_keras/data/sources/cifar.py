@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.errors import InputError
 
 # What a pickled array is made of, under the names of NumPy 1 and 2.
 _ALLOWED = {
@@ -119,7 +120,7 @@ class _Part:
 
 
 # So that train[:90%] and train[90%:] share one array; what nobody uses any more goes.
-_PARTS_IN_USE = weakref.WeakValueDictionary()
+_PARTS_IN_USE: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 def _read_part(layout, base, path):
@@ -133,7 +134,7 @@ def _read_part(layout, base, path):
 def _to_channels_last(parts, path):
     for part in parts:
         if part.ndim != 2 or part.shape[1] != 3072 or part.dtype != np.uint8:
-            raise ValueError(
+            raise InputError(
                 f"{path} is not a CIFAR dataset: expected uint8 rows of 3072 values. "
                 f"Received: shape={part.shape}, dtype={part.dtype}"
             )
@@ -148,7 +149,7 @@ def _to_channels_last(parts, path):
 def _field(content, key, path):
     if not isinstance(content, dict) or key not in content:
         found = list(content) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
+        raise InputError(
             f"{path} is not the CIFAR dataset that was asked for: expected the key "
             f"{key.decode()!r}. Received: {found}"
         )
@@ -171,12 +172,12 @@ def _read_files(path, folder, names):
                 for name in names
             ]
     except (EOFError, pickle.UnpicklingError, tarfile.TarError, zlib.error, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"{file} is missing, damaged or truncated; expected the files {names} of the original "
             f"Python version of the dataset. Download it again. Received: {error}"
         ) from error
     except KeyError as error:
-        raise ValueError(f"{path} lacks a file of the dataset. Received: {error}") from error
+        raise InputError(f"{path} lacks a file of the dataset. Received: {error}") from error
 
 
 class RestrictedUnpickler(pickle.Unpickler):

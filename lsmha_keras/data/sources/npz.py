@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.errors import InputError
 
 _NAME = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.npz")
 
@@ -30,7 +31,7 @@ def open_npz(path, base, image_size=None):
             suffix = "" if {"x", "y"} <= set(archive) and base == "train" else f"_{base}"
             wanted = (f"x{suffix}", f"y{suffix}")
             if not set(wanted) <= set(archive):
-                raise ValueError(
+                raise InputError(
                     f"{path} must hold the arrays {wanted[0]!r} and {wanted[1]!r} for the split "
                     f"{base!r}. Received: the arrays {sorted(archive)}"
                 )
@@ -41,7 +42,7 @@ def open_npz(path, base, image_size=None):
             names = archive["class_names"] if "class_names" in archive else range(num_classes)
             return ArrayDataset(images, labels, list(names), image_size, name=str(path))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a sound .npz file. Received: {error}") from error
+        raise InputError(f"{path} is not a sound .npz file. Received: {error}") from error
 
 
 def _is_labels(key):
@@ -79,11 +80,11 @@ def open_npz_parts(path, base, image_size=None):
     parts = [part for part in find_npz_parts(path) if _NAME.fullmatch(part.name)["split"] == base]
     if not parts:
         splits = sorted({_NAME.fullmatch(part.name)["split"] for part in find_npz_parts(path)})
-        raise ValueError(f"{path} has the splits {', '.join(splits)}. Received: split={base!r}")
+        raise InputError(f"{path} has the splits {', '.join(splits)}. Received: split={base!r}")
     count = int(_NAME.fullmatch(parts[0].name)["count"])
     wanted = [path / f"{base}-{number}-of-{count}.npz" for number in range(1, count + 1)]
     if missing := [part.name for part in wanted if not part.exists()]:
-        raise ValueError(
+        raise InputError(
             f"{path} lacks {', '.join(missing)} of the {count} parts of the split {base!r}. "
             f"Received: {', '.join(part.name for part in parts)}"
         )
