@@ -4,7 +4,6 @@ A changed spelling belongs in one of these tables; where the old one is given, b
 """
 
 import functools
-import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -78,8 +77,7 @@ def takes_old_arguments(function: F) -> F:
     """
     name = function.__qualname__.removesuffix(".__init__")
     renamed, positions = ARGUMENTS.get(name, {}), POSITIONS.get(name, ())
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    places = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = function.__code__.co_argcount  # those by name alone are not in it
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
