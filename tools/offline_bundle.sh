@@ -28,7 +28,7 @@ bundle=$out/bundle
 mkdir -p "$bundle/wheels" "$bundle/data/$dataset"
 
 # The pinned versions; KerasHub's other dependencies are not imported, or lie with JAX already.
-for name in keras keras-hub optree; do
+for name in keras keras-hub optree tomli_w; do
   pin=$(grep -E "^$name==" "$ROOT/constraints.txt")
   for version in $PYTHONS; do
     $PYTHON -m pip download -q --no-deps --only-binary=:all: --python-version "$version" \
