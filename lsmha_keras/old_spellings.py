@@ -17,6 +17,7 @@ NAMES = {"SingleHeadPerformance": "SHPCallback", "RandAugment": "RandAugmentPerI
 # Arguments, by the function or class that takes them.
 ARGUMENTS = {
     "SHPCallback": {"directory": "output_dir"},
+    "search": {"directory": "output_dir"},
     # As in Keras's layers of these names.
     "CutMix": {"alpha": "factor"},
     "RandomErasing": {"probability": "factor", "area": "scale"},

@@ -105,7 +105,7 @@ def run(args):
         study = load_study(values)
     result = search(
         study,
-        directory=args.output,
+        output_dir=args.output,
         data_dir=args.data_dir,
         resume=not args.fresh,
         verbose=0 if args.quiet else 2 if args.verbose else 1,

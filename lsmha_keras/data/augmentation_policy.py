@@ -282,7 +282,7 @@ def scale_augmentation(augmentation, strength):
         {'pad_crop': 2, 'flip': True, 'cutmix': 0.5}
     """
     if isinstance(strength, bool) or not 0 <= strength <= 1:
-        raise ValueError(f"`augmentation_strength` must be in 0 .. 1. Received: {strength!r}")
+        raise InputError(f"`augmentation_strength` must be in 0 .. 1. Received: {strength!r}")
     if strength == 0:
         return {}
     scaled = {key: _scale(key, value, strength) for key, value in augmentation.items()}

@@ -1,7 +1,13 @@
 """Models of a search space for any tuner of KerasTuner's."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.presets import read_config
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace, import_keras_tuner
 
@@ -41,14 +47,14 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
 
     def __init__(
         self,
-        space,
-        num_classes,
-        base="cct_2_3x2",
-        image_shape=None,
-        overrides=None,
-        learning_rate=1e-3,
-        weight_decay=0.05,
-    ):
+        space: SearchSpace,
+        num_classes: int,
+        base: str = "cct_2_3x2",
+        image_shape: Sequence[int] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.05,
+    ) -> None:
         super().__init__(name="cct")
         self.space = space if isinstance(space, SearchSpace) else SearchSpace.from_dict(space)
         self.num_classes = num_classes
@@ -59,7 +65,7 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
         self.weight_decay = weight_decay
         others = [n for n in self.space.names if n not in (*ARCHITECTURE, *_TRAINING)]
         if others:
-            raise ValueError(
+            raise InputError(
                 "A hypermodel makes and compiles models; data and schedule are changed by a study "
                 f"(`lsmha_keras.search`). Received: a space with {', '.join(others)}"
             )
@@ -68,7 +74,7 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
     def _defaults(self):
         return {"num_conv_blocks": 0, **read_config(self.base), **self.overrides}
 
-    def build(self, hp):
+    def build(self, hp: Any) -> Any:
         """Builds and compiles the model of a trial.
 
         Args:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
 # A continuous range rarely draws its ends; this share of it counts as the end.
@@ -58,7 +59,7 @@ sampling='log')
             value = {"choices": value if isinstance(value, (list, tuple)) else [value]}
         for key in value:
             if key not in _KEYS:
-                raise ValueError(
+                raise InputError(
                     f"A dimension has some of the keys {', '.join(_KEYS)}{nearest(key, _KEYS)}. "
                     f"Received: space.{name}.{key}"
                 )
@@ -127,16 +128,16 @@ sampling='log')
 def _read_choices(name, value):
     choices = value["choices"]
     if len(value) > 1:
-        raise ValueError(
+        raise InputError(
             f"A dimension has either `choices` or `min` and `max`. Received: space.{name}={value!r}"
         )
     if not isinstance(choices, (list, tuple)) or not choices:
-        raise ValueError(
+        raise InputError(
             f"A dimension needs at least one choice. Received: space.{name}={choices!r}"
         )
     kinds = {_kind(name, choice) for choice in choices}
     if len(kinds) > 1 or len(set(choices)) != len(choices):
-        raise ValueError(
+        raise InputError(
             "The choices of a dimension must be different and of one type (0.0 rather than 0 "
             f"among fractions). Received: space.{name}={list(choices)!r}"
         )
@@ -146,7 +147,7 @@ def _read_choices(name, value):
 def _kind(name, value):
     if isinstance(value, (bool, str)) or _is_number(value):
         return type(value)
-    raise ValueError(
+    raise InputError(
         "A choice must be a finite number, a text or true or false. "
         f"Received: {value!r} in space.{name}"
     )
@@ -161,22 +162,22 @@ def _read_range(cls, name, value):
     text = f"Received: space.{name}={value!r}"
     missing = [key for key in ("min", "max") if key not in value]
     if missing:
-        raise ValueError(f"A range needs `min` and `max`, without them give `choices`. {text}")
+        raise InputError(f"A range needs `min` and `max`, without them give `choices`. {text}")
     for key in ("min", "max", "step"):
         if key in value and not _is_number(value[key]):
-            raise ValueError(f"`{key}` must be a finite number. {text}")
+            raise InputError(f"`{key}` must be a finite number. {text}")
     low, high, step = value["min"], value["max"], value.get("step")
     sampling = value.get("sampling", "linear")
     if low >= high:
-        raise ValueError(f"`min` must be below `max`. {text}")
+        raise InputError(f"`min` must be below `max`. {text}")
     if sampling not in SAMPLINGS:
-        raise ValueError(
+        raise InputError(
             f"`sampling` must be {' or '.join(SAMPLINGS)}{nearest(sampling, SAMPLINGS)}. {text}"
         )
     if sampling == "log" and (low <= 0 or step is not None):
-        raise ValueError(f"A logarithmic range has a `min` above 0 and no `step`. {text}")
+        raise InputError(f"A logarithmic range has a `min` above 0 and no `step`. {text}")
     if step is not None and not 0 < step <= high - low:
-        raise ValueError(f"`step` must be above 0 and fit into the range. {text}")
+        raise InputError(f"`step` must be above 0 and fit into the range. {text}")
     if not all(isinstance(number, int) for number in (low, high, 1 if step is None else step)):
         low, high = float(low), float(high)
     return cls(name, None, low, high, step, sampling)

@@ -8,10 +8,12 @@ import traceback
 
 import keras
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.studies.hparams_log import write_hparams
 from lsmha_keras.studies.study import Study
+from lsmha_keras.text_files import read_json
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.devices import describe_hardware, describe_versions, recipe_runtime
 from lsmha_keras.training.fit_recipe import fit_recipe
@@ -80,7 +82,7 @@ class TrialJob:
         for execution, recipe in enumerate(self.recipes):
             path = self.directory / f"execution_{execution}" / EXECUTION
             if path.exists():
-                rows.append(json.loads(path.read_text(encoding="utf-8")))
+                rows.append(read_json(path))
                 continue
             row = {"study": self.study.name, **self._facts(execution), "seed": recipe.runtime.seed}
             rows.append(row | {"status": "failed", "score": None, "error": error})
@@ -150,7 +152,7 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
     """
     finished = directory / EXECUTION
     if finished.exists():
-        return json.loads(finished.read_text(encoding="utf-8"))
+        return read_json(finished)
     row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
     try:
         _train(row, study, recipe, directory, sources, callbacks, verbose)
@@ -191,7 +193,7 @@ def _cost(study, recipe, trial_dir, source):
     """Measures once for all executions of a trial: they have the same architecture."""
     path = trial_dir / _COST
     if path.exists():
-        return TrialCost(**json.loads(path.read_text(encoding="utf-8")))
+        return TrialCost(**read_json(path))
     model = build_model(recipe, source)
     cost = measure_cost(model, memory=study.budget.memory_mib is not None)
     _write(path, json.dumps(vars(cost)))
@@ -274,7 +276,7 @@ class TrialCost:
         """
         for name in limits:
             if getattr(self, name) is None:
-                raise ValueError(
+                raise InputError(
                     f"`{name}` cannot be measured here (memory: on Linux and CPUs only). "
                     f"Received: budget.{name}={limits[name]}"
                 )

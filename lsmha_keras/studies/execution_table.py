@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import math
 import pathlib
 import statistics
@@ -10,9 +9,11 @@ import warnings
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 from lsmha_keras.shp.statistics import spearman
 from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import read_json
 
 _RESAMPLES = 2000
 COLUMNS = (
@@ -60,7 +61,7 @@ def collect_executions(directory):
     rows = []
     for path in pathlib.Path(directory).glob("trial_*/execution_*/execution.json"):
         try:
-            row = json.loads(path.read_text(encoding="utf-8"))
+            row = read_json(path)
             _check_names(row)
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path} is skipped: {error!r}", stacklevel=2)
@@ -113,14 +114,14 @@ def read_table(path):
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"A study's table has the columns {', '.join(COLUMNS)}. "
                 f"Received: {path} without {', '.join(missing)}"
             )
         rows = []
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(
+                raise InputError(
                     f"Every line must have {len(reader.fieldnames)} cells, as the header has: "
                     f"write the table again. Received: {path}, line {reader.line_num}"
                 )
@@ -132,7 +133,7 @@ def _check_names(row):
     """Refuses what the table could not sort."""
     kinds = {"trial": str, "execution": int, "status": str}
     if bad := [name for name, kind in kinds.items() if not isinstance(row[name], kind)]:
-        raise ValueError(f"{bad[0]}={row[bad[0]]!r} is not {kinds[bad[0]].__name__}")
+        raise InputError(f"{bad[0]}={row[bad[0]]!r} is not {kinds[bad[0]].__name__}")
 
 
 def _flat(value):
@@ -202,7 +203,7 @@ def trial_points(rows, cost="latency_ms", value="val_accuracy"):
     columns = sorted({key for row in rows for key in row})
     for name in (cost, value):
         if rows and name not in columns:
-            raise ValueError(
+            raise InputError(
                 f"The table has the columns {', '.join(columns)}{nearest(name, columns)}. "
                 f"Received: {name!r}"
             )
@@ -212,7 +213,7 @@ def trial_points(rows, cost="latency_ms", value="val_accuracy"):
         if row["status"] == "completed" and all(map(_is_finite, numbers)):
             trials.setdefault((row["trial"], row.get("study") or ""), []).append(row)
     if not trials:
-        raise ValueError(
+        raise InputError(
             f"No completed trial has both {cost} and {value}. Received: {len(rows)} rows"
         )
     return [_point(trial, found, cost, value) for (trial, _), found in sorted(trials.items())]
@@ -333,7 +334,7 @@ def signal_correlation(rows, signal, value="val_accuracy", seed=0):
     """
     points = trial_points(rows, cost=signal, value=value)
     if len(points) < 4:
-        raise ValueError(f"A rank correlation needs at least 4 trials. Received: {len(points)}")
+        raise InputError(f"A rank correlation needs at least 4 trials. Received: {len(points)}")
     pairs = np.array([(point.cost, point.value) for point in points])
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(pairs), size=(_RESAMPLES, len(pairs)))

@@ -9,6 +9,7 @@ import threading
 import time
 
 from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError, PackageError, RunError, UnreachableError
 from lsmha_keras.studies.ray_task import train_job
 
 # How often Ray gives a trial to another worker when its worker or machine is lost.
@@ -98,11 +99,11 @@ class RaySearch:
             result = self.cluster.result(task)
         except LostWorkerError as error:
             rows = job.give_up(str(error))
-            self.tuner.say(f"Trial {job.trial} lost its worker at every try: {error}")
+            self.tuner.log(f"Trial {job.trial} lost its worker at every try: {error}")
         else:
             rows = result["rows"]
             text = "\n".join([f"Trial {job.trial} on {result['machine']}:", *result["lines"]])
-            self.tuner.say(text)
+            self.tuner.log(text)
         score = self.tuner.conclude(rows)
         if score is None:
             trial.status, trial.message = "FAILED", rows[-1]["error"]
@@ -125,7 +126,7 @@ def import_ray():
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             "A search with several workers (`--workers`, `--ray`) needs Ray: "
             f'pip install "lsmha-keras[cluster]" ({error})'
         ) from error
@@ -166,7 +167,7 @@ class RayCluster:
             if value is not None:
                 positive_int(name, value)
         if gpus is not None and not (gpus >= 0 and (gpus < 1 or float(gpus).is_integer())):
-            raise ValueError(
+            raise InputError(
                 "`trial_gpus` must be a whole number, or a part of one GPU. "
                 f"Received: trial_gpus={gpus!r}"
             )
@@ -217,7 +218,7 @@ class RayCluster:
         try:
             payload = self._ray.cloudpickle.dumps((job, list(callbacks)))
         except Exception as error:
-            raise ValueError(
+            raise InputError(
                 "The callbacks go to other processes, and must be picklable. "
                 f"Received: callbacks={callbacks!r} ({error})"
             ) from error
@@ -304,7 +305,7 @@ class RayCluster:
             for node in nodes
         )
         if room < 1:
-            raise ValueError(
+            raise InputError(
                 f"No machine has {self.cores} cores and {self.gpus:g} GPUs for a trial; together "
                 f"they have {cores:g} and {gpus:g}. Received: trial_cores={self.cores}, "
                 f"trial_gpus={self.gpus:g}"
@@ -312,7 +313,7 @@ class RayCluster:
         self.workers = self.workers or int(room)
 
 
-class LostWorkerError(RuntimeError):
+class LostWorkerError(RunError):
     """The worker of a trial was lost at every try."""
 
 
@@ -328,14 +329,14 @@ def _check_address(address):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(
+        raise InputError(
             "The address of a cluster is HOST:PORT, as `ray start --head` prints it, or auto. "
             f"Received: {address}"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
-        raise ConnectionError(
+        raise UnreachableError(
             f"No cluster of Ray's answers at {address} ({error.strerror or error}). Start one with "
             f"`ray start --head`, and let the network through. Received: {address}"
         ) from error

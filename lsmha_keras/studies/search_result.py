@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import statistics
 
+from lsmha_keras.errors import InputError, RunError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.dimension import at_bounds
 from lsmha_keras.studies.execution_table import (
@@ -63,8 +64,8 @@ class SearchResult:
         status = [row["status"] for row in rows]
         if rows and "completed" not in status:
             if "infeasible" in status:
-                raise ValueError(_nothing_meets(study.budget.limits(), rows))
-            raise RuntimeError(
+                raise InputError(_nothing_meets(study.budget.limits(), rows))
+            raise RunError(
                 f"All {len(rows)} executions failed, the first with {rows[0]['error']}; see "
                 f"{pathlib.Path(directory) / ('trial_' + rows[0]['trial'])}"
             )
@@ -103,7 +104,7 @@ class SearchResult:
             ValueError: if no trial was completed.
         """
         if self.best is None:
-            raise ValueError(
+            raise InputError(
                 f"No trial was completed, so none is the best. Received: {self.directory}"
             )
         path = self.directory / f"trial_{self.best['trial']}" / "execution_0" / "recipe.toml"

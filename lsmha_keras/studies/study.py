@@ -1,10 +1,14 @@
 """A hyperparameter study as a TOML file."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from lsmha_keras.data.augmentation_policy import scale_augmentation
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 from lsmha_keras.presets import read_config, resolve_preset, tuning_dir
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
@@ -18,6 +22,7 @@ from lsmha_keras.training.settings import (
     recipe_field,
     to_toml_text,
 )
+from lsmha_keras.types import PathLike
 
 TUNERS = ("RandomSearch", "GridSearch", "BayesianOptimization", "Hyperband")
 OBJECTIVES = ("val_accuracy", "shp_snr", "shp_readout_accuracy")
@@ -134,9 +139,9 @@ class Study:
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
-            raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+            raise InputError(f"`name` must be a text without slashes. Received: name={self.name!r}")
         if self.recipe.data.validation_split is None:
-            raise ValueError(
+            raise InputError(
                 "A study compares trials on images that are not used for training: give "
                 'recipe.data.train_split = "train[:90%]" and recipe.data.validation_split = '
                 '"train[90%:]". Received: recipe.data.validation_split=None'
@@ -148,7 +153,7 @@ class Study:
                 if signal
                 else f"shp.patience={self.shp.patience}"
             )
-            raise ValueError(f"[shp] must have enabled = true. Received: {cause}")
+            raise InputError(f"[shp] must have enabled = true. Received: {cause}")
         self.space.check(self.defaults)
         self._check_weights()
         # Keys and values that no recipe has are refused now rather than in a trial.
@@ -160,7 +165,7 @@ class Study:
         model = self.recipe.model
         trained = not isinstance(resolve_preset(model.preset), dict)
         if changed and trained and model.load_weights:
-            raise ValueError(
+            raise InputError(
                 f"The weights of {model.preset} fit its own architecture only; set "
                 "recipe.model.load_weights = false, or name an architecture such as cct_2_3x2. "
                 f"Received: a space with {', '.join(changed)}"
@@ -175,14 +180,14 @@ class Study:
             check_structure(model.preset, CCTBackbone, read_config(model.preset), overrides)
 
     @property
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:
         """What the space starts from: a dict of the base model's arguments."""
         model = self.recipe.model
         config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
         return {**{key: config[key] for key in _BASE}, "head_dim": config.get("head_dim")}
 
     @classmethod
-    def from_toml(cls, path):
+    def from_toml(cls, path: PathLike) -> Self:
         """Reads a study file.
 
         Args:
@@ -198,7 +203,7 @@ class Study:
         return read_toml(path, cls.from_dict)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Makes a study from nested dicts.
 
         Args:
@@ -213,13 +218,13 @@ class Study:
         """
         for key in values:
             if key not in _KEYS:
-                raise ValueError(
+                raise InputError(
                     f"A study has `name` and the sections {', '.join(_KEYS[1:])}"
                     f"{nearest(key, _KEYS)}. Received: {key}"
                 )
         for key in ("recipe", "space"):
             if not isinstance(values.get(key), dict):
-                raise ValueError(f"A study needs a section [{key}]. Received: {list(values)}")
+                raise InputError(f"A study needs a section [{key}]. Received: {list(values)}")
         sections = {
             key: read_section(section, values[key])
             for key, section in _SECTIONS.items()
@@ -232,7 +237,7 @@ class Study:
             **sections,
         )
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns the study as nested dicts, with every default spelled out.
 
         Returns:
@@ -247,11 +252,11 @@ class Study:
             "recipe": self.recipe.to_dict(),
         }
 
-    def to_toml(self):
+    def to_toml(self) -> str:
         """Returns the study as TOML, which `from_toml` reads back from a file."""
         return to_toml_text(self.to_dict())
 
-    def differences(self, other):
+    def differences(self, other: Study) -> dict[str, tuple[Any, Any]]:
         """Compares two studies.
 
         Args:
@@ -263,7 +268,13 @@ class Study:
         """
         return differences(self.to_dict(), other.to_dict())
 
-    def trial_recipe(self, values, seed=None, epochs=None, name=None):
+    def trial_recipe(
+        self,
+        values: Mapping[str, Any],
+        seed: int | None = None,
+        epochs: int | None = None,
+        name: str | None = None,
+    ) -> Recipe:
         """Makes the recipe of a trial.
 
         Args:
@@ -298,7 +309,7 @@ class Study:
         return Recipe.from_dict(table)
 
 
-def load_study(study):
+def load_study(study: Any) -> Study:
     """Finds a study.
 
     Args:
@@ -341,5 +352,5 @@ def _set(table, path, value):
     for name in sections:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ValueError(f"`{name}` is not a section of a recipe. Received: space.{path}")
+            raise InputError(f"`{name}` is not a section of a recipe. Received: space.{path}")
     table[key] = value

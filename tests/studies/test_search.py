@@ -135,7 +135,7 @@ def test_a_full_disk_is_no_failure_of_the_trial(dataset, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(run_execution_module, "fit_recipe", full)
-    with pytest.raises(Exception, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         search(study, tmp_path / "runs", verbose=0)
     assert not list((tmp_path / "runs").glob("trial_*/execution_*/execution.json"))
     monkeypatch.setattr(run_execution_module, "fit_recipe", fit)
