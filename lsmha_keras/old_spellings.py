@@ -130,7 +130,7 @@ def with_new_options(arguments):
         >>> with_new_options(["presets", "--json"])
         ['presets', '--json']
     """
-    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    command = next((argument for argument in arguments if argument in OPTIONS), None)
     renamed, arguments = OPTIONS.get(command, {}), list(arguments)
     for place, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
