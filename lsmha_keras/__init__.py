@@ -91,6 +91,24 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from lsmha_keras.attention.clustered import ClusteredHeads as ClusteredHeads
+    from lsmha_keras.attention.grouped import GroupedQueryAttention as GroupedQueryAttention
+    from lsmha_keras.attention.head_embedding import (
+        HeadEmbeddingAttention as HeadEmbeddingAttention,
+    )
+    from lsmha_keras.attention.hilo import HiLoAttention as HiLoAttention
+    from lsmha_keras.attention.knocking import KnockingHeads as KnockingHeads
+    from lsmha_keras.attention.mae import MixtureOfAttentiveExperts as MixtureOfAttentiveExperts
+    from lsmha_keras.attention.moa import MixtureOfAttentionHeads as MixtureOfAttentionHeads
+    from lsmha_keras.attention.moh import MixtureOfHeads as MixtureOfHeads
+    from lsmha_keras.attention.normlin import NormLin as NormLin
+    from lsmha_keras.attention.registry import list_attention as list_attention
+    from lsmha_keras.attention.registry import register_attention as register_attention
+    from lsmha_keras.attention.sliced import SlicedAttention as SlicedAttention
+    from lsmha_keras.attention.sparse import SparseHeads as SparseHeads
+    from lsmha_keras.attention.subspace import SubspaceAttention as SubspaceAttention
+    from lsmha_keras.attention.talking import TalkingHeads as TalkingHeads
+    from lsmha_keras.attention.windows import WindowedHeads as WindowedHeads
     from lsmha_keras.benchmark.benchmark_model import benchmark_model as benchmark_model
     from lsmha_keras.committee.measure_committee import measure_committee as measure_committee
     from lsmha_keras.data import AugmentationPolicy as AugmentationPolicy
@@ -134,6 +152,7 @@ if TYPE_CHECKING:
     from lsmha_keras.studies.search import search as search
     from lsmha_keras.studies.search_space import SearchSpace as SearchSpace
     from lsmha_keras.studies.study import Study as Study
+    from lsmha_keras.surgery.convert_attention import convert_attention as convert_attention
     from lsmha_keras.surgery.convert_torch import (
         convert_torch_checkpoint as convert_torch_checkpoint,
     )
@@ -146,7 +165,7 @@ if TYPE_CHECKING:
 # Needs KerasTuner, without which `import *` and `dir` have to do.
 _OPTIONAL = ("CCTHyperModel",)
 # The rooms whose classes are found in saved models.
-_SAVED_ROOMS = ("layers", "models", "data")
+_SAVED_ROOMS = ("attention", "layers", "models", "data")
 _SERIALIZABLE = {
     name: module
     for name, module in _PUBLIC.items()

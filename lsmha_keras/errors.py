@@ -18,6 +18,10 @@ class InputError(LsmhaError, ValueError):
     __init__ = Exception.__init__
 
 
+class InputTypeError(LsmhaError, TypeError):
+    """An argument is of a type that cannot be used."""
+
+
 class ImageSizeError(InputError):
     """The images of a dataset have different sizes, and none was asked for."""
 

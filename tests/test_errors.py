@@ -17,9 +17,30 @@ def model(num_heads=2):
     return lsmha.CCTImageClassifier(lsmha.CCTBackbone(num_heads=num_heads, **MODEL), num_classes=3)
 
 
+# Layers of no heads.
+KINDS = (
+    "ClusteredHeads",
+    "GroupedQueryAttention",
+    "HeadEmbeddingAttention",
+    "HiLoAttention",
+    "KnockingHeads",
+    "MixtureOfAttentionHeads",
+    "MixtureOfAttentiveExperts",
+    "MixtureOfHeads",
+    "SlicedAttention",
+    "SparseHeads",
+    "SubspaceAttention",
+    "TalkingHeads",
+    "WindowedHeads",
+)
+
 # A mistake for each name that takes arguments.
 MISTAKES = {
     "LargeScaleMultiHeadAttention": lambda: lsmha.LargeScaleMultiHeadAttention(0),
+    **{name: lambda name=name: getattr(lsmha, name)(0) for name in KINDS},
+    "NormLin": lambda: lsmha.NormLin(0, grid_shape=(2, 2)),
+    "register_attention": lambda: lsmha.register_attention("My Heads", None),
+    "convert_attention": lambda: lsmha.convert_attention(model(), NONE),
     "ConvTokenizer": lambda: lsmha.ConvTokenizer(0),
     "PositionEmbedding": lambda: lsmha.PositionEmbedding((0, 1)),
     "TransformerBlock": lambda: lsmha.TransformerBlock(2, mlp_dim=0),
@@ -70,6 +91,7 @@ NO_MISTAKES = {
     "LsmhaError",
     "SequencePooling",  # takes what Keras's layers take
     "CCTImageClassifierPreprocessor",  # likewise
+    "list_attention",  # takes nothing
     "list_presets",  # of no preset is an empty list
     "CCTHyperModel",  # takes a SearchSpace
 }
@@ -94,6 +116,7 @@ def test_mistakes_are_ours_and_value_errors(name):
     ("error", "built_in"),
     [
         (errors.InputError, ValueError),
+        (errors.InputTypeError, TypeError),
         (errors.ImageSizeError, ValueError),
         (errors.PackageError, ImportError),
         (errors.MissingFileError, FileNotFoundError),

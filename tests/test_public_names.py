@@ -35,6 +35,9 @@ def test_editors_see_the_names_that_python_finds():
 KERAS = {"build", "call", "get_config", "from_config", "on_train_begin", "on_epoch_end", "quantize"}
 KERAS |= {"load_weights", "load_task_weights", "save_task_weights", "augment"}
 KERAS |= {"default_lora_layer_names"}
+# What a kind of attention overrides; `LargeScaleMultiHeadAttention` describes it.
+KERAS |= {"build_heads", "attend", "count_multiply_adds"}
+KERAS |= {"multi_head_weights", "take_multi_head_weights"}
 
 
 def public_functions():

@@ -1,5 +1,10 @@
 """Clustered heads: groups of heads share one score map."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -36,7 +41,9 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         - [Agarwal et al., 2024](https://arxiv.org/abs/2403.08058), clusters in trained models
     """
 
-    def __init__(self, num_heads, map_of_head=None, **kwargs):
+    def __init__(
+        self, num_heads: int, map_of_head: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.map_of_head = plain(map_of_head)
         heads, maps = self.num_heads, self.map_of_head

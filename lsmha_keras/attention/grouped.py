@@ -1,5 +1,9 @@
 """Grouped-query and multi-query attention: groups of heads share keys and values."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -42,7 +46,7 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         - [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245), groups of heads
     """
 
-    def __init__(self, num_heads, num_kv_heads=1, **kwargs):
+    def __init__(self, num_heads: int, num_kv_heads: int = 1, **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads)
         if self.num_heads % self.num_kv_heads:

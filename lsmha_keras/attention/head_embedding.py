@@ -1,5 +1,9 @@
 """Head embeddings: one projection for all heads, and one vector for each."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -36,7 +40,7 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
         - [Xue and Aletras, 2023](https://arxiv.org/abs/2310.07911)
     """
 
-    def __init__(self, num_heads, combine="multiply", **kwargs):
+    def __init__(self, num_heads: int, combine: str = "multiply", **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         if combine not in ("multiply", "add"):
             raise InputError(

@@ -1,5 +1,10 @@
 """HiLo attention: windows for high frequencies, pooled tokens for low ones."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -39,7 +44,14 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         - [Pan et al., 2022](https://arxiv.org/abs/2205.13213)
     """
 
-    def __init__(self, num_heads, window=2, low_fraction=0.5, grid_shape=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        window: int = 2,
+        low_fraction: float = 0.5,
+        grid_shape: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         if grid_shape is None:
             raise InputError("Windows need the grid of the tokens. Received: grid_shape=None")
@@ -87,7 +99,8 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def _attend_high(self, x, training, return_attention_scores):
         """Within windows: each is an image of its own to the core."""
-        rows, columns, side = *(n // self.window for n in self.grid_shape), self.window
+        rows, columns = (n // self.window for n in self.grid_shape)
+        side = self.window
         x = ops.reshape(x, (-1, rows, side, columns, side, x.shape[-1]))
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, side * side, x.shape[-1]))
         heads, scores = self.attend_core(
@@ -101,7 +114,8 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def _spread_windows(self, scores):
         """Weights within windows as weights between all tokens, zero elsewhere."""
-        rows, columns, side = *(n // self.window for n in self.grid_shape), self.window
+        rows, columns = (n // self.window for n in self.grid_shape)
+        side = self.window
         windows, inside = rows * columns, side * side
         scores = ops.reshape(scores, (-1, windows, self._high, inside, 1, inside))
         eye = ops.reshape(ops.eye(windows, dtype=scores.dtype), (windows, 1, 1, windows, 1))
@@ -114,7 +128,8 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def _attend_low(self, x, training, return_attention_scores):
         """From all tokens to the averages of windows."""
-        rows, columns, side = *(n // self.window for n in self.grid_shape), self.window
+        rows, columns = (n // self.window for n in self.grid_shape)
+        side = self.window
         pooled = ops.reshape(x, (-1, rows, side, columns, side, x.shape[-1]))
         pooled = ops.reshape(ops.mean(pooled, axis=(2, 4)), (-1, rows * columns, x.shape[-1]))
         query = split_heads(self.query(x), self._low)

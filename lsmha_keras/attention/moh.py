@@ -1,5 +1,9 @@
 """Mixture of heads: each token chooses which heads it listens to."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -42,7 +46,14 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         - [Jin et al., 2024](https://arxiv.org/abs/2410.11842)
     """
 
-    def __init__(self, num_heads, num_shared=None, top_k=None, balance_loss=0.01, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        num_shared: int | None = None,
+        top_k: int | None = None,
+        balance_loss: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.num_shared, self.top_k = plain(num_shared), plain(top_k)
         self.balance_loss = plain(balance_loss)
@@ -85,7 +96,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         gates = ops.cast(ops.swapaxes(gates, 1, 2)[..., None], heads.dtype)
         return heads * gates, scores
 
-    def gates(self, x, padding_mask=None, training=None):
+    def gates(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
         """Returns what each token multiplies each head by, float32, `(batch, tokens, heads)`."""
         x = ops.cast(x, "float32")
         groups = []
@@ -105,7 +116,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
             groups = [gate * balance[..., i : i + 1] for i, gate in enumerate(groups)]
         return ops.concatenate(groups, axis=-1)
 
-    def routers(self):
+    def routers(self) -> Any:
         """Lists the routers' kernels."""
         names = ("shared_router", "router", "balance_router")
         return [w for name in names if (w := getattr(self, name, None)) is not None]

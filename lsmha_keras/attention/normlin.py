@@ -1,5 +1,10 @@
 """Attention whose weights are learnt and not computed from the image: a control."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops, random
 
@@ -33,7 +38,7 @@ class NormLin(LargeScaleMultiHeadAttention):
         - [Yue et al., 2025](https://arxiv.org/abs/2505.08550), one matrix instead of attention
     """
 
-    def __init__(self, num_heads, grid_shape, **kwargs):
+    def __init__(self, num_heads: int, grid_shape: Sequence[int], **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         self.grid_shape = grid(grid_shape)
 

@@ -1,11 +1,13 @@
 """Names of the kinds of attention that a backbone can be made of."""
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
 import inspect
 import re
 
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, InputTypeError
 from lsmha_keras.nearest import nearest
 
 _LAYERS = "lsmha_keras.layers.large_scale_multi_head_attention"
@@ -40,7 +42,7 @@ class AttentionKind:
         return self.layer
 
 
-_KINDS = {}
+_KINDS: dict[str, AttentionKind] = {}
 
 
 def _add(name, description, layer, **options):
@@ -115,7 +117,7 @@ _add("normlin", "learnt weights that no image changes, a control", f"{_HERE}.nor
 _SHIPPED = frozenset(_KINDS)
 
 
-def list_attention():
+def list_attention() -> list[AttentionKind]:
     r"""Lists the kinds of attention, those of this package and registered ones.
 
     Returns:
@@ -135,7 +137,7 @@ def attention_names():
     return list(_KINDS)
 
 
-def register_attention(name, layer, description=""):
+def register_attention(name: str, layer: type, description: str = "") -> None:
     """Makes a kind of attention of your own available by name.
 
     Backbones, presets, single-head performance, benchmarks and studies take it like those of this
@@ -171,7 +173,7 @@ def register_attention(name, layer, description=""):
     if name in _SHIPPED:
         raise InputError(f"This package has a kind of that name. Received: name={name!r}")
     if not (isinstance(layer, type) and issubclass(layer, LargeScaleMultiHeadAttention)):
-        raise TypeError(
+        raise InputTypeError(
             "`layer` must be a subclass of `LargeScaleMultiHeadAttention`, whose `attend` it "
             f"overrides. Received: layer={layer!r}"
         )

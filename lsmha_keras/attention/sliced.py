@@ -1,5 +1,10 @@
 """Optimised, efficient and super attention: heads read slices of the tokens."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -38,7 +43,14 @@ class SlicedAttention(LargeScaleMultiHeadAttention):
         - [Hosseini and Hosseini, 2024](https://arxiv.org/abs/2403.01643)
     """
 
-    def __init__(self, num_heads, slice_keys=False, mix_tokens=False, grid_shape=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        slice_keys: bool = False,
+        mix_tokens: bool = False,
+        grid_shape: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.slice_keys, self.mix_tokens = plain(slice_keys), plain(mix_tokens)
         self.grid_shape = None if grid_shape is None else grid(grid_shape)

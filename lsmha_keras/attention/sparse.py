@@ -1,5 +1,9 @@
 """Sparse heads: attention weights that are zero for most tokens."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -39,7 +43,9 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         - [Zhao et al., 2019](https://arxiv.org/abs/1912.11637), the largest scores
     """
 
-    def __init__(self, num_heads, normaliser="top_k", k=8, **kwargs):
+    def __init__(
+        self, num_heads: int, normaliser: str = "top_k", k: int = 8, **kwargs: Any
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         if normaliser not in _NORMALISERS:
             raise InputError(

@@ -1,5 +1,10 @@
 """Heads that each see their own distance."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -41,7 +46,14 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
         - [Zhu et al., 2021](https://arxiv.org/abs/2107.02192), long and short range
     """
 
-    def __init__(self, num_heads, windows=None, shape="band", grid_shape=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        windows: Any = None,
+        shape: str = "band",
+        grid_shape: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         if shape not in ("band", "chunk"):
             raise InputError(f'`shape` must be "band" or "chunk". Received: shape={shape!r}')

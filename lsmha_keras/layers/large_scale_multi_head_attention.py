@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -154,11 +155,13 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         self.qkv = self.make_dense("qkv", 3 * self.num_heads * self.width, input_shape)
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Width of one head, an int; known once the layer is built."""
         return self._head_dim
 
-    def make_dense(self, name, units, input_shape, use_bias=None):
+    def make_dense(
+        self, name: str, units: int, input_shape: Sequence[int | None], use_bias: bool | None = None
+    ) -> Any:
         """Makes a built `keras.layers.Dense` with this layer's arguments of weights.
 
         Args:
@@ -225,7 +228,15 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         query, key, value = project_heads(self.qkv, x, self.num_heads)
         return self.attend_core(query, key, value, padding_mask, training, return_attention_scores)
 
-    def attend_core(self, query, key, value, padding_mask, training, return_attention_scores):
+    def attend_core(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        padding_mask: Any,
+        training: bool | None,
+        return_attention_scores: bool,
+    ) -> Any:
         """Calls `attention_core` with this layer's dropout."""
         return attention_core(
             query,
@@ -238,7 +249,9 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         )
 
     @classmethod
-    def from_multi_head(cls, layer, approximate=False, **options):
+    def from_multi_head(
+        cls, layer: LargeScaleMultiHeadAttention, approximate: bool = False, **options: Any
+    ) -> Self:
         """Makes a layer of this kind with the weights of plain attention.
 
         Args:
@@ -260,7 +273,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         new.check_exact(exact, approximate)
         return new
 
-    def to_multi_head(self, approximate=False):
+    def to_multi_head(self, approximate: bool = False) -> LargeScaleMultiHeadAttention:
         """Makes plain attention with the weights of this layer; see `from_multi_head`."""
         weights, exact = self.multi_head_weights()
         self.check_exact(exact, approximate)
@@ -273,7 +286,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         )
         return plain_layer
 
-    def check_exact(self, exact, approximate):
+    def check_exact(self, exact: bool, approximate: bool) -> None:
         """Refuses a conversion that is not exact unless the caller asked for the closest one."""
         if not exact and not approximate:
             raise InputError(
@@ -296,14 +309,14 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         self.write_dense(self.qkv, weights)
         return True
 
-    def read_dense(self, dense, parts):
+    def read_dense(self, dense: Any, parts: int) -> list[np.ndarray]:
         """Returns a projection's weights: arrays `(C, heads, head_dim)`, the bias as a last row."""
         weights = [ops.convert_to_numpy(w) for w in _merged(dense)]
         joined = np.concatenate([np.reshape(w, (-1, w.shape[-1])) for w in weights])
         shape = (len(joined), -1, self.width)
         return [part.reshape(shape) for part in np.split(joined, parts, axis=1)]
 
-    def write_dense(self, dense, parts):
+    def write_dense(self, dense: Any, parts: Sequence[np.ndarray]) -> None:
         """Sets a projection's weights from arrays as `read_dense` returns them."""
         joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         rows = dense.kernel.shape[0]
