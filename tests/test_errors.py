@@ -1,5 +1,7 @@
 """Mistakes raise an `LsmhaError` that is also the built-in error of before."""
 
+import ast
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,6 +132,21 @@ def test_every_error_is_also_the_built_in_one(error, built_in):
     with pytest.raises(built_in, match="^What is wrong$") as raised:
         raise error("What is wrong")
     assert isinstance(raised.value, errors.LsmhaError)
+
+
+BUILT_IN = {"ValueError", "ImportError", "RuntimeError", "OSError", "FileNotFoundError"}
+
+
+@pytest.mark.backend_free
+def test_no_module_raises_a_built_in_error():
+    """The command line would take it for a bug."""
+    found = []
+    for path in pathlib.Path(lsmha.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                if ast.unparse(node.exc.func) in BUILT_IN:
+                    found.append(f"{path}:{node.lineno}")
+    assert not found, "raise one of lsmha_keras/errors.py"
 
 
 @pytest.mark.backend_free
