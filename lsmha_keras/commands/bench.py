@@ -285,7 +285,7 @@ def _plan_attention(args):
 def _plan_kinds(args):
     _check_heads(args.heads, args.width)
     if wrong := [number for number in args.tokens if math.isqrt(number) ** 2 != number]:
-        raise ValueError(
+        raise InputError(
             "Tokens are those of a square grid: 16, 64, 256, ... "
             f"Received: --tokens {_words(wrong)}"
         )
