@@ -33,9 +33,10 @@ demo: $(VENV)/.stamp-user-$(BACKEND)  ## Train on handwritten digits, evaluate, 
 test: $(VENV)/.stamp-dev  ## Run the tests (BACKEND=tensorflow, jax or torch; PYTEST= more arguments)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
-lint: $(VENV)/.stamp-lint  ## Check style and format
+lint: $(VENV)/.stamp-lint  ## Check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 bench: $(VENV)/.stamp-dev  ## Run the benchmarks, half an hour and more; writes runs/*.csv
 	mkdir -p $(RUNS)
@@ -69,5 +70,5 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(INPUTS)
 	touch $@
 
 $(VENV)/.stamp-lint: $(VENV)/.stamp-venv $(INPUTS)
-	$(INSTALL) ruff
+	$(INSTALL) ruff mypy
 	touch $@

@@ -8,11 +8,9 @@ written when the import ends. With TF_CPP_MIN_LOG_LEVEL=0 nothing is dropped.
 """
 
 import contextlib
-import logging
 import os
 import re
 import sys
-import tempfile
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # A level, the time and the thread, as absl logs them: `I0000 00:00:1795856298.9  69 port.cc:153]`
@@ -51,6 +49,8 @@ def drop_startup_notes():
     except OSError:  # The process was started without a standard error.
         yield
         return
+    import tempfile
+
     failed = True
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
@@ -81,6 +81,8 @@ def drop_retracing_warnings():
     ```
     """
     if not _wants_notes():
+        import logging
+
         logging.getLogger("tensorflow").addFilter(_is_no_retracing)
 
 

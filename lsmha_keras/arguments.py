@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from lsmha_keras.errors import InputError
+
 
 def plain(value):
     """Returns NumPy's numbers, alone or in a list or tuple, as Python's, which configs can hold."""
@@ -25,7 +27,7 @@ def positive_int(name, value):
     """
     value = plain(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+        raise InputError(f"`{name}` must be a positive int. Received: {name}={value!r}")
     return value
 
 
@@ -40,7 +42,7 @@ def grid(grid_shape):
     """
     sides = tuple(plain(grid_shape))
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(
+        raise InputError(
             f"`grid_shape` must be two positive ints. Received: grid_shape={grid_shape}"
         )
     return sides
@@ -57,7 +59,7 @@ def check_channels_last(data_format=None):
     """
     found = data_format or keras.config.image_data_format()
     if found != "channels_last":
-        raise ValueError(
+        raise InputError(
             "Images have shape (batch, height, width, channels) on every backend: call "
             '`keras.config.set_image_data_format("channels_last")`, and bring images into that '
             f"order with `np.moveaxis(images, 1, -1)`. Received: data_format={found!r}"

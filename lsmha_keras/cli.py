@@ -5,7 +5,12 @@ command line is parsed, so help, the version and mistyped options answer at once
 """
 
 import argparse
+import contextlib
+import errno
+import importlib.metadata
 import os
+import platform
+import shlex
 import signal
 import sys
 import traceback
@@ -13,9 +18,12 @@ import traceback
 import lsmha_keras
 from lsmha_keras.commands import COMMANDS
 from lsmha_keras.commands._backend import BACKENDS, choose_backend
+from lsmha_keras.errors import LsmhaError
 from lsmha_keras.interrupt import signals_interrupt
+from lsmha_keras.old_spellings import with_new_options
 
 USER_MISTAKE = 2
+BUG = 70  # EX_SOFTWARE of sysexits.h
 SIGNALLED = 128  # plus the signal's number, as a shell reports it
 BROKEN_PIPE = 141
 
@@ -33,6 +41,9 @@ environment:
   KERAS_BACKEND    tensorflow, jax or torch: what --backend sets
   LSMHA_DATA_DIR   folder with the datasets: what --data-dir sets
   LSMHA_TRACEBACK  1: show a traceback with every error, as --traceback does
+
+exit status: 0; 1 when part of the work failed; 2 for a mistake in the command or its files; 70 for
+a bug; 130 and 143 after Ctrl-C and SIGTERM
 """
 
 
@@ -83,8 +94,9 @@ def main(argv=None):
 
     Returns:
         The exit status: 0; 1 when part of the work failed (an unreadable image among others);
-        2 for a user's mistake; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM. A second signal
-        ends the process at once.
+        2 for a user's mistake; 70 for a bug of this package or of a library, which is reported
+        with its traceback; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM. A second signal ends
+        the process at once.
 
     Example:
 
@@ -92,7 +104,8 @@ def main(argv=None):
     status = main(["presets"])
     ```
     """
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(with_new_options(argv))
     show_traceback = getattr(args, "traceback", False) or _is_on("LSMHA_TRACEBACK")
     try:
         with signals_interrupt():
@@ -108,9 +121,13 @@ def main(argv=None):
         # The reader of our output has gone (`lsmha presets | head`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, ImportError, OSError) as error:
-        if show_traceback:
+    except Exception as error:
+        is_mistake = isinstance(error, LsmhaError) or _is_of_a_file(error)
+        if show_traceback or not is_mistake:
             traceback.print_exc()
+        if not is_mistake:
+            print(_bug_report(error, argv), file=sys.stderr)
+            return BUG
         print(f"lsmha: error: {_one_line(error)}", file=sys.stderr)
         return USER_MISTAKE
 
@@ -118,12 +135,36 @@ def main(argv=None):
 def _how_to_resume(args):
     if args.resumes is None:
         return ""
-    anew = [f" without --{name}" for name in ("fresh", "again") if getattr(args, name, False)]
-    return f". Give the same command again{''.join(anew)} to go on {args.resumes}."
+    anew = " without --fresh" if getattr(args, "fresh", False) else ""
+    return f". Give the same command again{anew} to go on {args.resumes}."
 
 
 def _is_on(variable):
     return os.environ.get(variable, "").lower() not in ("", "0", "false", "no")
+
+
+def _is_of_a_file(error):
+    """Tells what the system says of the user's files and disks: missing, not readable, full."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in full)
+
+
+def _bug_report(error, argv):
+    return (
+        f"lsmha: unexpected {type(error).__name__}: this is not a mistake of yours. Please report "
+        "it with the lines above and the two below.\n"
+        f"  command: {shlex.join(['lsmha', *argv])}\n"
+        f"  versions: {_versions()}"
+    )
+
+
+def _versions():
+    found = [f"lsmha-keras={lsmha_keras.__version__}", f"python={platform.python_version()}"]
+    for name in ("keras", "keras-hub", "numpy", "tensorflow", "jax", "torch", "onnxruntime"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name}={importlib.metadata.version(name)}")
+    found.append(f"KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')}")
+    return " ".join([*found, platform.platform()])
 
 
 def _one_line(error):

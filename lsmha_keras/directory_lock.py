@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 
+from lsmha_keras.errors import DirectoryInUseError
 from lsmha_keras.files import named_errors, writable_dir, write_atomically
 
 NAME = ".lsmha.lock"
@@ -57,7 +58,7 @@ class DirectoryLock:
             if holder is None:
                 continue  # released at this moment
             if self._is_alive(holder):
-                raise BlockingIOError(_describe(self._read() or holder, self.path))
+                raise DirectoryInUseError(_describe(self._read() or holder, self.path))
             if self._take_over(holder):
                 break
         self._thread = threading.Thread(target=self._beat, name="lsmha-lock", daemon=True)

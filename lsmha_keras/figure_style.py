@@ -2,6 +2,8 @@
 
 import functools
 
+from lsmha_keras.errors import PackageError
+
 INK, MUTED, EMPTY = "#1f2933", "#9aa5b1", "#eef1f4"
 SIGNAL, NOISE = "#0b5fa5", "#e07b00"
 
@@ -46,7 +48,7 @@ def import_matplotlib():
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError('Figures need matplotlib: pip install "lsmha-keras[plots]"') from error
+        raise PackageError('Figures need matplotlib: pip install "lsmha-keras[plots]"') from error
     return matplotlib
 
 

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 import uuid
 
+from lsmha_keras.errors import InputError, StorageError
+
 # Name of the file that marks a directory as ours.
 MARK = ".lsmha"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -189,7 +191,7 @@ def writable_dir(path):
         # Permission bits do not show that a mount is read-only: write something.
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise OSError(
+        raise StorageError(
             f"Cannot write to the directory {path} ({error.strerror}). Received: {path}"
         ) from error
     return path
@@ -224,7 +226,7 @@ def claim_directory(path, kind, is_ours=lambda path: False):
     if mark.exists():
         found = mark.read_text(encoding="utf-8").split("\n")[0]
         if found != kind:
-            raise ValueError(
+            raise InputError(
                 f"The directory belongs to another kind of work ({found}, not {kind}); choose "
                 f"another one. Received: {path}"
             )
@@ -232,7 +234,7 @@ def claim_directory(path, kind, is_ours=lambda path: False):
     others = sorted(file.name for file in path.iterdir() if not is_hidden(file.name))
     if others and not is_ours(path):
         listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        raise ValueError(
+        raise InputError(
             f"The output directory holds files that were not written there by a {kind} of "
             f"lsmha_keras ({listed}); choose an empty or a new one. Received: {path}"
         )
@@ -285,7 +287,7 @@ def named_errors(path, needed=None):
             raise
         if error.errno in _NO_ROOM:
             raise _no_room(path, error.errno, needed) from error
-        named = OSError(f"Cannot write {path} ({error.strerror}). Received: {path}")
+        named = StorageError(f"Cannot write {path} ({error.strerror}). Received: {path}")
         named.errno = error.errno
         raise named from error
 
@@ -298,7 +300,9 @@ def _no_room(path, number, needed):
         errno.EDQUOT: "the disk quota is used up",
         errno.EFBIG: "the file is larger than the limit of this process or file system",
     }[number]
-    error = OSError(f"Cannot write {path}: {cause} ({room}). What was there before is unchanged.")
+    error = StorageError(
+        f"Cannot write {path}: {cause} ({room}). What was there before is unchanged."
+    )
     error.errno = number
     return error
 

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import is_hidden
 from lsmha_keras.image_resize import resize_to_fit
 
@@ -18,7 +19,7 @@ _TIFF_BITS, _TIFF_FORMAT = 258, 339
 _UNSIGNED = 1
 # Channels of PNG's colour types, and its passes: first row, first column, steps of rows, columns.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PNG_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4))
+_PNG_PASSES: tuple[tuple[int, ...], ...] = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4))
 _PNG_PASSES += ((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
@@ -83,12 +84,12 @@ def read_image(path, size=None):
                 _check_png(path)
             return np.asarray(to_rgb(image, size))
     except UnidentifiedImageError as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is not a sound image file. Received: no format that Pillow knows"
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         cause = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path} is not a sound image file. Received: {cause}") from error
+        raise InputError(f"{path} is not a sound image file. Received: {cause}") from error
 
 
 def to_rgb(image, size=None):
@@ -145,7 +146,7 @@ def _to_eight_bits(image):
     if image.mode == "F":
         low, high = samples.min(), samples.max()
         if not (0 <= low and high <= 1):  # so is a NaN refused
-            raise ValueError(
+            raise InputError(
                 f"floating-point samples from {low:g} to {high:g}, and only 0 .. 1 has a scale; "
                 "save the image with 8 or 16 bits"
             )
@@ -153,7 +154,7 @@ def _to_eight_bits(image):
     else:
         bits = 16 if image.format != "TIFF" else image.tag_v2.get(_TIFF_BITS, (1,))[0]
         if image.format == "TIFF" and image.tag_v2.get(_TIFF_FORMAT, (1,))[0] != _UNSIGNED:
-            raise ValueError("signed samples; save the image with 8 or 16 bits, unsigned")
+            raise InputError("signed samples; save the image with 8 or 16 bits, unsigned")
         # Pillow keeps unsigned samples of 32 bits in signed ones.
         samples = samples.astype("int64") & (2**bits - 1)
         scaled = samples >> (bits - 8)
@@ -176,7 +177,7 @@ def _check_png(path):
         while True:
             head = file.read(8)
             if len(head) < 8:
-                raise ValueError("a file that is cut off")
+                raise InputError("a file that is cut off")
             length, kind = struct.unpack(">I4s", head)
             if kind == b"IEND":
                 break
@@ -190,7 +191,7 @@ def _check_png(path):
             else:
                 found += _inflated(inflate, data)
     if found != expected:
-        raise ValueError(
+        raise InputError(
             f"{found:,} bytes of pixels, and {expected:,} belong to the size in the header"
         )
 
@@ -203,7 +204,7 @@ def _inflated(inflate, data):
             count += len(inflate.decompress(data, 2**20))
             data = inflate.unconsumed_tail
     except zlib.error as error:
-        raise ValueError(f"damaged pixels ({error})") from error
+        raise InputError(f"damaged pixels ({error})") from error
     return count
 
 

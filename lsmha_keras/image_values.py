@@ -4,18 +4,20 @@ import warnings
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
+
 
 def check_image_values(images):
     """Raises `ValueError` unless a NumPy array holds numbers from 0 to 255."""
     if images.dtype.kind not in "uif":
-        raise ValueError(
+        raise InputError(
             f"Images must be integers or floats from 0 to 255. Received: dtype {images.dtype}"
         )
     if images.dtype == np.uint8 or not images.size:
         return
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 255):  # Also true if either is NaN.
-        raise ValueError(
+        raise InputError(
             "Images must have values from 0 to 255, unnormalised. "
             f"Received: values from {low} to {high}"
         )

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 
-_unanswered = []
+_unanswered: list[int] = []
 
 
 @contextlib.contextmanager

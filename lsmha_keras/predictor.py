@@ -1,12 +1,16 @@
 """The short way from photos to labels."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
+from typing import Any, Literal
 
 import numpy as np
 
 from lsmha_keras import presets
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_image, to_rgb
 from lsmha_keras.image_resize import resize_batch, resize_image
 from lsmha_keras.image_values import check_image_values, warn_of_fractions
@@ -53,13 +57,18 @@ class Predictor:
     ```
     """
 
-    def __init__(self, model, runtime="auto", num_threads=None):
+    def __init__(
+        self,
+        model: Any,
+        runtime: Literal["auto", "onnxruntime", "openvino", "keras"] = "auto",
+        num_threads: int | None = None,
+    ) -> None:
         if runtime not in ("auto", *RUNTIMES):
-            raise ValueError(
+            raise InputError(
                 f"`runtime` must be 'auto' or one of {RUNTIMES}. Received: runtime={runtime!r}"
             )
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
-            raise ValueError(
+            raise InputError(
                 "`num_threads` must be a positive int or `None`. "
                 f"Received: num_threads={num_threads!r}"
             )
@@ -70,7 +79,7 @@ class Predictor:
         self.image_shape = description.image_shape
         self.num_classes = description.num_classes
 
-    def __call__(self, images, top=5):
+    def __call__(self, images: Any, top: int = 5) -> list[Any]:
         """Names the most likely classes of one image or of several.
 
         Args:
@@ -92,7 +101,7 @@ class Predictor:
         ]
         return answers[0] if self._is_one(images) else answers
 
-    def probabilities(self, images):
+    def probabilities(self, images: Any) -> np.ndarray:
         """Returns the probabilities of all classes.
 
         Args:
@@ -103,7 +112,7 @@ class Predictor:
         """
         return self.as_probabilities(self.logits(images))
 
-    def logits(self, images):
+    def logits(self, images: Any) -> np.ndarray:
         """Returns what `predict` returns: logits, or probabilities of a model that ends with them.
 
         Args:
@@ -116,7 +125,7 @@ class Predictor:
         empty = np.zeros((0, self.num_classes), "float32")
         return np.concatenate(chunks) if chunks else empty
 
-    def as_probabilities(self, outputs):
+    def as_probabilities(self, outputs: Any) -> np.ndarray:
         """Turns what `logits` returned into probabilities.
 
         Args:
@@ -129,7 +138,7 @@ class Predictor:
             return self._runtime.probabilities(outputs)
         return probabilities(outputs, self._runtime.description.activation)
 
-    def read(self, image):
+    def read(self, image: Any) -> np.ndarray:
         """Brings one image to what the model takes.
 
         Args:
@@ -145,7 +154,7 @@ class Predictor:
         if hasattr(image, "shape"):
             return _eight_bits(resize_image(self._checked(image), size))
         if channels not in (1, 3):
-            raise ValueError(
+            raise InputError(
                 f"Files and PIL images are read as RGB, and the model takes {channels} channels: "
                 f"give arrays. Received: {image!r}"
             )
@@ -154,7 +163,7 @@ class Predictor:
         elif hasattr(image, "getexif"):
             pixels = np.asarray(to_rgb(image, size))
         else:
-            raise ValueError(
+            raise InputError(
                 "An image is a path, a `PIL.Image.Image` or an array. "
                 f"Received: {type(image).__name__}"
             )
@@ -188,7 +197,7 @@ class Predictor:
         """Returns an array of images, or of one, after its checks."""
         images = self._with_channels(images)
         if images.ndim not in (3, 4) or images.shape[-1] != self.image_shape[2]:
-            raise ValueError(
+            raise InputError(
                 "Images must have shape (height, width, channels) or (batch, height, width, "
                 f"channels) with {self.image_shape[2]} channels. "
                 f"Received: images of shape {images.shape}"
@@ -217,7 +226,7 @@ def _open(model, runtime, num_threads):
         runtime = installed[0] if file is not None and installed else "keras"
     if runtime == "keras":
         if source is None:
-            raise ValueError(
+            raise InputError(
                 "Keras runs presets, not ONNX files: leave `runtime` out, or give the preset. "
                 f"Received: {model}"
             )
@@ -225,7 +234,7 @@ def _open(model, runtime, num_threads):
 
         return KerasRuntime(model)
     if file is None:
-        raise ValueError(
+        raise InputError(
             f"The preset has no {presets.ONNX}, which {runtime} needs; "
             f"`lsmha zoo onnx {model}` makes it, and `runtime='keras'` does without. "
             f"Received: {model}"
@@ -237,7 +246,7 @@ def _open(model, runtime, num_threads):
         from lsmha_keras.runtimes.onnx_runtime import OnnxRuntime as Runtime
     opened = Runtime(file, num_threads)
     if source is not None and opened.description.made_from != made_from(source):
-        raise ValueError(
+        raise InputError(
             f"{file} was made from other files than those beside it; `lsmha zoo onnx {model}` "
             "makes it again, and `runtime='keras'` does without. "
             f"Received: {model}"
@@ -267,13 +276,13 @@ def find_onnx(model):
     path = pathlib.Path(model)
     if path.suffix == ".onnx":
         if not path.is_file():
-            raise ValueError(f"There is no such ONNX file. Received: {model}")
+            raise InputError(f"There is no such ONNX file. Received: {model}")
         return path, None
     if (path / presets.ONNX).is_file() and not (path / "config.json").is_file():
         return path / presets.ONNX, None
     source = presets.resolve_preset(model)
     if isinstance(source, dict):
-        raise ValueError(
+        raise InputError(
             "An architecture without trained weights cannot classify; "
             f"`lsmha presets --trained` lists what can. Received: {model}"
         )

@@ -9,13 +9,14 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
-import json
 import os
 import pathlib
 import re
 
 from lsmha_keras.attention.registry import attention_names
+from lsmha_keras.errors import InputError, PackageError
 from lsmha_keras.files import is_hidden, write_atomically
+from lsmha_keras.text_files import read_json
 
 CHECKSUMS = "checksums.sha256"
 # What the name of a preset on a hub begins with.
@@ -82,7 +83,7 @@ class PresetInfo:
         return f"{self.name} ({', '.join(facts)})"
 
 
-def list_presets(pattern="*", architectures=True):
+def list_presets(pattern: str = "*", architectures: bool = True) -> list[PresetInfo]:
     """Lists the presets that come with the package.
 
     Args:
@@ -106,7 +107,7 @@ def list_presets(pattern="*", architectures=True):
     ```
     """
     if not isinstance(pattern, str):
-        raise ValueError(
+        raise InputError(
             "`pattern` must be a string such as '*h16*'; leave architectures out with "
             f"`architectures=False`. Received: pattern={pattern!r}"
         )
@@ -172,7 +173,7 @@ def read_config(preset):
     source = resolve_preset(preset)
     if isinstance(source, dict):
         return source
-    return json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
+    return read_json(source / "config.json")["config"]
 
 
 def resolve_preset(preset):
@@ -202,12 +203,12 @@ def resolve_preset(preset):
     if config := parse_architecture(name):
         return config
     if pathlib.Path(name).is_dir():
-        raise ValueError(
+        raise InputError(
             f"The directory has no `config.json` and no `{COMMITTEE}`. Received: preset={name!r}"
         )
     known = [*ALIASES, *(path.name for path in _shipped_presets()), *_LISTED]
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-    raise ValueError(
+    raise InputError(
         "A preset is a directory, 'hf://...', 'kaggle://...' or one of the names that "
         f"`lsmha_keras.list_presets()` gives; nearest: {', '.join(nearest) or ', '.join(known)}. "
         f"Received: preset={name!r}"
@@ -233,13 +234,13 @@ def read_committee(directory):
     """
     path = pathlib.Path(directory) / COMMITTEE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         mode, names = found["mode"], found["members"]
         # Members lie beside the file; a name that leads elsewhere is not followed.
         if strange := [name for name in names if not re.fullmatch(r"member_\d+", name)]:
-            raise ValueError(f"{strange[0]!r} is not the name of a member")
+            raise InputError(f"{strange[0]!r} is not the name of a member")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             "A committee's file must be JSON with `mode` and `members`, which are called "
             f"`member_0` and so on. Received: {path} ({type(error).__name__}: {error})"
         ) from error
@@ -335,18 +336,18 @@ def _read_checksums(directory):
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()
     if broken := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  \S.*", line)]:
-        raise ValueError(f"{path} is damaged. Received: the line {broken[0]!r}")
+        raise InputError(f"{path} is damaged. Received: the line {broken[0]!r}")
     return {line[66:]: line[:64] for line in lines}
 
 
 def _verify(path, checksum):
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"The preset in {path.parent} is incomplete; copy or download it again. "
             f"Received: no file {path.name}"
         )
     if _sha256(path) != checksum:
-        raise ValueError(
+        raise InputError(
             f"{path} was changed or damaged after it was saved: its SHA-256 is not the one in "
             f"{CHECKSUMS}. Copy or download the preset again, or, if you changed the file on "
             "purpose, call `lsmha_keras.presets.write_checksums` on the directory. "
@@ -370,7 +371,7 @@ def _is_preset(path):
 def _describe(path):
     results = {}
     if (path / "results.json").is_file():
-        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+        results = read_json(path / "results.json")
     accuracy = results.get("accuracy")
     return PresetInfo(
         name=path.name,
@@ -397,8 +398,8 @@ def _download(handle):
         return pathlib.Path(kagglehub.model_download(name))
     except ImportError as error:
         package = {"hf": "huggingface_hub", "kaggle": "kagglehub"}[scheme]
-        raise ImportError(f"{handle!r} needs `pip install {package}`.") from error
+        raise PackageError(f"{handle!r} needs `pip install {package}`.") from error
     except (OSError, ValueError) as error:  # What both hubs raise for bad names and no network.
-        raise ValueError(
+        raise InputError(
             f"The preset could not be fetched: {error}. Received: {handle!r}"
         ) from error

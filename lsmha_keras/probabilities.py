@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
+
 
 def probabilities(outputs, activation):
     """Turns a classifier's outputs into probabilities.
@@ -25,7 +27,7 @@ def probabilities(outputs, activation):
     if activation in ("softmax", "sigmoid"):
         return outputs
     if activation != "linear":
-        raise ValueError(
+        raise InputError(
             "Only logits, a softmax and a sigmoid can be read as probabilities. "
             f"Received: activation={activation}"
         )

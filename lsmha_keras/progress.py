@@ -6,6 +6,7 @@ import time
 import keras
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.interrupt import raise_if_interrupted
 
 SILENT, BAR, LINES = 0, 1, 2
@@ -32,7 +33,7 @@ def progress_style(verbose):
         is_terminal = getattr(sys.stdout, "isatty", lambda: False)()
         return BAR if is_terminal or "ipykernel" in sys.modules else LINES
     if verbose not in (SILENT, BAR, LINES):
-        raise ValueError(f'`verbose` must be "auto", 0, 1 or 2. Received: verbose={verbose!r}')
+        raise InputError(f'`verbose` must be "auto", 0, 1 or 2. Received: verbose={verbose!r}')
     return int(verbose)
 
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses, and how it exits."""
 
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import lsmha_keras
-from lsmha_keras import cli, presets
+from lsmha_keras import cli, errors, presets
 from lsmha_keras.commands import COMMANDS, _results
 from lsmha_keras.commands import presets as presets_command
 from lsmha_keras.commands.train import _changed, _parse_change
@@ -82,10 +83,11 @@ def test_mistyped_command_lines_exit_with_2(arguments, message, capsys):
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (ValueError("Two\n  lines."), 2, "lsmha: error: Two lines.\n"),
-        (FileNotFoundError("No file."), 2, "lsmha: error: No file.\n"),
+        (errors.InputError("Two\n  lines."), 2, "lsmha: error: Two lines.\n"),
+        (errors.MissingFileError("No file."), 2, "lsmha: error: No file.\n"),
         (PermissionError(13, "Permission denied", "x"), 2, "Permission denied: 'x'\n"),
-        (ImportError("Needs y."), 2, "lsmha: error: Needs y.\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device\n"),
+        (errors.PackageError("Needs y."), 2, "lsmha: error: Needs y.\n"),
         (KeyboardInterrupt(), 130, "lsmha: interrupted\n"),
     ],
 )
@@ -100,7 +102,7 @@ def test_errors_are_one_line(error, status, message, monkeypatch, capsys):
 
 @pytest.mark.parametrize("way", ["option", "option first", "variable"])
 def test_traceback_on_request(way, monkeypatch, capsys):
-    monkeypatch.setattr(presets_command, "run", raiser(ValueError("Wrong.")))
+    monkeypatch.setattr(presets_command, "run", raiser(errors.InputError("Wrong.")))
     if way == "variable":
         monkeypatch.setenv("LSMHA_TRACEBACK", "1")
     arguments = {"option": ["presets", "--traceback"], "option first": ["--traceback", "presets"]}
@@ -110,10 +112,20 @@ def test_traceback_on_request(way, monkeypatch, capsys):
     assert lines[-1] == "lsmha: error: Wrong."
 
 
-def test_bugs_are_not_hidden(monkeypatch):
-    monkeypatch.setattr(presets_command, "run", raiser(TypeError("ours")))
-    with pytest.raises(TypeError, match="ours"):
-        cli.main(["presets"])
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "error", [ValueError("ours"), TypeError("ours"), ImportError("ours"), OSError("ours")]
+)
+def test_bugs_are_reported_with_traceback_versions_and_command(error, monkeypatch, capsys):
+    monkeypatch.setattr(presets_command, "run", raiser(error))
+    assert cli.main(["presets", "*h 16*"]) == 70
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    *_, raised, request, command, versions = lines
+    assert raised == f"{type(error).__name__}: ours"
+    assert f"unexpected {type(error).__name__}" in request and "Please report" in request
+    assert command == "  command: lsmha presets '*h 16*'"
+    assert f"lsmha-keras={lsmha_keras.__version__} " in versions and " python=3." in versions
 
 
 @pytest.mark.backend_free
@@ -362,8 +374,8 @@ def test_predict_in_a_process_of_its_own(trained, digit_image):
         (["predict", "cct_2_3x2_cifar1000", "x.png"], "Received: preset='cct_2_3x2_cifar1000'"),
         (["evaluate", "cct_2_3x2", "--dataset", "digitz"], "digits"),
         (["train", "no_such_recipe"], "no_such_recipe"),
-        (["convert", "missing.pth", "out"], "missing.pth"),
-        (["convert", "x.png", "full"], "--overwrite"),
+        (["convert", "missing.pth", "--output", "out"], "missing.pth"),
+        (["convert", "x.png", "--output", "full"], "--overwrite"),
     ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch, capsys):
@@ -382,7 +394,7 @@ def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch, capsys):
     "arguments",
     [
         ["train", "x", "--output", "file/below"],
-        ["convert", "x", "file"],
+        ["convert", "x", "--output", "file"],
         ["evaluate", "x", "--dataset", "digits", "--results", "file/below/results.csv"],
         ["evaluate", "x", "--dataset", "digits", "--results", "folder"],
     ],
@@ -405,7 +417,7 @@ def test_unwritable_output_is_found_before_any_work(arguments, tmp_path, monkeyp
         ["tune", "nonesuch"],
         ["evaluate", "nonesuch", "--dataset", "digits"],
         ["predict", "nonesuch", "x.png"],
-        ["shp", "nonesuch", "--dataset", "digits", "--out", "out"],
+        ["shp", "nonesuch", "--dataset", "digits", "--output", "out"],
         ["committee", "cct_2_3x2", "nonesuch", "--dataset", "digits"],
         ["zoo", "verify", "nonesuch"],
         ["bench", "model", "nonesuch"],

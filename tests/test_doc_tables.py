@@ -200,7 +200,7 @@ def test_single_head_performance():
 
 
 def test_every_key_of_a_recipe_is_named():
-    from lsmha_keras.training import recipe_sections
+    from lsmha_keras.training import recipe as recipe_sections
 
     rows = dict(re.findall(r"^\| `\[(\w+)\]` \| (.*) \|$", page("docs/recipes.md"), re.M))
     for section in vars(recipe_sections).values():
@@ -214,7 +214,7 @@ def test_augmentation_speed():
     speeds = {row["pipeline"]: row for row in _rows("data_benchmark.csv")}
     for shown, pipeline in {
         "`keras.layers.RandAugment`, 2 operations": "keras.layers.RandAugment",
-        "`RandAugment`, 2 operations": "RandAugment",
+        "`RandAugmentPerImage`, 2 operations": "RandAugment",
         "crop + flip + MixUp/CutMix": "crop + flip + MixUp/CutMix",
     }.items():
         row = speeds[pipeline]

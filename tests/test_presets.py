@@ -8,9 +8,9 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import presets
-from lsmha_keras.data.data_at_hand import data_at_hand
-from lsmha_keras.evidence.csv_rows import read_rows
+from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.layers.position_embedding import resize_position_embedding
+from lsmha_keras.tables import read_rows
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from tests.checks import random_images
@@ -199,7 +199,7 @@ def test_shipped_files_are_float32_throughout(info):
     "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
 )
 def test_shipped_presets_reach_their_accuracy(info):
-    if not data_at_hand(info.dataset):
+    if not can_open_offline(info.dataset):
         pytest.skip(f"needs {info.dataset} in LSMHA_DATA_DIR, which the environment names")
     results = json.loads((info.path / "results.json").read_text())
     figures = lsmha.evaluate(info.name, info.dataset, results["split"])

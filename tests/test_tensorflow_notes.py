@@ -76,18 +76,6 @@ def test_a_failed_import_drops_nothing(capfd, monkeypatch):
     assert capfd.readouterr().err == NOTES
 
 
-@pytest.mark.backend_free
-def test_looking_for_a_module_does_not_count_as_its_import():
-    code = (
-        "import importlib.util, lsmha_keras\n"
-        "importlib.util.find_spec('keras'), importlib.util.find_spec('tensorflow')\n"
-        "import keras\n"
-        "assert 'lsmha_keras>CCTBackbone' in keras.saving.get_custom_objects()\n"
-    )
-    done = run(code)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tensorflow traces functions")
 def test_no_retracing_warning_and_no_retracing():
     messages = []

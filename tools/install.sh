@@ -40,11 +40,11 @@ for name in needed.split():
         fail(f"{name} is needed, which the bundle does not hold. Received: a Python without it")
 CHECK
 
-wheels=(wheels/keras-*.whl wheels/keras_hub-*.whl wheels/optree-*-"$tag"-*.whl wheels/lsmha_keras-*.whl)
+wheels=(wheels/keras-*.whl wheels/keras_hub-*.whl wheels/optree-*-"$tag"-*.whl wheels/tomli_w-*.whl wheels/lsmha_keras-*.whl)
 $PYTHON -m pip install -q --no-index --no-deps --no-compile --disable-pip-version-check "${wheels[@]}"
 backend=$($PYTHON -c 'import importlib.util as u; print("jax" if u.find_spec("jax") else "torch")')
 KERAS_BACKEND=${KERAS_BACKEND:-$backend} $PYTHON -c '
-import lsmha_keras, keras_hub
+import lsmha_keras, keras_hub, tomli_w
 print("installed: lsmha-keras", lsmha_keras.__version__, "with keras_hub", keras_hub.__version__)'
 echo "now:"
 echo "  export KERAS_BACKEND=$backend LSMHA_DATA_DIR=$PWD/data"

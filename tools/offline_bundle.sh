@@ -28,7 +28,7 @@ bundle=$out/bundle
 mkdir -p "$bundle/wheels" "$bundle/data/$dataset"
 
 # The pinned versions; KerasHub's other dependencies are not imported, or lie with JAX already.
-for name in keras keras-hub optree; do
+for name in keras keras-hub optree tomli_w; do
   pin=$(grep -E "^$name==" "$ROOT/constraints.txt")
   for version in $PYTHONS; do
     $PYTHON -m pip download -q --no-deps --only-binary=:all: --python-version "$version" \
@@ -48,7 +48,7 @@ import pathlib
 import sys
 
 from lsmha_keras.data.open_dataset import open_dataset
-from lsmha_keras.data.sources.npz_parts import write_npz_parts
+from lsmha_keras.data.sources.npz import write_npz_parts
 
 name, data_dir, directory = sys.argv[1:]
 for base in ("train", "test"):

@@ -1,10 +1,16 @@
 """Clustered heads: groups of heads share one score map."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -35,7 +41,9 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         - [Agarwal et al., 2024](https://arxiv.org/abs/2403.08058), clusters in trained models
     """
 
-    def __init__(self, num_heads, map_of_head=None, **kwargs):
+    def __init__(
+        self, num_heads: int, map_of_head: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.map_of_head = plain(map_of_head)
         heads, maps = self.num_heads, self.map_of_head
@@ -48,7 +56,7 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
             or len(maps) != heads
             or sorted(set(maps)) != list(range(len(set(maps))))
         ):
-            raise ValueError(
+            raise InputError(
                 f"`map_of_head` must be a divisor of {heads}, the number of heads, or a list of as "
                 f"many maps, numbered from 0 without gaps. Received: map_of_head={map_of_head}"
             )

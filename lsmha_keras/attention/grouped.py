@@ -1,10 +1,15 @@
 """Grouped-query and multi-query attention: groups of heads share keys and values."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -41,11 +46,11 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         - [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245), groups of heads
     """
 
-    def __init__(self, num_heads, num_kv_heads=1, **kwargs):
+    def __init__(self, num_heads: int, num_kv_heads: int = 1, **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads)
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise InputError(
                 "`num_kv_heads` must divide `num_heads`, so that groups are equal. Received: "
                 f"num_heads={num_heads}, num_kv_heads={num_kv_heads}"
             )

@@ -1,9 +1,14 @@
 """Head embeddings: one projection for all heads, and one vector for each."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -35,10 +40,10 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
         - [Xue and Aletras, 2023](https://arxiv.org/abs/2310.07911)
     """
 
-    def __init__(self, num_heads, combine="multiply", **kwargs):
+    def __init__(self, num_heads: int, combine: str = "multiply", **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         if combine not in ("multiply", "add"):
-            raise ValueError(
+            raise InputError(
                 f'`combine` must be "multiply" or "add". Received: combine={combine!r}'
             )
         self.combine = combine
@@ -74,7 +79,7 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
 
     def multi_head_weights(self):
         if self.combine == "add" and not self.use_qkv_bias:
-            raise ValueError(
+            raise InputError(
                 "Added embeddings are biases, which this layer's `use_qkv_bias=False` leaves plain "
                 "attention without. Received: combine='add', use_qkv_bias=False"
             )

@@ -1,10 +1,16 @@
 """HiLo attention: windows for high frequencies, pooled tokens for low ones."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import grid, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import project_heads, split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -38,19 +44,26 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         - [Pan et al., 2022](https://arxiv.org/abs/2205.13213)
     """
 
-    def __init__(self, num_heads, window=2, low_fraction=0.5, grid_shape=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        window: int = 2,
+        low_fraction: float = 0.5,
+        grid_shape: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         if grid_shape is None:
-            raise ValueError("Windows need the grid of the tokens. Received: grid_shape=None")
+            raise InputError("Windows need the grid of the tokens. Received: grid_shape=None")
         self.window = positive_int("window", window)
         self.low_fraction, self.grid_shape = plain(low_fraction), grid(grid_shape)
         if any(side % self.window for side in self.grid_shape):
-            raise ValueError(
+            raise InputError(
                 f"`window` must divide the sides of the grid {self.grid_shape}. "
                 f"Received: window={window}"
             )
         if not 0 <= self.low_fraction <= 1:
-            raise ValueError(
+            raise InputError(
                 f"`low_fraction` must be in [0, 1]. Received: low_fraction={low_fraction}"
             )
         self._low = int(self.low_fraction * self.num_heads)
@@ -59,7 +72,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
     def build_heads(self, input_shape):
         height, width = self.grid_shape
         if input_shape[1] not in (None, height * width):
-            raise ValueError(
+            raise InputError(
                 f"The tokens of a grid {self.grid_shape} are {height * width}. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
@@ -71,7 +84,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         if padding_mask is not None:
-            raise ValueError(
+            raise InputError(
                 "HiLo's windows cover a whole grid: it takes no mask. "
                 f"Received: padding_mask of shape {tuple(padding_mask.shape)}"
             )
@@ -86,7 +99,8 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def _attend_high(self, x, training, return_attention_scores):
         """Within windows: each is an image of its own to the core."""
-        rows, columns, side = *(n // self.window for n in self.grid_shape), self.window
+        rows, columns = (n // self.window for n in self.grid_shape)
+        side = self.window
         x = ops.reshape(x, (-1, rows, side, columns, side, x.shape[-1]))
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, side * side, x.shape[-1]))
         heads, scores = self.attend_core(
@@ -100,7 +114,8 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def _spread_windows(self, scores):
         """Weights within windows as weights between all tokens, zero elsewhere."""
-        rows, columns, side = *(n // self.window for n in self.grid_shape), self.window
+        rows, columns = (n // self.window for n in self.grid_shape)
+        side = self.window
         windows, inside = rows * columns, side * side
         scores = ops.reshape(scores, (-1, windows, self._high, inside, 1, inside))
         eye = ops.reshape(ops.eye(windows, dtype=scores.dtype), (windows, 1, 1, windows, 1))
@@ -113,7 +128,8 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
 
     def _attend_low(self, x, training, return_attention_scores):
         """From all tokens to the averages of windows."""
-        rows, columns, side = *(n // self.window for n in self.grid_shape), self.window
+        rows, columns = (n // self.window for n in self.grid_shape)
+        side = self.window
         pooled = ops.reshape(x, (-1, rows, side, columns, side, x.shape[-1]))
         pooled = ops.reshape(ops.mean(pooled, axis=(2, 4)), (-1, rows * columns, x.shape[-1]))
         query = split_heads(self.query(x), self._low)

@@ -1,5 +1,9 @@
 """Knocking heads: one small matrix, shared by all heads, between projection and scores."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -31,7 +35,7 @@ class KnockingHeads(LargeScaleMultiHeadAttention):
         - [Zhou et al., 2025](https://arxiv.org/abs/2510.23052)
     """
 
-    def __init__(self, num_heads, gated=False, **kwargs):
+    def __init__(self, num_heads: int, gated: bool = False, **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         self.gated = plain(gated)
 

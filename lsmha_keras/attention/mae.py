@@ -1,10 +1,15 @@
 """Mixture of attentive experts: each image weights the heads."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -36,12 +41,14 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         - [Peng et al., 2020](https://arxiv.org/abs/2005.06537)
     """
 
-    def __init__(self, num_heads, leave_out=1, gate_dim=64, **kwargs):
+    def __init__(
+        self, num_heads: int, leave_out: int = 1, gate_dim: int = 64, **kwargs: Any
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.leave_out = positive_int("leave_out", leave_out)
         self.gate_dim = positive_int("gate_dim", gate_dim)
         if self.leave_out >= self.num_heads:
-            raise ValueError(
+            raise InputError(
                 "`leave_out` must leave heads to every expert. Received: "
                 f"leave_out={leave_out}, num_heads={num_heads}"
             )
@@ -63,7 +70,7 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         weights = self.head_weights(x, padding_mask)[:, :, None, None]
         return heads * ops.cast(weights, heads.dtype), scores
 
-    def head_weights(self, x, padding_mask=None):
+    def head_weights(self, x: Any, padding_mask: Any = None) -> Any:
         """Returns the heads' weights, float32, `(batch, heads)`; those of an image sum to `H`."""
         x = ops.cast(x, "float32")
         if padding_mask is None:

@@ -1,5 +1,9 @@
 """Mixture of attention heads: each token chooses experts that share keys and values."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,6 +11,7 @@ from keras import ops
 from lsmha_keras.arguments import plain
 from lsmha_keras.attention.grouped import GroupedQueryAttention
 from lsmha_keras.attention.routing import balance_loss, choose
+from lsmha_keras.errors import InputError
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -41,19 +46,19 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
 
     def __init__(
         self,
-        num_heads,
-        top_k=None,
-        renormalise=True,
-        balance_loss=0.01,
-        z_loss=0.001,
-        **kwargs,
-    ):
+        num_heads: int,
+        top_k: int | None = None,
+        renormalise: bool = True,
+        balance_loss: float = 0.01,
+        z_loss: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, num_kv_heads=1, **kwargs)
         self.top_k, self.renormalise = plain(top_k), plain(renormalise)
         self.balance_loss, self.z_loss = plain(balance_loss), plain(z_loss)
         self._chosen = max(1, self.num_heads // 2) if top_k is None else self.top_k
         if not isinstance(self._chosen, int) or not 1 <= self._chosen <= self.num_heads:
-            raise ValueError(
+            raise InputError(
                 f"`top_k` must be an int from 1 to {num_heads}, the number of heads. "
                 f"Received: top_k={top_k}"
             )
@@ -72,7 +77,7 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         gates = self.gates(x, padding_mask, training)
         return heads * ops.cast(ops.swapaxes(gates, 1, 2)[..., None], heads.dtype), scores
 
-    def gates(self, x, padding_mask=None, training=None):
+    def gates(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
         """Returns what each token multiplies each head by, float32, `(batch, tokens, heads)`."""
         logits = ops.matmul(ops.cast(x, "float32"), ops.cast(self.router, "float32"))
         p = ops.softmax(logits, axis=-1)

@@ -1,11 +1,16 @@
 """Mixture of heads: each token chooses which heads it listens to."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.attention.routing import balance_loss, choose
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -41,14 +46,21 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         - [Jin et al., 2024](https://arxiv.org/abs/2410.11842)
     """
 
-    def __init__(self, num_heads, num_shared=None, top_k=None, balance_loss=0.01, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        num_shared: int | None = None,
+        top_k: int | None = None,
+        balance_loss: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.num_shared, self.top_k = plain(num_shared), plain(top_k)
         self.balance_loss = plain(balance_loss)
         heads = self.num_heads
         shared = heads // 8 if num_shared is None else self.num_shared
         if not isinstance(shared, int) or not 0 <= shared <= heads:
-            raise ValueError(
+            raise InputError(
                 f"`num_shared` must be an int from 0 to {heads}. Received: num_shared={num_shared}"
             )
         routed = heads - shared
@@ -56,7 +68,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         chosen = max(lowest, round(0.75 * heads) - shared) if top_k is None else self.top_k
         chosen = min(chosen, routed) if top_k is None else chosen
         if not isinstance(chosen, int) or not lowest <= chosen <= routed:
-            raise ValueError(
+            raise InputError(
                 f"`top_k` must be an int from {lowest} to {routed}, the heads that are not shared. "
                 f"Received: top_k={top_k}, num_shared={num_shared}"
             )
@@ -84,7 +96,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         gates = ops.cast(ops.swapaxes(gates, 1, 2)[..., None], heads.dtype)
         return heads * gates, scores
 
-    def gates(self, x, padding_mask=None, training=None):
+    def gates(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
         """Returns what each token multiplies each head by, float32, `(batch, tokens, heads)`."""
         x = ops.cast(x, "float32")
         groups = []
@@ -104,7 +116,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
             groups = [gate * balance[..., i : i + 1] for i, gate in enumerate(groups)]
         return ops.concatenate(groups, axis=-1)
 
-    def routers(self):
+    def routers(self) -> Any:
         """Lists the routers' kernels."""
         names = ("shared_router", "router", "balance_router")
         return [w for name in names if (w := getattr(self, name, None)) is not None]

@@ -1,9 +1,15 @@
 """Attention whose weights are learnt and not computed from the image: a control."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops, random
 
 from lsmha_keras.arguments import grid
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -32,14 +38,14 @@ class NormLin(LargeScaleMultiHeadAttention):
         - [Yue et al., 2025](https://arxiv.org/abs/2505.08550), one matrix instead of attention
     """
 
-    def __init__(self, num_heads, grid_shape, **kwargs):
+    def __init__(self, num_heads: int, grid_shape: Sequence[int], **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         self.grid_shape = grid(grid_shape)
 
     def build_heads(self, input_shape):
         tokens = self.grid_shape[0] * self.grid_shape[1]
         if input_shape[1] not in (None, tokens):
-            raise ValueError(
+            raise InputError(
                 f"The tokens of a grid {self.grid_shape} are {tokens}. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
@@ -50,7 +56,7 @@ class NormLin(LargeScaleMultiHeadAttention):
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         if padding_mask is not None or return_attention_scores:
-            raise ValueError(
+            raise InputError(
                 "`NormLin` has fixed weights for a whole grid, no scores: it takes no mask and "
                 "returns none. Received: "
                 f"padding_mask={'none' if padding_mask is None else tuple(padding_mask.shape)}, "
@@ -68,7 +74,7 @@ class NormLin(LargeScaleMultiHeadAttention):
         return tokens * (2 * hidden_dim * inner_dim + tokens * inner_dim)
 
     def multi_head_weights(self):
-        raise ValueError("`NormLin` has no queries and keys. Received: a conversion to attention")
+        raise InputError("`NormLin` has no queries and keys. Received: a conversion to attention")
 
     def take_multi_head_weights(self, weights):
         self.write_dense(self.value, weights[2:])

@@ -1,10 +1,13 @@
 """Names of the kinds of attention that a backbone can be made of."""
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
 import inspect
 import re
 
+from lsmha_keras.errors import InputError, InputTypeError
 from lsmha_keras.nearest import nearest
 
 _LAYERS = "lsmha_keras.layers.large_scale_multi_head_attention"
@@ -39,7 +42,7 @@ class AttentionKind:
         return self.layer
 
 
-_KINDS = {}
+_KINDS: dict[str, AttentionKind] = {}
 
 
 def _add(name, description, layer, **options):
@@ -114,7 +117,7 @@ _add("normlin", "learnt weights that no image changes, a control", f"{_HERE}.nor
 _SHIPPED = frozenset(_KINDS)
 
 
-def list_attention():
+def list_attention() -> list[AttentionKind]:
     r"""Lists the kinds of attention, those of this package and registered ones.
 
     Returns:
@@ -134,7 +137,7 @@ def attention_names():
     return list(_KINDS)
 
 
-def register_attention(name, layer, description=""):
+def register_attention(name: str, layer: type, description: str = "") -> None:
     """Makes a kind of attention of your own available by name.
 
     Backbones, presets, single-head performance, benchmarks and studies take it like those of this
@@ -164,13 +167,13 @@ def register_attention(name, layer, description=""):
     from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
     if not isinstance(name, str) or not re.fullmatch(r"[a-z]+(_[a-z]+)*", name):
-        raise ValueError(
+        raise InputError(
             f"A kind of attention is named by small letters, joined by _. Received: name={name!r}"
         )
     if name in _SHIPPED:
-        raise ValueError(f"This package has a kind of that name. Received: name={name!r}")
+        raise InputError(f"This package has a kind of that name. Received: name={name!r}")
     if not (isinstance(layer, type) and issubclass(layer, LargeScaleMultiHeadAttention)):
-        raise TypeError(
+        raise InputTypeError(
             "`layer` must be a subclass of `LargeScaleMultiHeadAttention`, whose `attend` it "
             f"overrides. Received: layer={layer!r}"
         )
@@ -184,7 +187,7 @@ def find_attention(name):
         ValueError: if the name is unknown; the nearest is named.
     """
     if name not in _KINDS:
-        raise ValueError(
+        raise InputError(
             f"Unknown attention{nearest(name, _KINDS)}; `lsmha_keras.list_attention()` lists all, "
             f"and your own are registered first. Received: attention={name!r}"
         )
@@ -213,13 +216,13 @@ def make_attention(attention, num_heads, grid_shape=None, options=None, **argume
     for option in options:
         if option not in known:
             listed = f"has the options {', '.join(known)}" if known else "has no options"
-            raise ValueError(
+            raise InputError(
                 f"Attention {attention!r} {listed}{nearest(option, known)}. "
                 f"Received: attention_options with {option!r}"
             )
     if "grid_shape" in _parameters(layer):
         if grid_shape is None:
-            raise ValueError(
+            raise InputError(
                 f"Attention {attention!r} needs the grid of its tokens. Received: grid_shape=None"
             )
         arguments["grid_shape"] = grid_shape

@@ -1,10 +1,16 @@
 """Optimised, efficient and super attention: heads read slices of the tokens."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import grid, plain
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -37,12 +43,19 @@ class SlicedAttention(LargeScaleMultiHeadAttention):
         - [Hosseini and Hosseini, 2024](https://arxiv.org/abs/2403.01643)
     """
 
-    def __init__(self, num_heads, slice_keys=False, mix_tokens=False, grid_shape=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        slice_keys: bool = False,
+        mix_tokens: bool = False,
+        grid_shape: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         self.slice_keys, self.mix_tokens = plain(slice_keys), plain(mix_tokens)
         self.grid_shape = None if grid_shape is None else grid(grid_shape)
         if self.mix_tokens and self.grid_shape is None:
-            raise ValueError(
+            raise InputError(
                 "A matrix that mixes tokens needs to know how many there are. "
                 f"Received: mix_tokens={mix_tokens}, grid_shape=None"
             )
@@ -50,7 +63,7 @@ class SlicedAttention(LargeScaleMultiHeadAttention):
     def build_heads(self, input_shape):
         hidden_dim = input_shape[-1]
         if self.num_heads * self.width != hidden_dim:
-            raise ValueError(
+            raise InputError(
                 "Slices of the tokens are as wide as these, divided by the heads; leave out "
                 f"`head_dim`. Received: head_dim={self.head_dim}, num_heads={self.num_heads}, "
                 f"token width {hidden_dim}"
@@ -60,7 +73,7 @@ class SlicedAttention(LargeScaleMultiHeadAttention):
         if self.mix_tokens:
             tokens = self.grid_shape[0] * self.grid_shape[1]
             if input_shape[1] not in (None, tokens):
-                raise ValueError(
+                raise InputError(
                     f"The tokens of a grid {self.grid_shape} are {tokens}. "
                     f"Received: input_shape={input_shape}"
                 )
@@ -77,7 +90,7 @@ class SlicedAttention(LargeScaleMultiHeadAttention):
             query, key = ops.split(split_heads(self.qkv(x), 2 * self.num_heads), 2, axis=1)
         if self.mix_tokens:
             if padding_mask is not None:
-                raise ValueError(
+                raise InputError(
                     "Super attention mixes all tokens of a grid, padding too: it takes no mask. "
                     f"Received: padding_mask of shape {tuple(padding_mask.shape)}"
                 )

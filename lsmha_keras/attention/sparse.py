@@ -1,11 +1,16 @@
 """Sparse heads: attention weights that are zero for most tokens."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.attention.explicit import explicit_attention
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import project_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -38,16 +43,18 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         - [Zhao et al., 2019](https://arxiv.org/abs/1912.11637), the largest scores
     """
 
-    def __init__(self, num_heads, normaliser="top_k", k=8, **kwargs):
+    def __init__(
+        self, num_heads: int, normaliser: str = "top_k", k: int = 8, **kwargs: Any
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         if normaliser not in _NORMALISERS:
-            raise ValueError(
+            raise InputError(
                 f"`normaliser` must be one of {', '.join(_NORMALISERS)}. "
                 f"Received: normaliser={normaliser!r}"
             )
         self.normaliser, self.k = normaliser, plain(k)
         if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"`k` must be a positive int. Received: k={k}")
+            raise InputError(f"`k` must be a positive int. Received: k={k}")
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         query, key, value = project_heads(self.qkv, x, self.num_heads)

@@ -1,11 +1,17 @@
 """Heads that each see their own distance."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import grid, plain
 from lsmha_keras.attention.explicit import explicit_attention
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import open_empty_masks, project_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -40,12 +46,19 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
         - [Zhu et al., 2021](https://arxiv.org/abs/2107.02192), long and short range
     """
 
-    def __init__(self, num_heads, windows=None, shape="band", grid_shape=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        windows: Any = None,
+        shape: str = "band",
+        grid_shape: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_heads, **kwargs)
         if shape not in ("band", "chunk"):
-            raise ValueError(f'`shape` must be "band" or "chunk". Received: shape={shape!r}')
+            raise InputError(f'`shape` must be "band" or "chunk". Received: shape={shape!r}')
         if grid_shape is None:
-            raise ValueError("Windows need the grid of the tokens. Received: grid_shape=None")
+            raise InputError("Windows need the grid of the tokens. Received: grid_shape=None")
         self.windows, self.shape, self.grid_shape = plain(windows), shape, grid(grid_shape)
         sizes = self.windows
         if sizes is None:
@@ -60,7 +73,7 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
                 for w in sizes
             )
         ):
-            raise ValueError(
+            raise InputError(
                 f"`windows` must be a list of {num_heads} entries, one for each head: None or an "
                 f"int from {smallest} to {largest}, the side of the grid. "
                 f"Received: windows={windows}"

@@ -8,6 +8,7 @@ import keras
 from lsmha_keras.attention.registry import attention_names, make_attention
 from lsmha_keras.benchmark.attention import choose_xla, compile_steps, make_tokens
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.errors import InputError
 
 PACKAGES = ()
 CASE = ("phase", "batch", "tokens", "width", "heads")
@@ -54,7 +55,7 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
     """
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise ValueError(f"`tokens` must be a square number. Received: tokens={tokens}")
+        raise InputError(f"`tokens` must be a square number. Received: tokens={tokens}")
     x = make_tokens(batch, tokens, width)
     layers, steps, xla, notes = {}, {}, {}, {}
     for name in attention_names():

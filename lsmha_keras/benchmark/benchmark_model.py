@@ -1,24 +1,72 @@
 """How fast models are, beside each other and beside named peers."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import pickle
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from lsmha_keras.benchmark.candidates import make_candidates
-from lsmha_keras.benchmark.devices import find_device
-from lsmha_keras.benchmark.memory import peak_in_new_process, peak_mib
-from lsmha_keras.benchmark.model_speed import ModelSpeed
-from lsmha_keras.benchmark.step_process import StepProcess
+from lsmha_keras.benchmark.memory import StepProcess, peak_in_new_process, peak_mib
 from lsmha_keras.benchmark.timing import time_call, time_in_turn
+from lsmha_keras.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpeed:
+    """Speed and cost of inference with one model at one batch size; `None` is what is not known.
+
+    Attributes:
+        model: str, its name.
+        batch: int, images in a step.
+        device: str, such as "cpu:0".
+        runs: int, timed steps.
+        p50_ms: float, median time of a step, in milliseconds.
+        p90_ms: float, nine in ten steps take no longer.
+        p99_ms: float, likewise 99 in 100; `None` from fewer than 100 runs.
+        fastest_ms: float.
+        images_per_s: float, `batch` by the median time.
+        ratio_to_first: float, median time over that of the first model measured beside it; below 1
+            is faster.
+        compile_s: float, by how much the first step takes longer than the median, in seconds.
+        peak_mib: float, what a step adds to a process's memory at its peak, in MiB.
+        parameters: int.
+        multiply_adds: int, of one image; see `count_multiply_adds`.
+        note: str, what was not measured and why.
+    """
+
+    model: str
+    batch: int
+    device: str
+    runs: int = 0
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    fastest_ms: float | None = None
+    images_per_s: float | None = None
+    ratio_to_first: float | None = None
+    compile_s: float | None = None
+    peak_mib: float | None = None
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    note: str = ""
+
+    def __str__(self):
+        facts = [f"{self.model}, batch {self.batch} on {self.device}:"]
+        if self.p50_ms is not None:
+            facts.append(f"{self.p50_ms:.2f} ms, {self.images_per_s:.0f} images/s")
+        return " ".join([*facts, *([f"({self.note})"] if self.note else [])])
+
 
 CASE = ("models", "against", "fuse", "device", "batch")
 FIGURES = tuple(field.name for field in dataclasses.fields(ModelSpeed) if field.name not in CASE)
 PACKAGES = ("torch", "vit-pytorch", "timm")
-
 # Single images are quick, and their 99th percentile needs many.
 _SINGLE_RUNS, _BATCH_RUNS = 200, 20
 # Seconds that the process of a memory measurement may take for imports and compiling.
@@ -28,15 +76,15 @@ _PERCENTILES = {"p50_ms": (50, 1), "p90_ms": (90, 10), "p99_ms": (99, 100)}
 
 
 def benchmark_model(
-    model,
-    batch_sizes=(1, 64),
-    runs=None,
-    against=None,
-    device=None,
-    fuse=False,
-    memory=True,
-    limit=60.0,
-):
+    model: Any,
+    batch_sizes: Sequence[int] = (1, 64),
+    runs: int | None = None,
+    against: Any = None,
+    device: str | None = None,
+    fuse: bool = False,
+    memory: bool = True,
+    limit: float = 60.0,
+) -> list[ModelSpeed]:
     """Measures inference with a model: latency, throughput, memory, compile time and size.
 
     The model runs as `predict` runs it on the current backend, without preprocessing, on random
@@ -104,8 +152,8 @@ def measure(models, against, fuse, device, batch, runs=None, limit=60.0):
     Returns:
         A list with one dictionary for each model and peer, its keys `FIGURES`.
     """
-    model, *others = [*models.split(", "), *filter(None, against.split(", "))]
-    rows = benchmark_model(model, [batch], runs, others, device, fuse, limit=limit)
+    names = [*models.split(", "), *filter(None, against.split(", "))]
+    rows = benchmark_model(names[0], [batch], runs, names[1:], device, fuse, limit=limit)
     return [{name: getattr(row, name) for name in FIGURES} for row in rows]
 
 
@@ -189,3 +237,58 @@ def _peak_of(pickled, batch_size):
     candidate.warm_up()  # starts threads and loads libraries
     step = candidate.make_step(batch_size)
     return peak_mib(step)
+
+
+def list_devices():
+    """Lists the devices of the current backend by Keras's names, such as "gpu:0" and "cpu:0".
+
+    Returns:
+        A list of str; the first is the one that Keras uses by itself.
+
+    Example:
+
+    ```python
+    list_devices()  # ["cpu:0"] where there is no accelerator
+    ```
+    """
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        names = [device.name for device in tf.config.list_logical_devices("GPU")]
+        names = [name.removeprefix("/device:").lower() for name in names]
+    elif backend == "jax":
+        import jax
+
+        # The index, not `id`: among several processes ids go on from one to the next.
+        names = [f"{jax.default_backend()}:{i}" for i in range(jax.local_device_count())]
+    else:
+        import torch
+
+        names = [f"gpu:{i}" for i in range(torch.cuda.device_count())]
+    return list(dict.fromkeys([*names, "cpu:0"]))
+
+
+def find_device(name=None):
+    """Finds a device.
+
+    Args:
+        name: str such as "cpu" or "gpu:0", "cuda" for "gpu"; `None` is the one Keras uses.
+
+    Returns:
+        str, one of `list_devices()`.
+
+    Raises:
+        ValueError: if it is not there; those that are are named.
+    """
+    devices = list_devices()
+    if name is None:
+        return devices[0]
+    kind, _, number = name.lower().replace("cuda", "gpu").partition(":")
+    found = f"{kind}:{number or 0}"
+    if found not in devices:
+        raise InputError(
+            f"`device` must be one that the {keras.config.backend()} backend has: "
+            f"{', '.join(devices)}. Received: device={name!r}"
+        )
+    return found

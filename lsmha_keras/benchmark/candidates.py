@@ -11,6 +11,7 @@ from lsmha_keras.benchmark.peers import (
     make_vit_pytorch_cct,
 )
 from lsmha_keras.benchmark.torch_candidate import TorchCandidate
+from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.load_classifier import load_classifier
@@ -59,7 +60,7 @@ def make_candidates(models, device, fuse=False):
 def check_peer(name):
     """Raises `ValueError` if this is not the name of a peer."""
     if not _is_peer(name):
-        raise ValueError(
+        raise InputError(
             f"A peer must be {VIT_PYTORCH}, {KERAS_HUB} or {TIMM}MODEL. Received: {name}"
         )
 
@@ -86,7 +87,7 @@ def _make_ours(model, fuse):
 
 def _make_peer(name, first, device):
     if not isinstance(first, CCTImageClassifier):
-        raise ValueError(
+        raise InputError(
             "Peers get the sizes of the first model, which must be a `CCTImageClassifier`. "
             f"Received: {name} beside {first}"
         )
@@ -109,7 +110,7 @@ def _make_vit_pytorch(config, num_classes):
 def _check_vit_pytorch(backbone):
     plain = isinstance(backbone.num_heads, int) and backbone.head_dim is None
     if not plain or backbone.num_conv_blocks or backbone.image_shape[0] != backbone.image_shape[1]:
-        raise ValueError(
+        raise InputError(
             f"The peer {VIT_PYTORCH} has square images, one number of heads, their width its "
             "share, and no conv blocks: name a model like that first. Received: "
             f"image_shape={backbone.image_shape}, num_heads={backbone.num_heads}, "

@@ -7,13 +7,12 @@ import keras
 import numpy as np
 
 from lsmha_keras import presets
-from lsmha_keras.benchmark.memory import lack_of_memory
+from lsmha_keras.benchmark.memory import StepProcess, lack_of_memory
 from lsmha_keras.benchmark.peers import (
     import_vit_pytorch_cct,
     make_vit_pytorch_cct,
     use_all_cores,
 )
-from lsmha_keras.benchmark.step_process import StepProcess
 from lsmha_keras.benchmark.steps import make_step, make_torch_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
 from lsmha_keras.models.cct_backbone import CCTBackbone

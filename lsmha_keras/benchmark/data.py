@@ -5,9 +5,7 @@ pipelines are measured in turn, several times, in one process, on random 32x32 i
 """
 
 import argparse
-import csv
 import importlib.metadata
-import io
 import platform
 import statistics
 import time
@@ -15,13 +13,11 @@ import time
 import keras
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
-from lsmha_keras.data.batch_sequence import BatchSequence
-from lsmha_keras.data.epoch_batches import epoch_batches, has_tensorflow
-from lsmha_keras.data.epoch_plan import EpochPlan
-from lsmha_keras.files import write_atomically
-from lsmha_keras.training.environment import describe_hardware
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.data.pipelines import BatchSequence, EpochPlan, epoch_batches, has_tensorflow
+from lsmha_keras.tables import write_rows
+from lsmha_keras.training.devices import describe_hardware
 
 _SHAPE, _CLASSES = (32, 32, 3), 100
 _PEER = "keras.layers.RandAugment"
@@ -133,11 +129,7 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=128)
     given = parser.parse_args(arguments)
     rows = measure(given.batch_size, given.images, given.runs)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(given.output, text.getvalue())
+    write_rows(given.output, rows)
     for row in rows:
         speed = f"{row['images_per_second']:>9,} images/s"
         spread = f"({row['slowest_run']:,} .. {row['fastest_run']:,})"

@@ -13,6 +13,7 @@ import time
 
 from lsmha_keras.benchmark.results_table import ResultsTable
 from lsmha_keras.benchmark.timing import summarise
+from lsmha_keras.errors import RunError
 from lsmha_keras.presets import resolve_preset
 
 CASE = ("preset",)
@@ -88,7 +89,7 @@ def _time_process(code, directory):
     )
     elapsed = time.perf_counter() - start
     if done.returncode:
-        raise RuntimeError(f"The process that is timed failed:\n{done.stderr[-2000:]}")
+        raise RunError(f"The process that is timed failed:\n{done.stderr[-2000:]}")
     return elapsed
 
 

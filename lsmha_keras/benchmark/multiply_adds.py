@@ -2,13 +2,17 @@
 
 import contextlib
 import math
+import threading
 
 import keras
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+
+_LOCK = threading.Lock()
 
 
 def count_multiply_adds(model):
@@ -34,7 +38,7 @@ def count_multiply_adds(model):
     count_multiply_adds(model)  # 16 positions x 27 inputs x 8 filters = 3456
     ```
     """
-    with _recorded_calls() as calls:
+    with _recorded_calls(model) as calls:
         _run(model, make_inputs(model, 1))
     total, known = 0, set()
     # Counted with the attention they belong to, which need not call them on every backend.
@@ -50,7 +54,7 @@ def count_multiply_adds(model):
             known |= {id(weight) for weight in layer.weights}
     unknown = [w.path for w in model.weights if id(w) not in known and _is_matrix(w)]
     if unknown:
-        raise ValueError(
+        raise InputError(
             "Multiply-adds are counted for Keras's convolutions, dense layers and multi-head "
             f"attention and for this package's layers. Received: weights {', '.join(unknown)}"
         )
@@ -74,7 +78,7 @@ def make_inputs(model, batch_size):
     built = (model.get_build_config() or {}).get("input_shape")
     shape = tuple(inputs[0].shape) if len(inputs) == 1 else built
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape[1:]):
-        raise ValueError(
+        raise InputError(
             "The model must be built and take one tensor whose shape, but for the batch, is known. "
             f"Received: model {model.name!r} of input_shape={shape}"
         )
@@ -93,22 +97,33 @@ def _run(model, inputs):
 
 
 @contextlib.contextmanager
-def _recorded_calls():
-    """Yields a list that receives every call of a layer: layer, input shapes, output shape."""
-    calls, call = [], keras.layers.Layer.__call__
+def _recorded_calls(model):
+    """Yields a list that receives every call of a layer: layer, input shapes, output shape.
 
-    def recorded(layer, *args, **kwargs):
-        outputs = call(layer, *args, **kwargs)
-        shapes = [tuple(x.shape) for x in (*args, *kwargs.values()) if hasattr(x, "shape")]
-        calls.append((layer, shapes, tuple(getattr(outputs, "shape", ()))))
-        return outputs
+    Keras has no hook for this, and layers inside layers are called in no way that could be followed
+    from outside. So while the model runs, its layers, and no others, have a `call` of their own.
+    """
+    calls, owner = [], threading.get_ident()
 
-    # Layers inside layers are called in no way that could be followed from outside.
-    keras.layers.Layer.__call__ = recorded
-    try:
+    def recorded(layer, call):
+        def call_and_record(*args, **kwargs):
+            outputs = call(*args, **kwargs)
+            if threading.get_ident() == owner:
+                shapes = [tuple(x.shape) for x in (*args, *kwargs.values()) if hasattr(x, "shape")]
+                calls.append((layer, shapes, tuple(getattr(outputs, "shape", ()))))
+            return outputs
+
+        return call_and_record
+
+    with _LOCK, contextlib.ExitStack() as stack:
+        for layer in model._flatten_layers():
+            # Layers in int8, int4 or float8 run `quantized_call` in place of `call`.
+            for name in ("call", "quantized_call"):
+                if hasattr(layer, name):
+                    # Past Keras's `__setattr__`, which tracks what a layer is given.
+                    object.__setattr__(layer, name, recorded(layer, getattr(layer, name)))
+                    stack.callback(object.__delattr__, layer, name)
         yield calls
-    finally:
-        keras.layers.Layer.__call__ = call
 
 
 def _find_counter(layer):

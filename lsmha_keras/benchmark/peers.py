@@ -8,6 +8,8 @@ import os
 import sys
 import types
 
+from lsmha_keras.errors import InputError, PackageError
+
 
 def import_vit_pytorch_cct():
     """Imports `vit_pytorch.cct`, with or without torchvision.
@@ -29,7 +31,7 @@ def import_vit_pytorch_cct():
         with _torchvision():
             return importlib.import_module("vit_pytorch.cct")
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             "The peer needs PyTorch, einops and vit-pytorch: pip install torch einops && "
             f"pip install --no-deps vit-pytorch. Missing: {error.name}"
         ) from error
@@ -81,11 +83,11 @@ def make_timm_model(name, image_shape, num_classes):
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             f"The peer timm:{name} needs timm: pip install timm. Missing: {error.name}"
         ) from error
     if not timm.is_model(name):
-        raise ValueError(
+        raise InputError(
             "A peer of timm must be one of timm.list_models(). Received: "
             f"timm:{name}; near: {', '.join(timm.list_models(f'*{name[:6]}*')[:5]) or 'none'}"
         )
@@ -121,7 +123,7 @@ def make_keras_hub_vit(backbone, num_classes):
     }
     patch = patches.pop()
     if patches or patch != int(patch) or not isinstance(backbone.num_heads, int):
-        raise ValueError(
+        raise InputError(
             "The peer keras_hub.vit needs a model with one number of heads whose tokens are those "
             f"of square patches. Received: num_heads={backbone.num_heads}, "
             f"image_shape={backbone.image_shape}, {backbone.output_shape[1]} tokens"

@@ -7,8 +7,10 @@ import pathlib
 
 import keras
 
-from lsmha_keras.files import write_atomically
-from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.errors import InputError
+from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import read_text
+from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 
 class ResultsTable:
@@ -53,23 +55,18 @@ class ResultsTable:
         self._rows = [row for row in self._rows if not self._is_of(row, case)]
         self._rows += [{**self._surroundings, **case, **row} for row in rows]
         # Whole or not at all: a kill leaves the table of before.
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomically(self.path, text.getvalue())
+        write_rows(self.path, self._rows, self._columns)
 
     def _read(self):
         if not self.path.exists() or self.path.stat().st_size == 0:
             return []
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != self._columns:
-                raise ValueError(
-                    f"The table must have the columns {','.join(self._columns)}; name another "
-                    f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
-                )
-            return list(reader)
+        reader = csv.DictReader(io.StringIO(read_text(self.path), newline=""))
+        if reader.fieldnames != self._columns:
+            raise InputError(
+                f"The table must have the columns {','.join(self._columns)}; name another "
+                f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
+            )
+        return list(reader)
 
     def _is_of(self, row, case):
         return all(row[key] == str(value) for key, value in {**self._surroundings, **case}.items())

@@ -6,7 +6,6 @@ of their own.
 """
 
 import argparse
-import csv
 import multiprocessing
 import pathlib
 import statistics
@@ -16,13 +15,15 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.memory import peak_mib
-from lsmha_keras.data.open_for_model import open_source
-from lsmha_keras.shp.callback import SingleHeadPerformance
+from lsmha_keras.data.open_dataset import open_dataset_for_model
+from lsmha_keras.files import append_atomically
+from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.readouts import HeadReadout
-from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.tables import csv_text
+from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"
 _SHP, _BOTH = (f"SHP of all heads, {names}" for names in ("recomputed", "recomputed and frozen"))
@@ -107,7 +108,9 @@ def _images(model, num_images, dataset, data_dir):
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (num_images, *model.backbone.image_shape), dtype="uint8")
         return images, np.arange(num_images) % model.num_classes
-    found = open_source(dataset, "test", data_dir, None, lambda: model.backbone.image_shape[:2])
+    found = open_dataset_for_model(
+        dataset, "test", data_dir, None, lambda: model.backbone.image_shape[:2]
+    )
     rows = np.arange(min(num_images, len(found)))
     return found.load(rows), found.labels[rows]
 
@@ -124,7 +127,7 @@ def _make_steps(model, images, labels, batch_size):
         for poolings in (("recomputed",), ("recomputed", "frozen"))
     )
     loops = [_MaskedReadout(model, block, readouts) for block in readouts.blocks]
-    callback = SingleHeadPerformance((images, labels), (images, labels))
+    callback = SHPCallback((images, labels), (images, labels))
     callback.set_model(model)
     callback.on_train_begin()
     options = {"batch_size": batch_size, "verbose": 0}
@@ -229,7 +232,14 @@ def _describe(name):
     }
 
 
-_COLUMNS = ("backend", "what", "preset", "images", "batch_size", "median_s_per_10000")
+_COLUMNS: tuple[str, ...] = (
+    "backend",
+    "what",
+    "preset",
+    "images",
+    "batch_size",
+    "median_s_per_10000",
+)
 _COLUMNS += ("fastest_s", "slowest_s", "compared_with", "ratio", "ratio_min", "ratio_max")
 _COLUMNS += ("peak_mib", "runs", "machine", "versions")
 
@@ -255,11 +265,7 @@ def main(arguments=None):
     rows += measure(*sizes, given.runs, given.dataset, given.data_dir)
     path = pathlib.Path(given.output)
     is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
+    append_atomically(path, csv_text(rows, _COLUMNS, header=is_new))
     for row in rows:
         print(_line(row))
 

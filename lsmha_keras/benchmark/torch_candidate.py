@@ -4,6 +4,7 @@ import functools
 
 from lsmha_keras.benchmark.peers import use_all_cores
 from lsmha_keras.benchmark.steps import make_torch_step
+from lsmha_keras.errors import InputError
 
 
 class TorchCandidate:
@@ -34,7 +35,7 @@ class TorchCandidate:
         import torch
 
         if not device.startswith("cpu") and not torch.cuda.is_available():
-            raise ValueError(
+            raise InputError(
                 f"The peer {name} runs in PyTorch, which sees no GPU here: install PyTorch for it, "
                 f"or leave the peer out. Received: device={device!r}"
             )

@@ -5,13 +5,11 @@ import time
 import numpy as np
 
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.training.accelerator import has_gpu, peak_bytes
-from lsmha_keras.training.build_model import build_model
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.device_loop import device_loop_class
-from lsmha_keras.training.fit_recipe import compile_model, make_policy
+from lsmha_keras.training.devices import has_gpu, peak_bytes, recipe_runtime
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.recipe_runtime import recipe_runtime
 
 CASE = ("model", "batch", "precision")
 FIGURES = (

@@ -1,11 +1,13 @@
 """Chooses the Keras backend before Keras is imported."""
 
-import importlib
 import importlib.util
 import json
 import os
 import pathlib
 import sys
+
+from lsmha_keras._registration import import_quietly
+from lsmha_keras.errors import InputError, PackageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -19,7 +21,8 @@ def choose_backend(asked=None):
 
     Raises:
         ImportError: if the backend, or every backend, is missing.
-        ValueError: if Keras already runs on another backend than the one asked for.
+        ValueError: if the environment names an unknown backend, or Keras already runs on another
+            one than the one asked for.
 
     Example:
 
@@ -30,11 +33,15 @@ def choose_backend(asked=None):
     if "keras" in sys.modules:
         running = sys.modules["keras"].backend.backend()
         if asked not in (None, running):
-            raise ValueError(f"Keras already runs on {running}. Received: --backend {asked}")
+            raise InputError(f"Keras already runs on {running}. Received: --backend {asked}")
         return
     backend = asked or os.environ.get("KERAS_BACKEND") or _first_installed()
-    if backend in BACKENDS and not _is_installed(backend):
-        raise ImportError(
+    if backend not in BACKENDS:
+        raise InputError(
+            f"A backend is one of {', '.join(BACKENDS)}. Received: KERAS_BACKEND={backend}"
+        )
+    if not _is_installed(backend):
+        raise PackageError(
             f"The backend {backend} is not installed: "
             f'pip install "lsmha-keras[{backend}]". Installed: {_installed() or "none"}'
         )
@@ -45,15 +52,18 @@ def import_framework():
     """Imports Keras, before the modules of this package that need it.
 
     Raises:
-        ImportError: if the import fails.
+        ImportError: if Keras or its backend is missing or cannot be imported.
     """
-    importlib.import_module("keras")
+    try:
+        import_quietly("keras")
+    except ImportError as error:
+        raise PackageError(f"Keras cannot be imported: {error}") from error
 
 
 def _first_installed():
     installed = _installed()
     if not installed:
-        raise ImportError(
+        raise PackageError(
             "Keras needs a backend and none is installed: "
             'pip install "lsmha-keras[tensorflow]" (or jax, or torch)'
         )

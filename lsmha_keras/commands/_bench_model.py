@@ -77,8 +77,8 @@ def _plan(args):
     for name in args.names:
         presets.resolve_preset(name)  # An unknown name is refused before anything is measured.
     import_framework()
+    from lsmha_keras.benchmark.benchmark_model import find_device
     from lsmha_keras.benchmark.candidates import check_peer
-    from lsmha_keras.benchmark.devices import find_device
 
     for name in args.against:
         check_peer(name)

@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 
+from lsmha_keras.errors import InputError, StorageError
 from lsmha_keras.files import writable_dir
 from lsmha_keras.presets import HUBS, resolve_preset
 
@@ -104,7 +105,7 @@ def empty_dir(path, overwrite=False):
     """
     path = writable_dir(path)
     if not overwrite and any(path.iterdir()):
-        raise ValueError(
+        raise InputError(
             "The output directory holds files already; pass --overwrite to write over them. "
             f"Received: {path}"
         )
@@ -129,7 +130,9 @@ def writable_file(path):
     try:
         path.open("a").close()
     except OSError as error:
-        raise OSError(f"Cannot write to {path} ({error.strerror}). Received: {path}") from error
+        raise StorageError(
+            f"Cannot write to {path} ({error.strerror}). Received: {path}"
+        ) from error
     if not existed:
         os.unlink(path)
     return path

@@ -6,7 +6,10 @@ import io
 import math
 import pathlib
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import append_atomically
+from lsmha_keras.tables import csv_text
+from lsmha_keras.text_files import read_text
 
 COLUMNS = (
     "preset",
@@ -37,10 +40,9 @@ def check_header(path, columns=COLUMNS):
     path = pathlib.Path(path)
     if not path.exists() or path.stat().st_size == 0:
         return
-    with path.open(newline="") as file:
-        header = next(csv.reader(file), [])
+    header = next(csv.reader(io.StringIO(read_text(path), newline="")), [])
     if tuple(header) != tuple(columns):
-        raise ValueError(
+        raise InputError(
             f"The results file must start with the columns {','.join(columns)}. "
             f"Received: {path} with {','.join(header)}"
         )
@@ -78,12 +80,8 @@ def append_rows(path, columns, rows):
     path = pathlib.Path(path).expanduser()
     is_new = not path.exists() or path.stat().st_size == 0
     surroundings = _surroundings()
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    if is_new:
-        writer.writeheader()
-    writer.writerows({**row, **surroundings} for row in rows)
-    append_atomically(path, text.getvalue())
+    rows = [{**row, **surroundings} for row in rows]
+    append_atomically(path, csv_text(rows, columns, header=is_new))
 
 
 def figure_cells(figures):
@@ -103,7 +101,7 @@ def figure_cells(figures):
 def _surroundings():
     import keras
 
-    from lsmha_keras.training.environment import describe_hardware, describe_versions
+    from lsmha_keras.training.devices import describe_hardware, describe_versions
 
     return {
         "backend": keras.backend.backend(),

@@ -13,15 +13,16 @@ import re
 from lsmha_keras.commands import _bench_model
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
+from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture, resolve_preset
-from lsmha_keras.training.recipe_sections import PRECISIONS
+from lsmha_keras.training.recipe import PRECISIONS
 
 _EPILOG = """\
 examples:
   lsmha bench attention
   lsmha bench attention --memory
   lsmha bench cct --heads 4 64 --backend jax
-  lsmha bench model cct_2_3x2_h16_cifar100 --against vit_pytorch.cct
+  lsmha bench model cct_2_3x2_h16_cifar100 --freshst vit_pytorch.cct
 
 Let nothing else run meanwhile. `lsmha bench attention --help` says what is measured, and how to
 choose the sizes.
@@ -214,17 +215,17 @@ def run(args):
 
     benchmark = importlib.import_module(f"lsmha_keras.benchmark.{name}")
     table = ResultsTable(path, benchmark.CASE, benchmark.FIGURES, benchmark.PACKAGES)
-    say = (lambda text: None) if args.quiet else functools.partial(print, flush=True)
-    missing = [case for case in cases if args.again or not table.holds(case)]
+    log = (lambda text: None) if args.quiet else functools.partial(print, flush=True)
+    missing = [case for case in cases if args.fresh or not table.holds(case)]
     if skipped := len(cases) - len(missing):
-        say(f"{skipped} of {len(cases)} cases are in {path} (--again measures them again)")
+        log(f"{skipped} of {len(cases)} cases are in {path} (--fresh measures them again)")
     for number, case in enumerate(missing, 1):
         words = " ".join(f"{key} {value}" for key, value in case.items())
-        say(f"[{number}/{len(missing)}] {words}")
+        log(f"[{number}/{len(missing)}] {words}")
         rows = benchmark.measure(**case, **options)
         table.put(case, rows)
         for row in rows:
-            say(_line(row))
+            log(_line(row))
     if args.quiet:
         print(path)
     return 0
@@ -265,7 +266,7 @@ def _add_output(parser, output, limited=True):
             help="leave out what takes longer for one step (default: 60)",
         )
     parser.add_argument("--output", metavar="FILE.csv", help=f"(default: {output})")
-    parser.add_argument("--again", action="store_true", help="replace what the table holds")
+    parser.add_argument("--fresh", action="store_true", help="replace what the table holds")
     add_verbosity(parser, verbose=None)
 
 
@@ -284,7 +285,7 @@ def _plan_attention(args):
 def _plan_kinds(args):
     _check_heads(args.heads, args.width)
     if wrong := [number for number in args.tokens if math.isqrt(number) ** 2 != number]:
-        raise ValueError(
+        raise InputError(
             "Tokens are those of a square grid: 16, 64, 256, ... "
             f"Received: --tokens {_words(wrong)}"
         )
@@ -296,7 +297,7 @@ def _plan_kinds(args):
 def _plan_cct(args):
     config = parse_architecture(args.model)
     if config is None or not _PLAIN.fullmatch(args.model):
-        raise ValueError(
+        raise InputError(
             "`--model` takes a reference architecture such as cct_7_3x1; heads have their own "
             f"option. Received: --model {args.model}"
         )
@@ -327,7 +328,7 @@ def _combine(**values):
 
 def _check_heads(heads, width):
     if wrong := [number for number in heads if width % number]:
-        raise ValueError(
+        raise InputError(
             f"The number of heads must divide the width of the tokens, {width}. "
             f"Received: --heads {_words(wrong)}"
         )

@@ -18,16 +18,17 @@ from lsmha_keras.commands._output import (
     verbosity,
     writable_file,
 )
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
   lsmha committee runs/a/preset runs/b/preset runs/c/preset --dataset cifar100
-  lsmha committee runs/a/preset runs/b/preset --dataset digits --out runs/committee --mode vote
+  lsmha committee runs/a/preset runs/b/preset --dataset digits --output runs/committee --mode vote
   lsmha committee runs/committee --dataset digits --results committees.csv
   lsmha committee runs/a/preset runs/b/preset --dataset cifar100 \\
     --shp runs/a/shp/shp.npz runs/b/shp/shp.npz
 
---out saves the committee, which lsmha evaluate and lsmha predict then take like any preset. A
+--output saves the committee, which lsmha evaluate and lsmha predict then take like any preset. A
 MEMBER that is a committee stands for its members. --results appends a row for each mode; a vote has
 no loss. --shp takes what `lsmha shp` has written for each member, in the same order.
 """
@@ -63,9 +64,9 @@ def add_parser(commands, parents):
         "--mode",
         choices=("soft", "logits", "vote"),
         default="soft",
-        help="how the committee that --out saves answers (default: soft)",
+        help="how the committee that --output saves answers (default: soft)",
     )
-    parser.add_argument("--out", metavar="DIR", help="save the committee as a preset")
+    parser.add_argument("--output", metavar="DIR", help="save the committee as a preset")
     parser.add_argument(
         "--overwrite", action="store_true", help="write to a directory that holds files"
     )
@@ -88,7 +89,7 @@ def run(args):
         from lsmha_keras.commands._results import check_header
 
         check_header(writable_file(args.results), COLUMNS)
-    out = empty_dir(args.out, args.overwrite) if args.out else None
+    output = empty_dir(args.output, args.overwrite) if args.output else None
     check_presets(*args.names)
 
     import_framework()
@@ -100,23 +101,25 @@ def run(args):
     coverages = _coverages(args, names)
     committee = SoftCommittee(members, mode=args.mode)
     start = time.perf_counter()
-    report = measure_committee(committee, dataset, args.batch_size, verbosity(args))
+    report = measure_committee(
+        committee, dataset, batch_size=args.batch_size, verbose=verbosity(args)
+    )
     seconds = time.perf_counter() - start
     print(_figures(names, report))
     print(_pairs(names, report, coverages))
     if args.results:
         _append(args, names, report, seconds)
-    if out:
-        committee.save_to_preset(out)
-        print(out)
+    if output:
+        committee.save_to_preset(output)
+        print(output)
     return 0
 
 
 def _open(args):
-    from lsmha_keras.data.open_for_model import model_image_size, open_source
+    from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
 
     # Opened before the models are loaded: a mistyped name is found sooner.
-    return open_source(
+    return open_dataset_for_model(
         args.dataset,
         args.split,
         args.data_dir,
@@ -147,7 +150,7 @@ def _coverages(args, names):
     if not args.shp:
         return None
     if len(args.shp) != len(names):
-        raise ValueError(
+        raise InputError(
             f"--shp takes one file for each of the {len(names)} members. "
             f"Received: {len(args.shp)} files"
         )

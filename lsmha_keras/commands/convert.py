@@ -6,16 +6,19 @@ weights do not tell is not guessed: the mean and the deviation by which the trai
 normalised.
 """
 
-import pathlib
+import argparse
 
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, empty_dir, positive
+from lsmha_keras.errors import InputError
+from lsmha_keras.old_spellings import tell_of
+from lsmha_keras.text_files import read_text
 
 _EPILOG = """\
 examples:
-  lsmha convert cct_7_3x1_32_cifar100.pth presets/cct_7_3x1_cifar100 \\
+  lsmha convert cct_7_3x1_32_cifar100.pth --output presets/cct_7_3x1_cifar100 \\
     --mean 0.5071 0.4867 0.4408 --std 0.2675 0.2565 0.2761
-  lsmha convert model.safetensors presets/mine --num-heads 4 --image-size 64 \\
+  lsmha convert model.safetensors --output presets/mine --num-heads 4 --image-size 64 \\
     --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names names.txt
   lsmha predict presets/mine photo.png
 """
@@ -25,7 +28,8 @@ def add_parser(commands, parents):
     """Adds `lsmha convert`."""
     parser = add_command(commands, "convert", globals(), _EPILOG, parents)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth, .pt or .safetensors file")
-    parser.add_argument("output", metavar="OUTPUT_DIR", help="preset directory to write")
+    parser.add_argument("old_output", nargs="?", help=argparse.SUPPRESS)  # before 0.1: a position
+    parser.add_argument("--output", metavar="DIR", help="preset directory to write (required)")
     parser.add_argument(
         "--num-heads",
         type=positive,
@@ -60,14 +64,14 @@ def run(args):
     """Converts and saves; prints what was read and where it went."""
     size = args.image_size
     if size is not None and len(size) > 2:
-        raise ValueError(
+        raise InputError(
             f"--image-size takes a side, or height and width. Received: {len(size)} numbers"
         )
     names = None
     if args.class_names is not None:
-        text = pathlib.Path(args.class_names).read_text(encoding="utf-8")
+        text = read_text(args.class_names)
         names = [line.strip() for line in text.splitlines() if line.strip()]
-    output = empty_dir(args.output, args.overwrite)
+    output = empty_dir(_output(args), args.overwrite)
 
     import_framework()
     from lsmha_keras.surgery.convert_torch import convert_torch_checkpoint
@@ -83,3 +87,13 @@ def run(args):
     classifier.save_to_preset(str(output))
     print(f"{classifier.count_params():,} parameters, {classifier.num_classes} classes -> {output}")
     return 0
+
+
+def _output(args):
+    if args.old_output and not args.output:
+        tell_of("`lsmha convert CHECKPOINT DIR`", "`lsmha convert CHECKPOINT --output DIR`")
+        return args.old_output
+    if args.old_output or not args.output:
+        given = f"{args.output} and {args.old_output}" if args.old_output else "no --output"
+        raise InputError(f"One directory to write is needed, --output DIR. Received: {given}")
+    return args.output

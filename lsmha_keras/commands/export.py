@@ -12,8 +12,8 @@ _FORMATS = ("onnx", "openvino", "litert", "tf_saved_model", "torch")
 
 _EPILOG = """\
 examples:
-  lsmha export lsmha-small --format onnx --out exported
-  lsmha export runs/mine/preset --format openvino --out exported --softmax --force
+  lsmha export lsmha-small --format onnx --output exported
+  lsmha export runs/mine/preset --format openvino --output exported --softmax --overwrite
 """
 
 
@@ -22,9 +22,9 @@ def add_parser(commands, parents):
     parser = add_command(commands, "export", globals(), _EPILOG, parents)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--format", required=True, choices=_FORMATS, help="what to write")
-    parser.add_argument("--out", required=True, metavar="DIR", help="directory to write")
+    parser.add_argument("--output", required=True, metavar="DIR", help="directory to write")
     parser.add_argument("--softmax", action="store_true", help="give probabilities, not logits")
-    parser.add_argument("--force", action="store_true", help="replace an export that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
 
 
 def run(args):
@@ -33,7 +33,9 @@ def run(args):
     import_framework()
     from lsmha_keras.exporting.export import export
 
-    path = export(args.name, args.format, args.out, softmax=args.softmax, overwrite=args.force)
+    path = export(
+        args.name, args.format, args.output, softmax=args.softmax, overwrite=args.overwrite
+    )
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         print(f"{file} ({file.stat().st_size:,} bytes)")
     return 0

@@ -14,6 +14,7 @@ import sys
 
 from lsmha_keras.commands._backend import choose_backend, import_framework
 from lsmha_keras.commands._output import add_command, check_presets, positive
+from lsmha_keras.errors import MissingFileError
 
 _RUNTIMES = ("onnxruntime", "openvino", "keras")
 
@@ -46,13 +47,13 @@ def run(args):
     if asked := getattr(args, "backend", None):
         choose_backend(asked)
     if not any(pathlib.Path(name).exists() for name in args.images):  # known in no time
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There is no such image or folder. Received: {', '.join(args.images)}"
         )
     check_presets(args.name)
     paths, problems = _find(args.images)
     if not paths:
-        raise FileNotFoundError(" ".join(problems))
+        raise MissingFileError(" ".join(problems))
     predictor = _predictor(args)
     for problem in problems:
         print(f"lsmha: {problem}", file=sys.stderr)

@@ -8,6 +8,7 @@ import dataclasses
 import json
 
 from lsmha_keras.commands._output import add_command, table
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -37,7 +38,7 @@ def run(args):
 
     presets = list_presets(args.pattern, architectures=not args.trained)
     if not presets:
-        raise ValueError(
+        raise InputError(
             "No preset matches; `lsmha presets` lists them all. "
             f"Received: {args.pattern}{' --trained' if args.trained else ''}"
         )

@@ -23,11 +23,11 @@ from lsmha_keras.files import claim_directory
 
 _EPILOG = """\
 examples:
-  lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --out runs/shp
-  lsmha shp runs/digits/preset --dataset digits --out runs/digits/shp --readout-epochs 20
-  lsmha shp runs/mine/preset --dataset photos/ --out runs/mine/shp --blocks 5 6 --pooling both
+  lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --output runs/shp
+  lsmha shp runs/digits/preset --dataset digits --output runs/digits/shp --readout-epochs 20
+  lsmha shp runs/mine/preset --dataset photos/ --output runs/mine/shp --blocks 5 6 --pooling both
   lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --split "test[:1000]" \\
-    --train-split "train[:5000]" --out runs/glance --no-controls --no-classical
+    --train-split "train[:5000]" --output runs/glance --no-controls --no-head-scores
 
 The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
 (*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). Given again with
@@ -36,8 +36,6 @@ another --threshold, it is only written again.
 In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
 random matrices have clusters, too.
 """
-
-
 _RESUMES = "after the last finished stage"
 
 
@@ -46,7 +44,7 @@ def add_parser(commands, parents):
     parser = add_command(commands, "shp", globals(), _EPILOG, parents, resumes=_RESUMES)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where to write the report")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write the report")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument("--split", default="test", help="images to measure on (default: test)")
     parser.add_argument(
@@ -88,7 +86,7 @@ def add_parser(commands, parents):
     )
     parser.add_argument("--no-controls", action="store_true", help="measure the model alone")
     parser.add_argument(
-        "--no-classical", action="store_true", help="leave out masking, gradients and attention"
+        "--no-head-scores", action="store_true", help="leave out masking, gradients and attention"
     )
     parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
     add_verbosity(parser)
@@ -96,49 +94,53 @@ def add_parser(commands, parents):
 
 def run(args):
     """Analyses; prints the main figures and where the report is."""
-    out = writable_dir(args.out)
+    output_dir = writable_dir(args.output)
     check_presets(args.name)
-    with DirectoryLock(out):
-        claim_directory(out, "analysis", lambda path: (path / "stages" / "settings.json").exists())
-        return _analyse(args, out)
+    with DirectoryLock(output_dir):
+        claim_directory(
+            output_dir, "analysis", lambda path: (path / "stages" / "settings.json").exists()
+        )
+        return _analyse(args, output_dir)
 
 
-def _analyse(args, out):
+def _analyse(args, output_dir):
     import_framework()
     from lsmha_keras.figure_style import import_matplotlib
     from lsmha_keras.shp.report.tables import block_rows
     from lsmha_keras.shp.report.write import write_report
 
     import_matplotlib()  # Needed last; if it is missing, say so now.
-    analysis = _analysis(args, out)
+    analysis = _analysis(args, output_dir)
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())
-    classical = None if args.no_classical else analysis.classical()
+    scores = None if args.no_head_scores else analysis.head_scores()
     if not args.quiet:
         print("writing the report", flush=True)
     title = f"{args.name} on {args.dataset} ({args.split})"
-    page = write_report(analysis.results, out, controls, classical, title=title)
-    analysis.readouts.save(out / "readouts.npz")
+    page = write_report(analysis.results, output_dir, controls, scores, title=title)
+    analysis.readouts.save(output_dir / "readouts.npz")
     print(_figures(block_rows({"trained": analysis.results, **controls})))
     print(page)
     return 0
 
 
-def _analysis(args, out):
-    from lsmha_keras.data.open_for_model import model_image_size, open_source
+def _analysis(args, output_dir):
+    from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.shp.analysis import Analysis
 
     # Opened before the model is loaded: a mistyped name is found sooner.
     train_data, test_data = (
-        open_source(args.dataset, split, args.data_dir, None, lambda: model_image_size(args.name))
+        open_dataset_for_model(
+            args.dataset, split, args.data_dir, None, lambda: model_image_size(args.name)
+        )
         for split in (args.train_split, args.split)
     )
     return Analysis(
         CCTImageClassifier.from_preset(args.name),
         train_data,
         test_data,
-        out / "stages",
+        output_dir / "stages",
         readout=args.readout or _saved_with(args.name, args.readout_epochs),
         blocks=args.blocks,
         pooling=args.pooling,

@@ -19,6 +19,7 @@ from lsmha_keras.commands._output import (
     verbosity,
     writable_dir,
 )
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -39,8 +40,6 @@ data and, if they differ in name and seed only, the compiled program.
 """
 # The modules of all commands are imported as the process starts, before any framework.
 _STARTED = time.monotonic()
-
-
 _RESUMES = "after the last finished epoch"
 
 
@@ -68,7 +67,6 @@ def add_parser(commands, parents):
     )
     parser.add_argument(
         "--fresh",
-        "--no-resume",
         action="store_true",
         help="start again instead of continuing from the output's checkpoint",
     )
@@ -90,11 +88,11 @@ def run(args):
         recipes = [load_recipe(_changed(recipe.to_dict(), changes)) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
-        raise ValueError(f"Recipes must differ in their names. Received: {', '.join(names)}")
+        raise InputError(f"Recipes must differ in their names. Received: {', '.join(names)}")
     check_presets(*(recipe.model.preset for recipe in recipes))
 
     import_framework()
-    from lsmha_keras.training.visit import Visit
+    from lsmha_keras.training.recipe_data import Visit
 
     visit = Visit()
     for number, recipe in enumerate(recipes):
@@ -112,7 +110,7 @@ def _train(args, recipe, output, shares, visit):
     if args.minutes:
         minutes = (args.minutes - (time.monotonic() - _STARTED) / 60) / shares
         if minutes <= 0:
-            raise ValueError(
+            raise InputError(
                 f"The time was over before {recipe.name} was begun. "
                 f"Received: --minutes {args.minutes:g}"
             )
@@ -142,7 +140,7 @@ def _parse_change(text):
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise ValueError(
+        raise InputError(
             "`--set` expects SECTION.KEY=VALUE, as in optimizer.learning_rate=1e-3. "
             f"Received: --set {text}"
         )
@@ -159,7 +157,7 @@ def _changed(values, changes):
         table = values
         for key in keys[:-1]:
             if not isinstance(table.setdefault(key, {}), dict):
-                raise ValueError(f"`{key}` is not a table. Received: --set {'.'.join(keys)}=...")
+                raise InputError(f"`{key}` is not a table. Received: --set {'.'.join(keys)}=...")
             table = table[key]
         table[keys[-1]] = value
     return values

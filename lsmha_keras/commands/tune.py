@@ -31,8 +31,6 @@ several trials at a time, on one machine or on a cluster of Ray's (pip install
   ray start --address 10.0.0.1:6379                 on each of the others
   lsmha tune study.toml --ray 10.0.0.1:6379 --output /shared/heads
 """
-
-
 _RESUMES = "after the last finished epoch of the trial that ran"
 
 
@@ -51,7 +49,6 @@ def add_parser(commands, parents):
     )
     parser.add_argument(
         "--fresh",
-        "--no-resume",
         action="store_true",
         help="start again instead of continuing what is in the output",
     )
@@ -92,7 +89,7 @@ def run(args):
         writable_file(path)
 
     from lsmha_keras.presets import tuning_dir
-    from lsmha_keras.training.toml_file import find_toml
+    from lsmha_keras.training.settings import find_toml
 
     find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
@@ -108,7 +105,7 @@ def run(args):
         study = load_study(values)
     result = search(
         study,
-        directory=args.output,
+        output_dir=args.output,
         data_dir=args.data_dir,
         resume=not args.fresh,
         verbose=0 if args.quiet else 2 if args.verbose else 1,

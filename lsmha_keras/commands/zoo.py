@@ -16,6 +16,7 @@ from lsmha_keras.commands._output import (
     writable_dir,
     writable_file,
 )
+from lsmha_keras.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -149,8 +150,7 @@ def verify(args):
     names = _names(args)
     check_presets(*names)
     import_framework()
-    from lsmha_keras.evidence.record_latency import record_latency
-    from lsmha_keras.evidence.verify_preset import find_trained, verify_preset
+    from lsmha_keras.evidence.verify_preset import find_trained, record_latency, verify_preset
 
     for name in names:  # An architecture is found before any work.
         find_trained(name)
@@ -212,7 +212,7 @@ def collect(args):
             rows.append(run_row(directory))
         except UnfinishedRunError as error:
             if not args.skip_unfinished:
-                raise ValueError(f"{error} (--skip-unfinished skips it)") from error
+                raise InputError(f"{error} (--skip-unfinished skips it)") from error
             print(f"skipped: {error}")
     merge_runs(path, rows)
     for row in rows:
@@ -223,7 +223,7 @@ def collect(args):
 
 def evidence(args):
     """Rewrites the tables, or tells whether they are what the csv files give."""
-    from lsmha_keras.evidence.evidence_text import evidence_text
+    from lsmha_keras.evidence.tables import evidence_text
     from lsmha_keras.files import write_atomically
     from lsmha_keras.presets import zoo_dir
 
@@ -331,7 +331,7 @@ def _names(args):
     from lsmha_keras.presets import list_presets
 
     if bool(args.names) == args.all:
-        raise ValueError(
+        raise InputError(
             "Give preset names, or --all for every one that is shipped. "
             f"Received: {' '.join(args.names) or 'no name'}{' --all' if args.all else ''}"
         )

@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 
-from lsmha_keras.shp.head_scores import spearman
+from lsmha_keras.errors import InputError
 from lsmha_keras.shp.shp_result import SHPResult
+from lsmha_keras.shp.statistics import spearman
 
 
 def pairwise_disagreement(answers):
@@ -98,7 +99,7 @@ def coverage_overlap(coverages):
         (0.5, 0.5)
     """
     if len({len(coverage) for coverage in coverages}) > 1:
-        raise ValueError(
+        raise InputError(
             "The coverages must be of the same labels. "
             f"Received: {[len(coverage) for coverage in coverages]} labels"
         )
@@ -147,7 +148,7 @@ def load_coverage(path, block=None, threshold=0.3):
 
 def _choose(blocks, block, path):
     if block is not None and block not in blocks:
-        raise ValueError(
+        raise InputError(
             f"The file holds the blocks {sorted(blocks)}. Received: block={block}, {path}"
         )
     return max(blocks) if block is None else block

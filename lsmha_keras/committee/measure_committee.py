@@ -1,16 +1,21 @@
 """Measures how good a committee is."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from lsmha_keras.committee import diversity
 from lsmha_keras.committee.diversity import mean_over_pairs
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.layers.committee_vote import MODES, CommitteeVote
+from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.training.evaluate import checked_chunks, full_batches, mean_figures, score_sums
+from lsmha_keras.types import Dataset, PathLike, Verbose
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,9 +60,16 @@ class CommitteeReport:
         return self.modes[mode]["accuracy"] - self.best_accuracy
 
 
+@takes_old_arguments
 def measure_committee(
-    committee, dataset, batch_size=256, verbose="auto", split="test", data_dir=None
-):
+    committee: Any,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    data_dir: PathLike | None = None,
+    batch_size: int = 256,
+    verbose: Verbose = "auto",
+) -> CommitteeReport:
     """Measures the members, the committee in every mode, and how differently the members answer.
 
     Every image goes through every member once, whatever the committee's own mode.
@@ -65,10 +77,10 @@ def measure_committee(
     Args:
         committee: a `SoftCommittee`.
         dataset: labelled images or the name of a dataset, as `lsmha_keras.evaluate` takes them.
-        batch_size: int, images that go through the members at a time.
-        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
         split: part of a dataset given by name.
         data_dir: folder that holds a dataset given by name.
+        batch_size: int, images that go through the members at a time.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Returns:
         A `CommitteeReport`.
@@ -84,7 +96,9 @@ def measure_committee(
     ```
     """
     if isinstance(dataset, (str, os.PathLike)):
-        dataset = open_source(dataset, split, data_dir, None, lambda: committee.image_shape[:2])
+        dataset = open_dataset_for_model(
+            dataset, split, data_dir, None, lambda: committee.image_shape[:2]
+        )
     votes = {mode: CommitteeVote(mode) for mode in MODES}
     member_sums = np.zeros((len(committee.members), 4))
     mode_sums = dict.fromkeys(MODES, 0.0)

@@ -1,7 +1,13 @@
 """Labelled images of any kind, as NumPy batches with checked labels."""
 
+import os
+
 import keras
 import numpy as np
+
+from lsmha_keras.arguments import positive_int
+from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
+from lsmha_keras.errors import InputError
 
 
 def labelled_batches(dataset, batch_size):
@@ -28,18 +34,18 @@ def labelled_batches(dataset, batch_size):
         if isinstance(batch, dict) and {"image", "label"} <= set(batch):  # as TFDS gives them
             batch = (batch["image"], batch["label"])
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ValueError(
+            raise InputError(
                 "The dataset must give pairs of images and labels. "
                 f"Received: {type(batch).__name__}"
             )
         images, labels = (_to_numpy(part) for part in batch[:2])
         if images.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 "Images must have shape (batch, height, width, channels). "
                 f"Received: images of shape {images.shape}"
             )
         if labels.shape[:1] != images.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 "There must be one label per image. "
                 f"Received: {len(images)} images and labels of shape {labels.shape}"
             )
@@ -59,7 +65,7 @@ def _batches(dataset, batch_size):
     elif isinstance(dataset, (tuple, list)) and len(dataset) == 2:
         images, labels = (_to_numpy(part) for part in dataset)
         if not images.ndim or not labels.ndim or len(images) != len(labels):
-            raise ValueError(
+            raise InputError(
                 "There must be one label per image. "
                 f"Received: shapes {images.shape} and {labels.shape}"
             )
@@ -70,7 +76,7 @@ def _batches(dataset, batch_size):
     ):
         yield from dataset
     else:
-        raise ValueError(
+        raise InputError(
             "A dataset must be a name, an ImageDataset, a tf.data.Dataset, a PyDataset, a pair of "
             f"arrays (images, labels) or give batches of both. Received: {type(dataset).__name__}"
         )
@@ -83,7 +89,7 @@ def _tf_batches(dataset, batch_size):
     if image is not None and image.shape.rank == 3:
         dataset = dataset.batch(batch_size)
     if dataset.cardinality().numpy() == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError(
+        raise InputError(
             "The dataset must end; leave out `repeat()`. Received: a tf.data.Dataset without end"
         )
     yield from dataset.as_numpy_iterator()
@@ -117,14 +123,144 @@ def class_labels(labels, num_classes, offset=0):
         return labels.argmax(axis=1)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or not (labels == np.floor(labels)).all():
-        raise ValueError(
+        raise InputError(
             f"Labels must be integers or one-hot with {num_classes} classes. "
             f"Received: labels of shape {labels.shape}, dtype {labels.dtype}"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
-        raise ValueError(
+        raise InputError(
             f"Labels must lie in 0 .. {num_classes - 1}, as there are {num_classes} classes. "
             f"Received: label {labels[wrong[0]]} of image {offset + wrong[0]}"
         )
     return labels.astype("int64")
+
+
+class ImageBatches:
+    """Goes through labelled images batch by batch, in order or shuffled.
+
+    Args:
+        dataset: a dataset's name, as `lsmha_keras.open_dataset` takes it, an `ImageDataset`, a pair
+            of arrays `(images, labels)`, a `keras.utils.PyDataset` or a `tf.data.Dataset`. The last
+            two keep their own order.
+        batch_size: int, images of a batch where the dataset does not decide that itself.
+        model: the model the images are for; asked for its image size when a folder holds images of
+            many sizes.
+        split: part of a dataset given by name.
+        data_dir: folder that holds a dataset given by name.
+        max_images: int, or `None` for all. With arrays and named datasets they are a random choice,
+            always the same for one seed; else the first ones.
+        seed: int, for the choice and the shuffling; no global random state is used.
+
+    Raises:
+        ValueError: if a number is not positive or the dataset is unknown or of another kind.
+
+    Example:
+
+    ```python
+    batches = ImageBatches("digits", batch_size=64, split="train", max_images=500)
+    for images, labels in batches.epoch(shuffle=0):
+        ...
+    ```
+    """
+
+    def __init__(
+        self,
+        dataset,
+        batch_size,
+        model=None,
+        split="test",
+        data_dir=None,
+        max_images=None,
+        seed=0,
+    ):
+        batch_size = positive_int("batch_size", batch_size)
+        if max_images is not None:
+            max_images = positive_int("max_images", max_images)
+        if isinstance(dataset, (str, os.PathLike)):
+            dataset = open_dataset_for_model(
+                dataset, split, data_dir, None, lambda: model_image_size(model)
+            )
+        elif isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+            dataset = _Arrays(*dataset)
+        self.dataset = dataset
+        self.class_names = getattr(dataset, "class_names", None)
+        self.batch_size = batch_size
+        self.max_images = max_images
+        self.seed = seed
+        self._is_indexed = hasattr(dataset, "load") and hasattr(dataset, "labels")
+
+    def __len__(self):
+        """Number of batches; 0 if unknown."""
+        if self._is_indexed:
+            return -(-len(self._rows()) // self.batch_size)
+        return len(self.dataset) if isinstance(self.dataset, keras.utils.PyDataset) else 0
+
+    def epoch(self, shuffle=None):
+        """Goes through the images once.
+
+        Args:
+            shuffle: int, the number of the epoch, for another order in each; `None` keeps the
+                order. When shuffled, a last batch that is not full gets some images twice.
+
+        Yields:
+            Pairs of a 4-D array of raw images and an array of labels.
+
+        Raises:
+            ValueError: if the dataset has no labels, a wrong rank, or no images.
+        """
+        seen = 0
+        for images, labels in labelled_batches(self._batches(shuffle), self.batch_size):
+            left = len(images) if self.max_images is None else self.max_images - seen
+            if left <= 0:
+                return
+            seen += len(images)
+            yield images[:left], labels[:left]
+        if not seen:
+            raise InputError("The dataset must hold images. Received: 0 images")
+
+    def _rows(self):
+        count = len(self.dataset.labels)
+        if self.max_images is None or self.max_images >= count:
+            return np.arange(count)
+        return np.sort(np.random.default_rng(self.seed).permutation(count)[: self.max_images])
+
+    def _batches(self, shuffle):
+        if not self._is_indexed:
+            return self.dataset
+        rows = self._rows()
+        if shuffle is not None:
+            rows = np.random.default_rng((self.seed, shuffle)).permutation(rows)
+            if len(rows) > self.batch_size:  # Fill the last batch up: one shape, one compilation.
+                rows = np.resize(rows, len(self) * self.batch_size)
+        return _RowBatches(self.dataset, rows, self.batch_size)
+
+
+class _Arrays:
+    """A pair of arrays with the reading side of an `ImageDataset`."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = (_to_numpy(array) for array in (images, labels))
+        if not self.labels.ndim or len(self.images) != len(self.labels):
+            raise InputError(
+                "There must be one label per image. "
+                f"Received: shapes {self.images.shape} and {self.labels.shape}"
+            )
+
+    def load(self, rows):
+        return self.images[rows]
+
+
+class _RowBatches(keras.utils.PyDataset):
+    """Batches of chosen rows of an indexed dataset."""
+
+    def __init__(self, dataset, rows, batch_size):
+        super().__init__()
+        self.dataset, self.rows, self.batch_size = dataset, rows, batch_size
+
+    def __len__(self):
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, index):
+        rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.dataset.load(rows), self.dataset.labels[rows]

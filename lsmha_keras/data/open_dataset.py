@@ -1,24 +1,32 @@
-"""Opens a dataset by name."""
+"""Opens a dataset by name, whole or a part of it, at its own size or at a model's."""
 
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
 import os
 import pathlib
+import re
+from collections.abc import Sequence
 
-from lsmha_keras.data.concatenated_dataset import ConcatenatedDataset
-from lsmha_keras.data.sources import (
-    cifar,
-    digits,
-    image_folder,
-    npz_archive,
-    npz_parts,
-    tfds_dataset,
-)
-from lsmha_keras.data.split import parse_split
+from lsmha_keras import presets
+from lsmha_keras.data.datasets import ConcatenatedDataset, ImageDataset
+from lsmha_keras.data.sources import cifar, digits, image_folder, npz, tfds_dataset
+from lsmha_keras.errors import ImageSizeError, InputError
 from lsmha_keras.nearest import nearest
+from lsmha_keras.types import PathLike
 
+_TERM = re.compile(r"^(?P<base>[\w.-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?$")
+_BOUND = re.compile(r"^-?\d+%?$")
 BUILT_IN = ("digits", "cifar10", "cifar100")
 
 
-def open_dataset(name, split="train", data_dir=None, image_size=None):
+def open_dataset(
+    name: PathLike,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    image_size: int | Sequence[int] | None = None,
+) -> ImageDataset:
     """Opens labelled images for reading by index.
 
     Args:
@@ -78,15 +86,15 @@ def _opener(name, data_dir, image_size):
                 name, _check(name, base, cifar.SPLITS), path, image_size
             )
     path = _existing_path(name, data_dir)
-    if path is not None and path.is_dir() and npz_parts.find_npz_parts(path):
-        return lambda base: npz_parts.open_npz_parts(path, base, image_size)
+    if path is not None and path.is_dir() and npz.find_npz_parts(path):
+        return lambda base: npz.open_npz_parts(path, base, image_size)
     if path is not None and path.is_dir():
         return lambda base: image_folder.open_image_folder(path, base, image_size)
     if path is not None and path.suffix == ".npz":
-        return lambda base: npz_archive.open_npz(path, base, image_size)
+        return lambda base: npz.open_npz(path, base, image_size)
     is_path = os.sep in name and not tfds_dataset.is_configuration(name)
     if path is not None or is_path or name.endswith(".npz"):
-        raise ValueError(
+        raise InputError(
             "A dataset must be a known name, a folder of class folders, or an .npz file. "
             f"Received: name={name!r}, which is {'another file' if path else 'no file or folder'}"
         )
@@ -108,8 +116,168 @@ def _is_tfds_folder(path):
 
 def _check(name, base, splits):
     if base not in splits:
-        raise ValueError(
+        raise InputError(
             f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)}. "
             f"Received: split={base!r}"
         )
     return base
+
+
+def model_image_size(model_or_name):
+    """Returns the size of a model's images, without loading it when it is a preset.
+
+    Args:
+        model_or_name: a `CCTImageClassifier`, a `SoftCommittee` (the largest of its members
+            counts), another Keras model of images, or a preset's name or directory.
+
+    Returns:
+        `(height, width)`.
+
+    Raises:
+        ValueError: if the preset is unknown.
+
+    Example:
+        >>> model_image_size("cct_7_7x2")
+        (224, 224)
+    """
+    if not isinstance(model_or_name, (str, os.PathLike)):
+        shape = getattr(model_or_name, "image_shape", None) or model_or_name.input_shape[1:]
+        return tuple(shape[:2])
+    source = presets.resolve_preset(model_or_name)
+    if presets.is_committee(source):
+        return max(model_image_size(path) for path in presets.read_committee(source)["members"])
+    return tuple(presets.read_config(model_or_name)["image_shape"][:2])
+
+
+def open_dataset_for_model(name, split, data_dir, image_size, model_size):
+    """Opens a dataset; images that come in many sizes are brought to the model's.
+
+    A folder alone would take the size of its first image, which differs from split to split.
+
+    Args:
+        name: what `lsmha_keras.open_dataset` takes.
+        split: part of it.
+        data_dir: folder that holds the data, or None.
+        image_size: int or `(height, width)`, or None to decide here.
+        model_size: function without arguments that returns the model's `(height, width)`; called
+            only when that is needed.
+
+    Returns:
+        An `ImageDataset`.
+
+    Raises:
+        ValueError: if the dataset or the split is unknown.
+
+    Example:
+
+    ```python
+    source = open_dataset_for_model("pictures.npz", "test", None, None, lambda: (32, 32))
+    ```
+    """
+    try:
+        source = open_dataset(name, split, data_dir, image_size=image_size)
+    except ImageSizeError:
+        return open_dataset(name, split, data_dir, image_size=model_size())
+    if image_size is None and _is_folder(source, name, split, data_dir):
+        return open_dataset(name, split, data_dir, image_size=model_size())
+    return source
+
+
+def _is_folder(source, name, split, data_dir):
+    if "+" in split:
+        # Of parts that were joined, one tells enough.
+        source = open_dataset(name, split.partition("+")[0], data_dir)
+    return isinstance(source, image_folder.ImageFolder)
+
+
+def can_open_offline(name, data_dir=None):
+    """Tells whether a dataset can be opened without downloading anything.
+
+    Args:
+        name: what `lsmha_keras.open_dataset` takes.
+        data_dir: folder that holds the data. Default: the environment variable LSMHA_DATA_DIR.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> can_open_offline("no_such_file.npz")
+        False
+    """
+    name = os.fspath(name)
+    data_dir = data_dir or os.environ.get("LSMHA_DATA_DIR") or None
+    if name == "digits":  # part of scikit-learn
+        return importlib.util.find_spec("sklearn") is not None
+    if name in ("cifar10", "cifar100") and cifar.find_cifar(name, data_dir):
+        return True
+    # TensorFlow Datasets keeps `mnist:3.0.1` in `mnist/3.0.1`.
+    folder = pathlib.Path(data_dir or ".") / name.partition(":")[0]
+    return pathlib.Path(name).exists() or folder.exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One term of a split expression: a named part and a range of it.
+
+    Args:
+        base: name of the part, such as "train".
+        start: str such as "10%", "-500" or "" (from the beginning).
+        stop: the same for the end (exclusive).
+    """
+
+    base: str
+    start: str = ""
+    stop: str = ""
+
+    def slice(self, count):
+        """Returns the slice of `count` images that this term means.
+
+        Args:
+            count: number of images in the named part.
+
+        Returns:
+            A `slice`.
+        """
+        start = _position(self.start, count) if self.start else 0
+        stop = _position(self.stop, count) if self.stop else count
+        return slice(min(start, count), min(stop, count))
+
+
+def parse_split(split):
+    """Parses a split expression.
+
+    Args:
+        split: str: the name of a part ("train"), a range of it in percent or images
+            ("train[:90%]", "train[-500:]"), or several of these joined by "+".
+
+    Returns:
+        A list of `Split`.
+
+    Raises:
+        ValueError: if the expression has another form.
+
+    Example:
+        >>> parse_split("train[10%:]")[0].slice(50)
+        slice(5, 50, None)
+    """
+    terms = []
+    for text in split.split("+") if isinstance(split, str) else [split]:
+        match = _TERM.match(text.strip()) if isinstance(text, str) else None
+        bounds = [match[key] or "" for key in ("start", "stop")] if match else ["?"]
+        bounds = [bound.strip() for bound in bounds]
+        if not all(bound == "" or _BOUND.match(bound) for bound in bounds):
+            raise InputError(
+                "`split` must look like 'train', 'train[:90%]', 'train[90%:]', 'train[:1000]' or "
+                f"several of them joined by '+'. Received: split={split!r}"
+            )
+        terms.append(Split(match["base"], *bounds))
+    return terms
+
+
+def _position(bound, count):
+    if bound.endswith("%"):
+        # The nearest image, as TFDS rounds.
+        position = int(round(int(bound[:-1]) * count / 100.0))
+    else:
+        position = int(bound)
+    return max(0, position + count if position < 0 else position)

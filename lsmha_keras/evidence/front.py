@@ -1,13 +1,13 @@
 """Accuracy against cost: the shipped presets beside published CNNs of the same image size."""
 
-import json
 import pathlib
 import tomllib
 
-from lsmha_keras.evidence.csv_rows import read_rows, write_rows
+from lsmha_keras.errors import InputError
 from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
-from lsmha_keras.markdown_table import markdown_table
+from lsmha_keras.tables import markdown_table, read_rows, write_rows
+from lsmha_keras.text_files import read_json
 
 COLUMNS = (
     "model",
@@ -47,7 +47,7 @@ def measure_front(directories, results_dir):
     path = pathlib.Path(results_dir) / "front.csv"
     rows = [row for row in read_rows(path, COLUMNS) if row["kind"] != PRESET]
     for directory in map(pathlib.Path, directories):
-        results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+        results = read_json(directory / "results.json")
         recipe = tomllib.loads((directory / "recipe.toml").read_text(encoding="utf-8"))
         model = CCTImageClassifier.from_preset(str(directory))
         rows.append(
@@ -62,7 +62,7 @@ def measure_front(directories, results_dir):
                 "source": f"zoo/presets/{results['name']}",
             }
         )
-    write_rows(path, COLUMNS, rows)
+    write_rows(path, rows, COLUMNS)
     return path
 
 
@@ -108,7 +108,7 @@ def plot_zoo_front(results_dir, path):
     """
     rows = _front_rows(results_dir)
     if not rows:
-        raise ValueError(f"`results_dir` must have a front.csv with rows. Received: {results_dir}")
+        raise InputError(f"`results_dir` must have a front.csv with rows. Received: {results_dir}")
     note = (
         "Blue: presets of this repository, the best named. Grey: CNNs published after 200 epochs."
     )
@@ -147,7 +147,7 @@ def _front_rows(results_dir):
 
 def _epochs(directory):
     """Counts the epochs of a preset and of the one that its training began with."""
-    epochs = json.loads((directory / "results.json").read_text(encoding="utf-8"))["epochs"]
+    epochs = read_json(directory / "results.json")["epochs"]
     model = tomllib.loads((directory / "recipe.toml").read_text(encoding="utf-8"))["model"]
     start = directory.parent / model["preset"]
     trained = model.get("load_weights", True) and (start / "results.json").is_file()

@@ -1,6 +1,5 @@
 """Packs a trained preset into one small file."""
 
-import json
 import os
 import pathlib
 import tarfile
@@ -9,7 +8,9 @@ import tempfile
 import h5py
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
+from lsmha_keras.text_files import read_json
 
 # What carries the file may take no larger ones.
 _LIMIT = 16_000_000
@@ -41,7 +42,7 @@ def pack_preset(directory, output, data_dir=None):
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.presets import write_checksums
     from lsmha_keras.training.checkpoint import read_history
-    from lsmha_keras.training.class_report import class_report
+    from lsmha_keras.training.evaluate import class_report
     from lsmha_keras.training.fit_recipe import evaluation_batch
     from lsmha_keras.training.recipe import Recipe
     from lsmha_keras.training.recipe_data import open_recipe_data
@@ -49,7 +50,7 @@ def pack_preset(directory, output, data_dir=None):
 
     preset = _find_preset(pathlib.Path(directory))
     recipe = Recipe.from_toml(preset / "recipe.toml")
-    trained = json.loads((preset / "results.json").read_text(encoding="utf-8"))
+    trained = read_json(preset / "results.json")
     model = CCTImageClassifier.from_preset(os.fspath(preset))
     _round_weights(model)
     test = open_recipe_data(recipe, data_dir, parts=("train", "test"))["test"]
@@ -66,7 +67,7 @@ def pack_preset(directory, output, data_dir=None):
         with tarfile.open(whole, "w") as archive:
             archive.add(packed, recipe.name)
         if whole.stat().st_size > _LIMIT:
-            raise ValueError(
+            raise InputError(
                 f"A packed preset must not be larger than {_LIMIT / 1e6:.0f} MB. "
                 f"Received: {preset} with {whole.stat().st_size / 1e6:.1f} MB"
             )
@@ -79,7 +80,7 @@ def _find_preset(directory):
     for preset in (directory / "preset", directory):
         if (preset / "results.json").is_file():
             return preset
-    raise ValueError(
+    raise InputError(
         f"A finished training run or its preset is needed. Received: {directory}, which has no "
         "preset/results.json"
     )
@@ -92,7 +93,7 @@ def _round_weights(model):
         with np.errstate(over="ignore"):
             rounded = np.asarray(weight.numpy(), "float32").astype("float16")
         if not np.isfinite(rounded).all():
-            raise ValueError(
+            raise InputError(
                 f"Weights above {np.finfo('float16').max:g} cannot be packed. "
                 f"Received: {weight.path}"
             )

@@ -1,15 +1,16 @@
 """Finished training runs as rows of one table."""
 
 import csv
-import json
 import pathlib
 
-from lsmha_keras.evidence.csv_rows import read_rows, write_rows
+from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture
+from lsmha_keras.tables import read_rows, write_rows
+from lsmha_keras.text_files import read_json
 from lsmha_keras.training.recipe import Recipe
 
 
-class UnfinishedRunError(ValueError):
+class UnfinishedRunError(InputError):
     """A training run has not come to its end.
 
     Args:
@@ -78,7 +79,7 @@ def run_row(directory):
     """
     directory = pathlib.Path(directory).expanduser()
     if not (directory / "recipe.toml").is_file():
-        raise ValueError(
+        raise InputError(
             "A run is the output directory of `lsmha train`, with a recipe.toml. "
             f"Received: {directory}"
         )
@@ -87,8 +88,8 @@ def run_row(directory):
     if not (preset / "results.json").is_file():
         reached = _epochs(directory / "history.csv")
         raise UnfinishedRunError(directory, reached, recipe.schedule.total_epochs)
-    results = json.loads((preset / "results.json").read_text(encoding="utf-8"))
-    config = json.loads((preset / "config.json").read_text(encoding="utf-8"))["config"]
+    results = read_json(preset / "results.json")
+    config = read_json(preset / "config.json")["config"]
     versions = results["versions"].items()
     return {
         **{key: results[key] for key in COLUMNS if key in results},
@@ -169,7 +170,7 @@ def merge_runs(path, rows):
     ```
     """
     merged = {_key(row): row for row in [*read_rows(path, COLUMNS), *rows]}
-    write_rows(path, COLUMNS, merged.values())
+    write_rows(path, merged.values(), COLUMNS)
 
 
 def _key(row):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import zipfile
 
@@ -11,11 +10,13 @@ import numpy as np
 
 from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
-from lsmha_keras.data.data_at_hand import data_at_hand
-from lsmha_keras.evidence.preset_verification import PresetVerification
+from lsmha_keras.data.open_dataset import can_open_offline
+from lsmha_keras.errors import InputError
+from lsmha_keras.evidence.write_card import write_card
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
-from lsmha_keras.training.environment import describe_hardware
+from lsmha_keras.text_files import read_json
+from lsmha_keras.training.devices import describe_hardware
 from lsmha_keras.training.evaluate import evaluate, predict_logits
 
 GOLDEN_TOLERANCE = 1e-4
@@ -92,7 +93,7 @@ def find_trained(preset):
     """
     directory = resolve_preset(preset)
     if isinstance(directory, dict):
-        raise ValueError(
+        raise InputError(
             "An architecture has no weights to verify; `lsmha presets --trained` lists what has. "
             f"Received: preset={os.fspath(preset)!r}"
         )
@@ -103,17 +104,17 @@ def _read(directory):
     """Checks all files; returns the card's figures and the golden arrays."""
     for name in _NEEDED:
         if not (directory / name).is_file():
-            raise ValueError(
+            raise InputError(
                 f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
             )
     verify_checksums(directory)
-    card = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    card = read_json(directory / "results.json")
     if missing := [key for key in _COMPARED if key not in card]:
-        raise ValueError(f"results.json must have {', '.join(missing)}. Received: {list(card)}")
+        raise InputError(f"results.json must have {', '.join(missing)}. Received: {list(card)}")
     with np.load(directory / "golden.npz") as arrays:
         golden = {name: arrays[name] for name in ("images", "labels", "logits")}
     if not np.array_equal(golden["labels"], golden["logits"].argmax(axis=1)):
-        raise ValueError("the labels in golden.npz are not those of its logits")
+        raise InputError("the labels in golden.npz are not those of its logits")
     return card, golden
 
 
@@ -126,7 +127,7 @@ def _load(directory):
 def _golden_difference(model, golden):
     logits = predict_logits(model, golden["images"], len(golden["images"]))
     if logits.shape != golden["logits"].shape:
-        raise ValueError(
+        raise InputError(
             f"the golden logits have shape {golden['logits'].shape}. Received: {logits.shape}"
         )
     return float(np.abs(logits - golden["logits"]).max())
@@ -154,7 +155,7 @@ def _with_onnx(found, directory, golden):
 
 def _with_accuracy(found, model, card, data_dir):
     dataset, split = card["dataset"], card["split"]
-    if not data_at_hand(dataset, data_dir):
+    if not can_open_offline(dataset, data_dir):
         note = f"accuracy not measured: {dataset} is not in --data-dir or LSMHA_DATA_DIR"
         return _noted(found, note)
     try:
@@ -205,3 +206,69 @@ def _latency_ms(model):
     step = make_step(model, model, xla=bool(model.jit_compile))
     seconds, _ = time_in_turn({"model": functools.partial(step, image)}, _LATENCY_RUNS)
     return summarise(seconds.get("model", []), [])["median_ms"] or None
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetVerification:
+    """The results of measuring a preset again.
+
+    Attributes:
+        name: str, the preset.
+        failures: tuple of str, why it is refused; empty when everything agrees with the card.
+        notes: tuple of str, what was not measured or not compared, and why.
+        golden_difference: float or `None`, largest difference of a logit of the golden images.
+        accuracy: float or `None`, measured now, in 0 .. 1.
+        card_accuracy: float or `None`, what the card says.
+        latency_ms: float or `None`, median for one image, measured now.
+        card_latency_ms: float or `None`, what the card says.
+
+    Example:
+        >>> PresetVerification("mine", failures=("checksums.sha256 is missing",)).ok
+        False
+    """
+
+    name: str
+    failures: tuple = ()
+    notes: tuple = ()
+    golden_difference: float | None = None
+    accuracy: float | None = None
+    card_accuracy: float | None = None
+    latency_ms: float | None = None
+    card_latency_ms: float | None = None
+
+    @property
+    def ok(self):
+        """Whether all that was measured agrees with the card."""
+        return not self.failures
+
+
+def record_latency(verification):
+    """Writes a measured latency on the card of a preset, with the machine and backend it is of.
+
+    `results.json`, `README.md` and the checksums are written again.
+
+    Args:
+        verification: `PresetVerification` that came out just now, on this machine and backend.
+
+    Raises:
+        ValueError: if the preset was refused, its latency was not measured, or it has no recipe.
+        OSError: if its directory cannot be written to.
+
+    Example:
+
+    ```python
+    record_latency(verify_preset("runs/mine/preset"))
+    ```
+    """
+    if not verification.ok or verification.latency_ms is None:
+        reasons = "; ".join(verification.failures) or "its latency could not be measured"
+        raise InputError(
+            "The latency of a preset is recorded only if the preset agrees with its card. "
+            f"Received: {verification.name}: {reasons}"
+        )
+    write_card(
+        find_trained(verification.name),
+        latency_ms=round(verification.latency_ms, 3),
+        latency_backend=keras.config.backend(),
+        latency_hardware=describe_hardware(),
+    )

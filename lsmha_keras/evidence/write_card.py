@@ -3,12 +3,13 @@
 import json
 import pathlib
 
-from lsmha_keras.data.data_at_hand import data_at_hand
-from lsmha_keras.data.open_for_model import open_source
-from lsmha_keras.evidence.csv_rows import read_rows
+from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_model
+from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import CARD, write_checksums, zoo_dir
-from lsmha_keras.training.class_report import class_report
+from lsmha_keras.tables import read_rows
+from lsmha_keras.text_files import read_json
+from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe
 
@@ -64,16 +65,18 @@ def measure_card(directory, data_dir=None):
     directory = pathlib.Path(directory)
     card = _results(directory)
     name = card["dataset"]
-    if not data_at_hand(name, data_dir):
-        raise FileNotFoundError(
+    if not can_open_offline(name, data_dir):
+        raise MissingFileError(
             f"The data must be in --data-dir or LSMHA_DATA_DIR. Received: dataset={name}"
         )
     model = CCTImageClassifier.from_preset(str(directory))
-    source = open_source(name, card["split"], data_dir, None, lambda: model.image_shape[:2])
+    source = open_dataset_for_model(
+        name, card["split"], data_dir, None, lambda: model.image_shape[:2]
+    )
     report = class_report(model, source)
     accuracy = report.figures["accuracy"]
     if round(100 * abs(accuracy - card["accuracy"]), 9) > 0.1:
-        raise ValueError(
+        raise InputError(
             f"The card says {card['accuracy']:.2%}; `lsmha zoo verify` gives details. "
             f"Received: {accuracy:.2%} on {name}"
         )
@@ -100,7 +103,7 @@ def _write(directory, model, figures):
 def _results(directory):
     for name in ("recipe.toml", "results.json"):
         if not (directory / name).is_file():
-            raise ValueError(
+            raise InputError(
                 f"{name} is missing; `lsmha train` writes it. Received: a preset in {directory}"
             )
-    return json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    return read_json(directory / "results.json")

@@ -2,6 +2,7 @@
 
 import keras
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.transformer_block import TransformerBlock
@@ -22,17 +23,17 @@ def check_exportable(classifier):
             does not know; names it and the way out.
     """
     if not isinstance(classifier, CCTImageClassifier):
-        raise ValueError(
+        raise InputError(
             "Only a `CCTImageClassifier` can be exported; export the members of a committee one by "
             f"one. Received: {type(classifier).__name__}"
         )
     if getattr(classifier.preprocessor, "image_converter", None) is None:
-        raise ValueError(
+        raise InputError(
             "The preprocessing becomes part of the file, and the model has none: build it with a "
             "`CCTImageClassifierPreprocessor`. Received: preprocessor without an image converter"
         )
     if activation_of(classifier) not in _ACTIVATIONS:
-        raise ValueError(
+        raise InputError(
             f"The model must end with one of {_ACTIVATIONS}. "
             f"Received: activation={activation_of(classifier)!r}"
         )
@@ -47,12 +48,12 @@ def activation_of(classifier):
 def _check_layers(classifier):
     for layer in classifier._flatten_layers():
         if getattr(layer, "quantization_mode", None):
-            raise ValueError(
+            raise InputError(
                 "Quantised models cannot be exported: export the one that was quantised. "
                 f"Received: the layer {layer.path} with {layer.quantization_mode}"
             )
         if layer.compute_dtype not in (None, "float32") and layer.weights:
-            raise ValueError(
+            raise InputError(
                 'Exported files compute in float32: load the preset with dtype="float32". '
                 f"Received: the layer {layer.path}, which computes in {layer.compute_dtype}"
             )
@@ -62,7 +63,7 @@ def _check_layers(classifier):
             and type(block.attention) is LargeScaleMultiHeadAttention
         )
         if not known:
-            raise ValueError(
+            raise InputError(
                 "Blocks must be a `ConvBlock` or a `TransformerBlock` with a "
                 f"`LargeScaleMultiHeadAttention`. Received: {block.name}, a {type(block).__name__}"
             )

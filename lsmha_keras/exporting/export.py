@@ -1,15 +1,20 @@
 """Writes a classifier as a file for another runtime, after it has given the same answers there."""
 
+from __future__ import annotations
+
 import importlib
 import os
 import pathlib
+from typing import Any, Literal
 
 import numpy as np
 
 from lsmha_keras import presets
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.runtimes.description import Description
 from lsmha_keras.runtimes.made_from import made_from
+from lsmha_keras.types import PathLike
 
 # Name -> module of this package with the functions `check_packages` and `write`.
 _WRITERS = {
@@ -25,7 +30,13 @@ TOLERANCE = 1e-3
 DESCRIPTION = "model.json"
 
 
-def export(model, format, path, softmax=False, overwrite=False):
+def export(
+    model: Any,
+    format: Literal["onnx", "openvino", "litert", "tf_saved_model", "torch"],
+    path: PathLike,
+    softmax: bool = False,
+    overwrite: bool = False,
+) -> pathlib.Path:
     """Exports a classifier with its preprocessing, and checks the file in its own runtime.
 
     The file takes what `predict` takes, uint8 images of the model's size with values from 0 to 255,
@@ -60,7 +71,7 @@ def export(model, format, path, softmax=False, overwrite=False):
     ```
     """
     if format not in _WRITERS:
-        raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
+        raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
     path = pathlib.Path(path).expanduser()
     _check_target(path, overwrite)
     writer = importlib.import_module(f"lsmha_keras.exporting.{_WRITERS[format]}")
@@ -101,7 +112,7 @@ def load_exportable(model, softmax=False):
     converter = model.preprocessor.image_converter
     activation = activation_of(model)
     if softmax and activation != "linear":
-        raise ValueError(
+        raise InputError(
             f"The model gives probabilities already. Received: softmax=True, a {activation} at "
             "its end"
         )
@@ -155,7 +166,7 @@ def largest_difference(run, images, expected):
 def refuse_difference(what, difference):
     """Raises `ValueError` if a file's answers differ by more than `TOLERANCE`."""
     if not difference <= TOLERANCE:
-        raise ValueError(
+        raise InputError(
             f"The {what} file gives other answers than `predict`, so it is not kept: they may "
             f"differ by {TOLERANCE:g}. Received: a difference of {difference:.3g}"
         )
@@ -170,11 +181,11 @@ def _check_target(path, overwrite):
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / DESCRIPTION).is_file():
-        raise ValueError(
+        raise InputError(
             f"The output holds files that are no export; choose a new directory. Received: {path}"
         )
     if not overwrite:
-        raise ValueError(
-            "The output holds an export already; `overwrite=True` (`lsmha export --force`) "
+        raise InputError(
+            "The output holds an export already; `overwrite=True` (`lsmha export --overwrite`) "
             f"replaces it. Received: {path}"
         )

@@ -14,6 +14,7 @@ import tempfile
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.export import largest_difference, refuse_difference
 from lsmha_keras.runtimes.needed_package import needed_package
 
@@ -59,7 +60,7 @@ def write(format, classifier, folder, description, images, expected):
         )
     if child.returncode:
         lines = child.stderr.strip().splitlines() or [f"exit status {child.returncode}"]
-        raise ValueError(
+        raise InputError(
             f"The format {format} could not be written by {BACKENDS[format]}. "
             f"Received: {lines[-1].removeprefix('ValueError: ')}"
         )

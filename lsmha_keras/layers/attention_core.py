@@ -1,11 +1,14 @@
-"""Scaled dot-product attention for many heads."""
+"""Scaled dot-product attention for many heads, and the masks of its tokens."""
 
+import functools
 import importlib
 import importlib.util
 
 import keras
 import numpy as np
 from keras import ops, random
+
+from lsmha_keras.errors import InputError
 
 
 def project_heads(dense, x, num_heads):
@@ -152,3 +155,30 @@ def attention_core(
 def _loop_module():
     name = f"lsmha_keras.layers.{keras.config.backend()}_attention"
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+def joint_mask(x, **masks):
+    """Returns the mask of the tokens that no mask leaves out, or `None` without masks.
+
+    Args:
+        x: tokens, tensor of shape `(batch, tokens, channels)`.
+        **masks: boolean tensors of shape `(batch, tokens)` or `None`, by the names of the arguments
+            of a layer's `call`. Keras (3.15) fills in `mask` with the mask of `x` if `x` is the
+            only tensor it is called on, and `x_mask` otherwise.
+
+    Raises:
+        ValueError: if a mask does not fit the tokens.
+    """
+    found = []
+    for name, mask in masks.items():
+        if mask is None:
+            continue
+        mask = ops.convert_to_tensor(mask, dtype="bool")
+        tokens = {mask.shape[-1], x.shape[1]} - {None}  # unknown in some graphs
+        if len(mask.shape) != 2 or len(tokens) > 1:
+            raise InputError(
+                f"`{name}` must have shape (batch, {x.shape[1]}). "
+                f"Received: {name} of shape {tuple(mask.shape)}"
+            )
+        found.append(mask)
+    return functools.reduce(ops.logical_and, found) if found else None

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from lsmha_keras.errors import InputError
+
 MODES = ("soft", "logits", "vote")
 
 
@@ -51,7 +53,7 @@ class CommitteeVote(keras.layers.Layer):
 
     def __init__(self, mode="soft", **kwargs):
         if mode not in MODES:
-            raise ValueError(
+            raise InputError(
                 f"`mode` must be one of {', '.join(map(repr, MODES))}. Received: mode={mode!r}"
             )
         super().__init__(**{**kwargs, "dtype": "float32"})

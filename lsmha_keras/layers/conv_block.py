@@ -1,9 +1,15 @@
 """A convolutional block in the place of an early transformer block."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from lsmha_keras.arguments import grid, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.weight_arguments import (
@@ -11,6 +17,7 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 # Hidden channels of the inverted bottleneck, in multiples of the token width.
 _EXPANSION = 2
@@ -101,19 +108,19 @@ class ConvBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        grid_shape,
-        design="separable",
-        kernel_size=3,
-        fused=False,
-        stochastic_depth_rate=0.0,
-        kernel_initializer="he_normal",
-        kernel_regularizer=None,
-        kernel_constraint=None,
-        **kwargs,
-    ):
+        grid_shape: Sequence[int],
+        design: str = "separable",
+        kernel_size: int = 3,
+        fused: bool = False,
+        stochastic_depth_rate: float = 0.0,
+        kernel_initializer: Initializer = "he_normal",
+        kernel_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if design not in _DESIGNS:
-            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
+            raise InputError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
         self.grid_shape = grid(grid_shape)
         self.design = design
         self.kernel_size = positive_int("kernel_size", kernel_size)
@@ -132,7 +139,7 @@ class ConvBlock(keras.layers.Layer):
     def build(self, input_shape):
         num_tokens = self.grid_shape[0] * self.grid_shape[1]
         if len(input_shape) != 3 or input_shape[1] != num_tokens:
-            raise ValueError(
+            raise InputError(
                 f"`ConvBlock` of grid {self.grid_shape} expects tokens of shape (batch, "
                 f"{num_tokens}, channels). Received: input_shape={input_shape}"
             )
@@ -163,7 +170,7 @@ class ConvBlock(keras.layers.Layer):
             branch = ops.gelu(branch, approximate=False) if activated else branch
         return x + self.drop_path(ops.reshape(branch, shape), training=training)
 
-    def fused_weights(self):
+    def fused_weights(self) -> list[Any]:
         """Returns the weights that make this block with `fused=True` give the same at inference.
 
         Returns:

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.batch_normalization import BatchNormalization
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.weight_arguments import (
@@ -84,7 +85,7 @@ class ConvNorm(keras.layers.Layer):
     def build(self, input_shape):
         channels = input_shape[-1]
         if self.parallel and self.filters not in (None, channels):
-            raise ValueError(
+            raise InputError(
                 "With `parallel=True` the input is added to the output: `filters` must be its "
                 f"channels. Received: filters={self.filters}, {channels} channels"
             )

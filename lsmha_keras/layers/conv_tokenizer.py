@@ -1,15 +1,22 @@
 """Turns an image into a sequence of tokens with convolutions."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 DESIGNS = ("plain", "separable", "inverted_bottleneck")
 
@@ -71,21 +78,21 @@ class ConvTokenizer(keras.layers.Layer):
 
     def __init__(
         self,
-        hidden_dim,
-        num_layers=1,
-        kernel_size=3,
-        num_filters=64,
-        design="plain",
-        fused=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=None,
-        kernel_constraint=None,
-        **kwargs,
-    ):
+        hidden_dim: int,
+        num_layers: int = 1,
+        kernel_size: int = 3,
+        num_filters: int = 64,
+        design: str = "plain",
+        fused: bool = False,
+        kernel_initializer: Initializer = "he_normal",
+        kernel_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
         super().__init__(**kwargs)
         if design not in DESIGNS:
-            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
+            raise InputError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
         self.hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.num_layers = positive_int("num_layers", num_layers)
         self.kernel_size = positive_int("kernel_size", kernel_size)
@@ -103,7 +110,7 @@ class ConvTokenizer(keras.layers.Layer):
         # "same" pads like the reference only at stride 1; at other strides it pads unevenly.
         self._pad_explicitly = self._stride > 1 or self.kernel_size != 2 * self._padding + 1
         if design != "plain" and self._pad_explicitly:
-            raise ValueError(
+            raise InputError(
                 f"The {design!r} tokenizer has kernels of size 3 or 5, which have stride 1. "
                 f"Received: kernel_size={kernel_size}"
             )
@@ -167,10 +174,10 @@ class ConvTokenizer(keras.layers.Layer):
         for layer in (self.conv_padding, self.pool_padding, self.pool):
             layer.build(input_shape)
 
-    def grid_shape(self, input_shape):
+    def grid_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         """Returns `(grid_height, grid_width)` for images `(batch, height, width, channels)`."""
         if len(input_shape) != 4:
-            raise ValueError(
+            raise InputError(
                 "`ConvTokenizer` expects images of shape (batch, height, width, channels). "
                 f"Received: input_shape={input_shape}"
             )
@@ -183,7 +190,7 @@ class ConvTokenizer(keras.layers.Layer):
                 side = (side - 1) // 2 + 1
             sides.append(side)
         if any(side is not None and side < 1 for side in sides):
-            raise ValueError(
+            raise InputError(
                 f"`ConvTokenizer` with {self.num_layers} layers leaves no token of images this "
                 f"small. Received: input_shape={input_shape}"
             )
@@ -206,7 +213,7 @@ class ConvTokenizer(keras.layers.Layer):
         tokens = -1 if None in x.shape[1:3] else x.shape[1] * x.shape[2]
         return ops.reshape(x, (ops.shape(x)[0], tokens, self.hidden_dim))
 
-    def fused_weights(self):
+    def fused_weights(self) -> list[Any]:
         """Returns the weights that make this layer with `fused=True` give the same at inference.
 
         Returns:

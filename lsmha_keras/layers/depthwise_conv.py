@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from lsmha_keras.arguments import plain
+from lsmha_keras.errors import InputError
 
 # What the sum of shifted images takes for granted.
 _FIXED = ("strides", "padding", "depth_multiplier", "data_format", "dilation_rate", "activation")
@@ -44,7 +45,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     def __init__(self, kernel_size, use_bias=True, depthwise_initializer="he_normal", **kwargs):
         if fixed := [name for name in _FIXED if name in kwargs]:
-            raise ValueError(
+            raise InputError(
                 "`DepthwiseConv` has stride 1, one filter per channel and no activation: use "
                 f"`keras.layers.DepthwiseConv2D` for others. Received: {', '.join(fixed)}"
             )

@@ -1,17 +1,23 @@
 """Multi-head self-attention with any number of heads of any width."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
-from lsmha_keras.layers.attention_core import attention_core, project_heads
-from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.attention_core import attention_core, joint_mask, project_heads
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -82,23 +88,23 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        head_dim=None,
-        dropout=0.0,
-        use_qkv_bias=False,
-        use_output_bias=True,
-        kernel_initializer=None,
-        seed=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        num_heads: int,
+        head_dim: int | None = None,
+        dropout: float = 0.0,
+        use_qkv_bias: bool = False,
+        use_output_bias: bool = True,
+        kernel_initializer: Initializer = None,
+        seed: int | None = None,
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
+            raise InputError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
         self.supports_masking = True
         self.num_heads = positive_int("num_heads", num_heads)
         self.head_dim = None if head_dim is None else positive_int("head_dim", head_dim)
@@ -122,13 +128,13 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
 
     def build(self, input_shape):
         if len(input_shape) != 3 or input_shape[-1] is None:
-            raise ValueError(
+            raise InputError(
                 f"`{type(self).__name__}` expects tokens of shape (batch, tokens, channels) "
                 f"with known channels. Received: input_shape={input_shape}"
             )
         hidden_dim = input_shape[-1]
         if self.head_dim is None and hidden_dim % self.num_heads:
-            raise ValueError(
+            raise InputError(
                 "`num_heads` must divide the width of the tokens when `head_dim` is `None`; give "
                 f"`head_dim` to choose the width of a head freely. Received: "
                 f"num_heads={self.num_heads}, token width {hidden_dim}"
@@ -149,11 +155,13 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         self.qkv = self.make_dense("qkv", 3 * self.num_heads * self.width, input_shape)
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Width of one head, an int; known once the layer is built."""
         return self._head_dim
 
-    def make_dense(self, name, units, input_shape, use_bias=None):
+    def make_dense(
+        self, name: str, units: int, input_shape: Sequence[int | None], use_bias: bool | None = None
+    ) -> Any:
         """Makes a built `keras.layers.Dense` with this layer's arguments of weights.
 
         Args:
@@ -220,7 +228,15 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         query, key, value = project_heads(self.qkv, x, self.num_heads)
         return self.attend_core(query, key, value, padding_mask, training, return_attention_scores)
 
-    def attend_core(self, query, key, value, padding_mask, training, return_attention_scores):
+    def attend_core(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        padding_mask: Any,
+        training: bool | None,
+        return_attention_scores: bool,
+    ) -> Any:
         """Calls `attention_core` with this layer's dropout."""
         return attention_core(
             query,
@@ -233,7 +249,9 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         )
 
     @classmethod
-    def from_multi_head(cls, layer, approximate=False, **options):
+    def from_multi_head(
+        cls, layer: LargeScaleMultiHeadAttention, approximate: bool = False, **options: Any
+    ) -> Self:
         """Makes a layer of this kind with the weights of plain attention.
 
         Args:
@@ -255,7 +273,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         new.check_exact(exact, approximate)
         return new
 
-    def to_multi_head(self, approximate=False):
+    def to_multi_head(self, approximate: bool = False) -> LargeScaleMultiHeadAttention:
         """Makes plain attention with the weights of this layer; see `from_multi_head`."""
         weights, exact = self.multi_head_weights()
         self.check_exact(exact, approximate)
@@ -268,10 +286,10 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         )
         return plain_layer
 
-    def check_exact(self, exact, approximate):
+    def check_exact(self, exact: bool, approximate: bool) -> None:
         """Refuses a conversion that is not exact unless the caller asked for the closest one."""
         if not exact and not approximate:
-            raise ValueError(
+            raise InputError(
                 "Plain attention with the same outputs does not exist for every "
                 f"`{type(self).__name__}`, nor the other way round; `approximate=True` takes the "
                 f"closest. Received: approximate={approximate}, {self.get_config()}"
@@ -291,14 +309,14 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         self.write_dense(self.qkv, weights)
         return True
 
-    def read_dense(self, dense, parts):
+    def read_dense(self, dense: Any, parts: int) -> list[np.ndarray]:
         """Returns a projection's weights: arrays `(C, heads, head_dim)`, the bias as a last row."""
         weights = [ops.convert_to_numpy(w) for w in _merged(dense)]
         joined = np.concatenate([np.reshape(w, (-1, w.shape[-1])) for w in weights])
         shape = (len(joined), -1, self.width)
         return [part.reshape(shape) for part in np.split(joined, parts, axis=1)]
 
-    def write_dense(self, dense, parts):
+    def write_dense(self, dense: Any, parts: Sequence[np.ndarray]) -> None:
         """Sets a projection's weights from arrays as `read_dense` returns them."""
         joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         rows = dense.kernel.shape[0]
@@ -313,7 +331,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         """Shapes a mask or a scale to (batch or 1, 1, heads, 1)."""
         values = ops.convert_to_tensor(values, dtype=dtype)
         if len(values.shape) not in (1, 2) or values.shape[-1] != self.num_heads:
-            raise ValueError(
+            raise InputError(
                 f"`{name}` must have shape ({self.num_heads},) or (batch, {self.num_heads}). "
                 f"Received: {name} of shape {tuple(values.shape)}"
             )
@@ -361,13 +379,13 @@ def _check_head_mask(head_mask):
     if isinstance(head_mask, (list, tuple, np.ndarray)):
         values = np.asarray(head_mask, "float32")
         if not np.all((values >= 0) & (values <= 1)):
-            raise ValueError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
+            raise InputError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
 
 
 def _merged(dense):
     """Kernel and bias of a dense layer, with what LoRA learned in the kernel."""
     if dense.quantization_mode is not None:
-        raise ValueError(
+        raise InputError(
             "Attention is converted before the model is quantised. Received: "
             f"{dense.path} in {dense.quantization_mode}"
         )

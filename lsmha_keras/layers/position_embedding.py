@@ -1,11 +1,18 @@
 """Position embeddings on a grid of tokens."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import grid
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.weight_arguments import set_weight_arguments, weight_config
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 KINDS = ("learnable", "sine", "none")
 
@@ -51,16 +58,16 @@ class PositionEmbedding(keras.layers.Layer):
 
     def __init__(
         self,
-        grid_shape,
-        kind="learnable",
-        embeddings_initializer=None,
-        embeddings_regularizer=None,
-        embeddings_constraint=None,
-        **kwargs,
-    ):
+        grid_shape: Sequence[int],
+        kind: str = "learnable",
+        embeddings_initializer: Initializer = None,
+        embeddings_regularizer: Regularizer = None,
+        embeddings_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if kind not in KINDS:
-            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
+            raise InputError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
         self.supports_masking = True
         self.grid_shape = grid(grid_shape)
         self.kind = kind
@@ -76,7 +83,7 @@ class PositionEmbedding(keras.layers.Layer):
     def build(self, input_shape):
         num_tokens = self.grid_shape[0] * self.grid_shape[1]
         if len(input_shape) != 3 or input_shape[1] != num_tokens:
-            raise ValueError(
+            raise InputError(
                 f"`PositionEmbedding` of grid {self.grid_shape} expects tokens of shape (batch, "
                 f"{num_tokens}, channels). Received: input_shape={input_shape}"
             )
@@ -144,7 +151,7 @@ def resize_position_embedding(embedding, grid_shape, new_grid_shape):
     embedding = np.asarray(embedding)
     tokens, channels = embedding.shape[1:]
     if tokens != grid_shape[0] * grid_shape[1]:
-        raise ValueError(
+        raise InputError(
             f"A position embedding of {tokens} tokens does not lie on a {grid_shape[0]}x"
             f"{grid_shape[1]} grid. Received: grid_shape={grid_shape}"
         )

@@ -1,16 +1,21 @@
 """Attention-weighted mean over tokens."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.layers.attention_core import open_empty_masks
-from lsmha_keras.layers.token_masks import joint_mask
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.attention_core import joint_mask, open_empty_masks
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -53,14 +58,14 @@ class SequencePooling(keras.layers.Layer):
 
     def __init__(
         self,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        kernel_initializer: Initializer = None,
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         if kernel_initializer is None:
@@ -77,7 +82,7 @@ class SequencePooling(keras.layers.Layer):
 
     def build(self, input_shape):
         if len(input_shape) != 3:
-            raise ValueError(
+            raise InputError(
                 "`SequencePooling` expects tokens of shape (batch, tokens, channels). "
                 f"Received: input_shape={input_shape}"
             )

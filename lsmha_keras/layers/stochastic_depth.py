@@ -1,9 +1,14 @@
 """Randomly skips a residual branch, one decision per image."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
 from lsmha_keras.arguments import plain
+from lsmha_keras.errors import InputError
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -39,10 +44,10 @@ class StochasticDepth(keras.layers.Layer):
         - [Huang et al., 2016](https://arxiv.org/abs/1603.09382)
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
+            raise InputError(f"`rate` must be in [0, 1). Received: rate={rate}")
         self.supports_masking = True
         self.rate = plain(rate)
         self.seed = plain(seed)

@@ -1,17 +1,23 @@
 """Transformer encoder block with the normalisation of the reference CCT."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.attention.registry import make_attention
+from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
-from lsmha_keras.layers.token_masks import joint_mask
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -73,25 +79,25 @@ class TransformerBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim,
-        head_dim=None,
-        dropout_rate=0.0,
-        attention_dropout=0.0,
-        stochastic_depth_rate=0.0,
-        use_qkv_bias=False,
-        layer_norm_epsilon=1e-5,
-        attention="multi_head",
-        attention_options=None,
-        grid_shape=None,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        num_heads: int,
+        mlp_dim: int,
+        head_dim: int | None = None,
+        dropout_rate: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        use_qkv_bias: bool = False,
+        layer_norm_epsilon: float = 1e-05,
+        attention: str = "multi_head",
+        attention_options: Mapping[str, Any] | None = None,
+        grid_shape: Sequence[int] | None = None,
+        kernel_initializer: Initializer = None,
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.num_heads = plain(num_heads)

@@ -1,5 +1,10 @@
 """Models: they know layers. Importing this package imports KerasHub."""
 
+# ruff: noqa: E402 - KerasHub comes first, as it imports TensorFlow on every backend.
+from lsmha_keras._registration import import_quietly
+
+import_quietly("keras_hub")
+
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor

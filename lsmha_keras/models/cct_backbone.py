@@ -1,25 +1,31 @@
 """The compact convolutional transformer without its head."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import keras
 import keras_hub
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
 from lsmha_keras.models.head_lists import check_heads, per_block
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.layer_policies import resolve_policies
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
     torch_parameters_up_to_date,
 )
+from lsmha_keras.types import PathLike
 
 
 @torch_parameters_up_to_date
@@ -86,30 +92,30 @@ class CCTBackbone(keras_hub.models.Backbone):
 
     def __init__(
         self,
-        image_shape=(32, 32, 3),
-        hidden_dim=256,
-        num_layers=7,
-        num_heads=4,
-        head_dim=None,
-        mlp_dim=512,
-        tokenizer_layers=1,
-        tokenizer_kernel_size=3,
-        tokenizer_filters=64,
-        tokenizer_design="plain",
-        num_conv_blocks=0,
-        conv_block_design="separable",
-        fused_conv_blocks=False,
-        position_embedding="learnable",
-        dropout_rate=0.0,
-        attention_dropout=0.1,
-        stochastic_depth_rate=0.1,
-        use_qkv_bias=False,
-        layer_norm_epsilon=1e-5,
-        attention="multi_head",
-        attention_options=None,
-        dtype=None,
-        **kwargs,
-    ):
+        image_shape: Sequence[int] = (32, 32, 3),
+        hidden_dim: int = 256,
+        num_layers: int = 7,
+        num_heads: int | Sequence[int] = 4,
+        head_dim: int | Sequence[int | None] | None = None,
+        mlp_dim: int = 512,
+        tokenizer_layers: int = 1,
+        tokenizer_kernel_size: int = 3,
+        tokenizer_filters: int = 64,
+        tokenizer_design: str = "plain",
+        num_conv_blocks: int = 0,
+        conv_block_design: str = "separable",
+        fused_conv_blocks: bool = False,
+        position_embedding: str = "learnable",
+        dropout_rate: float = 0.0,
+        attention_dropout: float = 0.1,
+        stochastic_depth_rate: float = 0.1,
+        use_qkv_bias: bool = False,
+        layer_norm_epsilon: float = 1e-05,
+        attention: str | Sequence[str] = "multi_head",
+        attention_options: Any = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
         check_arguments(kwargs, CCTBackbone)
         hidden_dim = positive_int("hidden_dim", hidden_dim)
@@ -117,12 +123,12 @@ class CCTBackbone(keras_hub.models.Backbone):
             plain, (image_shape, num_layers, num_heads, head_dim, num_conv_blocks)
         )
         if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
-            raise ValueError(
+            raise InputError(
                 "`image_shape` must be (height, width, channels), all positive. "
                 f"Received: image_shape={image_shape}"
             )
         if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
-            raise ValueError(
+            raise InputError(
                 "`num_layers` must be positive and `num_conv_blocks` between 0 and it. "
                 f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
             )
@@ -216,7 +222,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.attention = attention
         self.attention_options = attention_options
 
-    def intermediates(self, names, head_masks=None):
+    def intermediates(
+        self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
+    ) -> Intermediates:
         """Builds a model that returns named values from inside this one, sharing its weights.
 
         Names: `"embedding"`, tokens that enter the first block; `"block_3/output"`, tokens
@@ -247,7 +255,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         check_intermediates(self, names, head_masks or {})
         return Intermediates(self, names, head_masks)
 
-    def trace(self, images, names=(), head_masks=None):
+    def trace(
+        self, images: Any, names: Sequence[str] = (), head_masks: Mapping[int, Any] | None = None
+    ) -> dict[str, Any]:
         """Runs the layers one by one and keeps what they return; see `intermediates`.
 
         Args:
@@ -274,7 +284,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         values["output"] = self.layer_norm(x)
         return values
 
-    def fuse(self):
+    def fuse(self) -> CCTBackbone:
         """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
 
         Batch normalisations and parallel branches become part of their convolutions, and what LoRA
@@ -321,7 +331,7 @@ class CCTBackbone(keras_hub.models.Backbone):
 
     @classmethod
     @locked
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(cls, preset: PathLike, load_weights: bool = True, **kwargs: Any) -> Self:
         """Builds a backbone from a preset; see `CCTImageClassifier.from_preset`."""
         check_channels_last(kwargs.pop("data_format", None))
         source = presets.resolve_preset(preset)
@@ -339,7 +349,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         # A whole path: KerasHub would take a bare name for that of a shipped preset.
         return super().from_preset(str(source.resolve()), load_weights=load_weights, **kwargs)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""
         with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)

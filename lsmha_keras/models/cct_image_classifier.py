@@ -1,6 +1,10 @@
 """The compact convolutional transformer as an image classifier."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import keras_hub
@@ -8,6 +12,7 @@ import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
@@ -26,6 +31,7 @@ from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.saved_classifier import saved_classifier, saved_preprocessor
 from lsmha_keras.models.torch_parameters import register_torch_parameters
+from lsmha_keras.types import PathLike
 
 
 @cloneable
@@ -78,15 +84,15 @@ class CCTImageClassifier(RawImageClassifier):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        preprocessor=None,
-        activation=None,
-        dropout=0.0,
-        head_dtype=None,
-        class_names=None,
-        **kwargs,
-    ):
+        backbone: CCTBackbone,
+        num_classes: int,
+        preprocessor: Any = None,
+        activation: str | Callable[..., Any] | None = None,
+        dropout: float = 0.0,
+        head_dtype: Any = None,
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
         hint = (
             "It is one of the backbone: give it to `CCTBackbone`, or to `from_preset` of this class"
@@ -99,7 +105,7 @@ class CCTImageClassifier(RawImageClassifier):
         )
         num_classes = positive_int("num_classes", num_classes)
         if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(
+            raise InputError(
                 "`class_names` must have one name per class. Received: "
                 f"num_classes={num_classes}, {len(class_names)} names"
             )
@@ -136,14 +142,16 @@ class CCTImageClassifier(RawImageClassifier):
         self.class_names = None if class_names is None else plain(list(class_names))
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, ...]:
         """`(height, width, channels)` of the images after preprocessing."""
         return self.backbone.image_shape
 
     def _head(self, tokens):
         return self.output_dense(self.output_dropout(self.pooler(tokens)))
 
-    def intermediates(self, names, head_masks=None):
+    def intermediates(
+        self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
+    ) -> Intermediates:
         """As `CCTBackbone.intermediates`, and `"logits"` for the classifier's own output.
 
         Args:
@@ -156,12 +164,14 @@ class CCTImageClassifier(RawImageClassifier):
         check_intermediates(self.backbone, [n for n in names if n != "logits"], head_masks or {})
         return Intermediates(self, names, head_masks)
 
-    def trace(self, images, names=(), head_masks=None):
+    def trace(
+        self, images: Any, names: Sequence[str] = (), head_masks: Mapping[int, Any] | None = None
+    ) -> dict[str, Any]:
         """As `CCTBackbone.trace`, with `"logits"` too."""
         values = self.backbone.trace(images, names, head_masks)
         return {**values, "logits": self._head(values["output"])}
 
-    def fuse(self):
+    def fuse(self) -> CCTImageClassifier:
         """Builds this classifier for inference; see `CCTBackbone.fuse`.
 
         Returns:
@@ -169,7 +179,7 @@ class CCTImageClassifier(RawImageClassifier):
         """
         return self.with_backbone(self.backbone.fuse())
 
-    def with_backbone(self, backbone):
+    def with_backbone(self, backbone: CCTBackbone) -> CCTImageClassifier:
         """Builds a classifier with another backbone and a copy of this one's head.
 
         Args:
@@ -227,7 +237,14 @@ class CCTImageClassifier(RawImageClassifier):
 
     @classmethod
     @locked
-    def from_preset(cls, preset, num_classes=None, image_shape=None, load_weights=True, **kwargs):
+    def from_preset(
+        cls,
+        preset: PathLike,
+        num_classes: int | None = None,
+        image_shape: Sequence[int] | None = None,
+        load_weights: bool = True,
+        **kwargs: Any,
+    ) -> Self:
         """Builds a classifier from a preset.
 
         Args:
@@ -261,7 +278,7 @@ class CCTImageClassifier(RawImageClassifier):
         if isinstance(source, dict):
             return cls._from_architecture(preset, {**source, **inner}, num_classes, head)
         if presets.is_committee(source):
-            raise ValueError(
+            raise InputError(
                 "The directory holds a committee: load it with "
                 "`lsmha_keras.SoftCommittee.from_preset`, or with `lsmha_keras.load_classifier`, "
                 f"which takes either. Received: preset={str(preset)!r}"
@@ -272,7 +289,7 @@ class CCTImageClassifier(RawImageClassifier):
         saved_cls, arguments = saved_classifier(source, cls)
         if not arguments:
             if num_classes is None:
-                raise ValueError(
+                raise InputError(
                     "The preset holds a backbone without a head: give `num_classes`. "
                     f"Received: preset={str(preset)!r}, num_classes={num_classes}"
                 )
@@ -291,7 +308,7 @@ class CCTImageClassifier(RawImageClassifier):
     @classmethod
     def _from_architecture(cls, name, config, num_classes, head):
         if num_classes is None:
-            raise ValueError(
+            raise InputError(
                 f"{name!r} is an architecture without trained weights: give `num_classes`. "
                 f"Received: num_classes={num_classes}"
             )
@@ -312,7 +329,7 @@ class CCTImageClassifier(RawImageClassifier):
         else:
             converter.image_size = tuple(image_shape[:2])
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves configs and weights to a preset directory, with their checksums.
 
         All is written beside and moved into place when it is complete.

@@ -1,5 +1,9 @@
 """What happens to images and labels before they enter the classifier."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import keras_hub
 
@@ -36,7 +40,7 @@ class CCTImageClassifierPreprocessor(keras_hub.models.ImageClassifierPreprocesso
     backbone_cls = CCTBackbone
     image_converter_cls = CCTImageConverter
 
-    def __init__(self, image_converter=None, **kwargs):
+    def __init__(self, image_converter: CCTImageConverter | None = None, **kwargs: Any) -> None:
         super().__init__(image_converter, **{"dtype": "float32", **kwargs})
 
     @classmethod

@@ -1,10 +1,16 @@
 """Resizes and normalises images."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 import keras_hub
 import numpy as np
 
 from lsmha_keras.arguments import check_channels_last, plain
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_resize import resize_batch
 from lsmha_keras.image_values import check_image_values
 from lsmha_keras.models.cct_backbone import CCTBackbone
@@ -12,8 +18,6 @@ from lsmha_keras.models.cct_backbone import CCTBackbone
 # CIFAR-100 channel statistics of images scaled to [0, 1].
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
-
-
 _GEOMETRY = {
     "crop_to_aspect_ratio": True,
     "pad_to_aspect_ratio": False,
@@ -94,15 +98,21 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
 
     backbone_cls = CCTBackbone
 
-    def __init__(self, image_size=None, scale=None, offset=None, **kwargs):
+    def __init__(
+        self,
+        image_size: Sequence[int] | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         for name, value in _GEOMETRY.items():
             if kwargs.setdefault(name, value) != value:
-                raise ValueError(
+                raise InputError(
                     f"Images are resized in one way, with {name}={value!r}; resize them before "
                     f"for another. Received: {name}={kwargs[name]!r}"
                 )
         check_channels_last(kwargs.get("data_format"))
-        image_size, scale, offset = map(plain, (image_size, scale, offset))
+        image_size, scale, offset = plain(image_size), plain(scale), plain(offset)
         kwargs = {"dtype": "float32", **kwargs, "data_format": "channels_last"}
         super().__init__(image_size, scale, offset, **kwargs)
         self.resizing = _CentredResizing(
@@ -124,7 +134,13 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         return super().from_config({**config, **_GEOMETRY, "dtype": "float32"})
 
     @classmethod
-    def for_images(cls, image_shape, mean=CIFAR100_MEAN, std=CIFAR100_STD, **kwargs):
+    def for_images(
+        cls,
+        image_shape: Sequence[int],
+        mean: Sequence[float] = CIFAR100_MEAN,
+        std: Sequence[float] = CIFAR100_STD,
+        **kwargs: Any,
+    ) -> Self:
         """Builds the converter that normalises by the mean and deviation of images in [0, 1].
 
         Args:
@@ -156,7 +172,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         channels = len(self.scale) if isinstance(self.scale, (list, tuple)) else None
         rank = len(images.shape)
         if rank not in (3, 4) or (channels and images.shape[-1] not in (channels, None)):
-            raise ValueError(
+            raise InputError(
                 "Images must have shape (height, width, channels) or (batch, height, width, "
                 f"channels){f' with {channels} channels' if channels else ''}. "
                 f"Received: images of shape {tuple(images.shape)}"

@@ -4,6 +4,8 @@ import functools
 
 import keras
 
+from lsmha_keras.errors import InputError
+
 
 def cloneable(cls):
     """Class decorator: `keras.models.clone_model` clones models of the class by their configs.
@@ -52,7 +54,7 @@ def cloneable(cls):
         whole = getattr(type(self).__init__, "builds_clones", False)
         whole = whole and functions["call_fn"] is None
         if not whole or not _are_alike(clones.values()) or not _are_new_inputs(inputs, self.inputs):
-            raise ValueError(
+            raise InputError(
                 "A clone with other layers or inputs would lose its preprocessing: clone the plain "
                 "model `keras.Model(model.input, model.output)`, or copy with "
                 f"`type(model).from_config(model.get_config())`. Received: {type(self).__name__}"

@@ -1,6 +1,10 @@
-"""Weights from one layer to another, quantised or not, with what LoRA learned added to them."""
+"""Quantised layers and LoRA: weights from one layer to another, and a policy for each layer."""
 
 import keras
+
+from lsmha_keras.errors import InputError
+
+_MERGEABLE = (None, "int8", "int4")
 
 
 def copy_weights(source, target):
@@ -23,7 +27,7 @@ def copy_weights(source, target):
     pairs = zip(_parts(source), _parts(target), strict=True)
     for part, copy in pairs:
         if getattr(part, "lora_enabled", False) and part.quantization_mode not in _MERGEABLE:
-            raise ValueError(
+            raise InputError(
                 "What LoRA learned can be added to kernels in full precision, int8 and int4: train "
                 "it before the model is quantised. Received: "
                 f"{part.quantization_mode} in {part.path}"
@@ -36,9 +40,24 @@ def copy_weights(source, target):
         )
 
 
-_MERGEABLE = (None, "int8", "int4")
-
-
 def _parts(layer):
     """Lists a layer and those in it by their names, as they were not all made in one order."""
     return sorted(layer._flatten_layers(), key=lambda part: part.path or part.name)
+
+
+def resolve_policies(model):
+    """Replaces a map of policies, in the layers of a model, by what it holds for each.
+
+    In a layer that has the whole map, such as those of a quantised model that was loaded, Keras
+    (3.15.1) looks for the quantisation in two ways and finds none in one of them: the model works,
+    but cannot be saved again, and loses what LoRA learned. It can go with the version in which
+    `Dense.save_own_variables` asks `quantization_mode`.
+
+    Args:
+        model: built Keras model, whose own policy stays.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        policy = layer.dtype_policy
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+            # Not by its setter, which would change the map.
+            layer._dtype_policy = policy[layer.path] if layer.path else policy.default_policy

@@ -1,5 +1,7 @@
 """Head counts and widths, one for all transformer blocks or one for each."""
 
+from lsmha_keras.errors import InputError
+
 # The arguments of a backbone that may be lists.
 PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")
 
@@ -21,7 +23,7 @@ def per_block(name, value, num_blocks):
     if value is None or isinstance(value, (int, str, dict)):
         return [value] * num_blocks
     if not isinstance(value, (list, tuple)) or len(value) != num_blocks:
-        raise ValueError(
+        raise InputError(
             f"`{name}` must be one value or a list with one entry per transformer block "
             f"({num_blocks} here). Received: {name}={value}"
         )
@@ -41,9 +43,9 @@ def check_heads(num_heads, head_dims, hidden_dim):
     """
     for i, (heads, head_dim) in enumerate(zip(num_heads, head_dims, strict=True)):
         if not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"`num_heads` must be positive ints. Received: num_heads={heads}")
+            raise InputError(f"`num_heads` must be positive ints. Received: num_heads={heads}")
         if head_dim is None and hidden_dim % heads:
-            raise ValueError(
+            raise InputError(
                 "`num_heads` must divide `hidden_dim` where `head_dim` is `None`; give `head_dim` "
                 f"to choose the width of a head freely. Received: num_heads={heads} (transformer "
                 f"block {i}), hidden_dim={hidden_dim}"

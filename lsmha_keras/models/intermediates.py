@@ -2,6 +2,7 @@
 
 import keras
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 
 # What a transformer block returns beside its output, in this order.
@@ -57,13 +58,13 @@ def check_intermediates(backbone, names, head_masks):
         kinds.update({f"block_{i}/{kind}": heads for kind in ("output", *extras)})
     known = ["embedding", *kinds, "output"]
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(
+        raise InputError(
             f"Unknown intermediates. This backbone has {known}; convolutional blocks have no "
             f"heads. Received: names={unknown}"
         )
     for i in head_masks:
         if not kinds.get(f"block_{i}/output"):
-            raise ValueError(
+            raise InputError(
                 "`head_masks` must be keyed by the indices of transformer blocks. "
                 f"Received: block {i}"
             )

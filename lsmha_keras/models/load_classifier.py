@@ -1,11 +1,14 @@
 """Loads whatever kind of classifier a preset holds."""
 
+from __future__ import annotations
+
 from lsmha_keras import presets
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.soft_committee import SoftCommittee
+from lsmha_keras.types import PathLike
 
 
-def load_classifier(preset):
+def load_classifier(preset: PathLike) -> CCTImageClassifier | SoftCommittee:
     """Loads a classifier or a committee, as the preset says.
 
     Args:

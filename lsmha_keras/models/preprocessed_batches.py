@@ -5,7 +5,7 @@ import sys
 import keras
 import numpy as np
 
-from lsmha_keras.models.shares import check_shares
+from lsmha_keras.errors import InputError
 
 
 class PreprocessedBatches(keras.utils.PyDataset):
@@ -32,19 +32,19 @@ class PreprocessedBatches(keras.utils.PyDataset):
         self.preprocess = preprocess
         if self._is_dataset:
             if not (y is None and sample_weight is None and batch_size is None):
-                raise ValueError(
+                raise InputError(
                     "When `x` is a `PyDataset`, it supplies `y`, `sample_weight` and the batches "
                     "itself: pass none of them."
                 )
             self.x = x
             if x.num_batches == 0:
-                raise ValueError(no_batches(x))
+                raise InputError(no_batches(x))
             return
         arrays = [_as_rows(x), to_numpy(y), to_numpy(sample_weight)]
         self.x, self.y, self.sample_weight = arrays
         lengths = {len(a) for a in arrays if a is not None and a.ndim}
         if len(lengths) != 1 or lengths == {0}:
-            raise ValueError(
+            raise InputError(
                 "`x`, `y` and `sample_weight` must be arrays of the same length, at least 1. "
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
@@ -118,7 +118,7 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
     images = [first, *(preprocess(image[None]) for image in x[1:])]
     sizes = {tuple(array.shape) for array in keras.tree.flatten(images)}
     if len(sizes) > 1 and not isinstance(first, dict):
-        raise ValueError(
+        raise InputError(
             "Images of different sizes need a preprocessor with an `image_size`, which resizes "
             f"them. Received: images of shapes {sorted(image.shape for image in x)}"
         )
@@ -191,7 +191,7 @@ def preprocessed_loader(preprocess, loader):
     import torch
 
     if hasattr(loader.dataset, "__len__") and not len(loader):
-        raise ValueError(no_batches(loader))
+        raise InputError(no_batches(loader))
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self):
@@ -220,3 +220,32 @@ def to_numpy(value):
     if keras.ops.is_tensor(value):
         return keras.ops.convert_to_numpy(value)
     return np.asarray(value)
+
+
+def devices_per_batch():
+    """Returns among how many devices Keras divides every batch; 1 without a distribution."""
+    distribution = keras.distribution.distribution()
+    name = getattr(distribution, "batch_dim_name", None)
+    if name is None:
+        return 1
+    mesh = distribution.device_mesh
+    return mesh.shape[mesh.axis_names.index(name)]
+
+
+def check_shares(count):
+    """Refuses a batch that Keras 3.15 cannot divide: JAX gives every device as many images.
+
+    Args:
+        count: int, images of the batch.
+
+    Raises:
+        ValueError: if they are no multiple of the devices.
+    """
+    devices = devices_per_batch()
+    if count % devices:
+        raise InputError(
+            f"Each of {devices} devices gets as many images of a batch: `batch_size` and the "
+            f"number of images must be multiples of {devices}. `predict` of arrays and "
+            "`lsmha_keras.evaluate` fill the last batch up themselves. "
+            f"Received: a batch of {count} images"
+        )

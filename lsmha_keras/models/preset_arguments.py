@@ -2,6 +2,7 @@
 
 import inspect
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
 # Weights fit whatever these are; any other argument of a backbone says what they are.
@@ -33,7 +34,7 @@ def check_arguments(given, cls, base=("name", "trainable"), hints=None):
     for name in given:
         if name not in known:
             hint = (hints or {}).get(name, f"Its arguments are {', '.join(sorted(known))}")
-            raise ValueError(
+            raise InputError(
                 f"`{cls.__name__}` has no argument `{name}`{nearest(name, known)}. {hint}. "
                 f"Received: {name}"
             )
@@ -62,7 +63,7 @@ def split_arguments(given, head_cls, backbone_cls):
     inner = arguments_of(backbone_cls)
     for key in given:
         if key not in own | inner:
-            raise ValueError(
+            raise InputError(
                 f"`from_preset` takes {', '.join(sorted(own | inner))}"
                 f"{nearest(key, own | inner)}. Received: {key}"
             )
@@ -98,7 +99,7 @@ def check_structure(preset, backbone_cls, saved, overrides):
     if tuple(asked["image_shape"])[2:] != tuple(saved["image_shape"])[2:]:
         changed.append("image_shape")
     if changed:
-        raise ValueError(
+        raise InputError(
             f"The weights of {str(preset)!r} were trained with "
             f"{', '.join(f'{key}={saved[key]}' for key in changed)} and fit no other "
             "structure. Leave these arguments out, or give `load_weights=False` (in a recipe: "

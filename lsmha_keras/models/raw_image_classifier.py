@@ -8,11 +8,13 @@ import keras
 import keras_hub
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.image_values import check_image_values, warn_of_fractions
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import locked
+from lsmha_keras.models.keras_lock import locked, refuse_if_trained, trained_here
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
+    devices_per_batch,
     is_grain,
     is_torch_loader,
     no_batches,
@@ -21,9 +23,7 @@ from lsmha_keras.models.preprocessed_batches import (
     preprocessed_loader,
     to_numpy,
 )
-from lsmha_keras.models.shares import devices_per_batch
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
-from lsmha_keras.models.trained_in_threads import refuse_if_trained, trained_here
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import fit_progress, progress_style
 
@@ -142,19 +142,19 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def _check_labels(self, y):
         if y.dtype.kind in "US" or (y.dtype.kind == "O" and isinstance(y.flat[0], (str, bytes))):
-            raise ValueError(
+            raise InputError(
                 "Labels must be numbers, not names: `names, labels = np.unique(labels, "
                 f"return_inverse=True)` makes them. Received: labels such as {str(y.flat[0])!r}"
             )
         indices = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if indices.ndim == 1 and y.dtype.kind in "iu" and y.size and self._takes_indices():
             if y.min() < 0 or y.max() >= self.num_classes:
-                raise ValueError(
+                raise InputError(
                     f"Labels must be from 0 to {self.num_classes - 1}, as the model has "
                     f"{self.num_classes} classes. Received: labels from {y.min()} to {y.max()}"
                 )
         elif y.ndim == 2 and y.shape[1] not in (1, self.num_classes):
-            raise ValueError(
+            raise InputError(
                 f"One-hot labels must have {self.num_classes} columns, one per class. "
                 f"Received: labels of shape {y.shape}"
             )
@@ -256,7 +256,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     def _is_known(self, x):
         """Whether `_preprocessed` takes `x`; KerasHub takes the rest."""
         if isinstance(x, (str, os.PathLike)):
-            raise ValueError(
+            raise InputError(
                 "Datasets are called by name in `lsmha_keras.evaluate(model, name)` and "
                 "`lsmha_keras.load_dataset(name)`; a model takes what the latter returns. "
                 f"Received: {str(x)!r}"
@@ -273,7 +273,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 self.preprocess_samples, x, y, sample_weight, batch_size, shuffle
             )
         if not (y is None and sample_weight is None and batch_size is None):
-            raise ValueError(
+            raise InputError(
                 f"A {type(x).__name__} supplies `y`, `sample_weight` and the batches itself: pass "
                 f"none of them. Received: y of type {type(y).__name__}, sample_weight of type "
                 f"{type(sample_weight).__name__}, batch_size={batch_size}"
@@ -287,7 +287,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         import tensorflow as tf
 
         if x.cardinality() == 0:
-            raise ValueError(no_batches(x))
+            raise InputError(no_batches(x))
         mapped = x.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
 
@@ -324,13 +324,13 @@ def _split(arrays, validation_split):
     """Holds out the last fraction of arrays, as `keras.Model.fit` does."""
     x = arrays[0]
     if not _is_array(x) or not 0 < validation_split < 1:
-        raise ValueError(
+        raise InputError(
             "`validation_split` must be in (0, 1) and `x` arrays, no dataset. "
             f"Received: validation_split={validation_split}, x of type {type(x).__name__}"
         )
     cut = int(len(x) * (1 - validation_split))
     if cut in (0, len(x)):
-        raise ValueError(
+        raise InputError(
             f"`validation_split={validation_split}` leaves training or validation without data. "
             f"Received: {len(x)} images"
         )

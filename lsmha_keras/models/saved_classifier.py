@@ -1,8 +1,9 @@
 """What a preset's directory says about its classifier."""
 
-import json
-
 import keras
+
+from lsmha_keras.errors import InputError
+from lsmha_keras.text_files import read_json
 
 
 def saved_classifier(directory, cls):
@@ -34,19 +35,19 @@ def saved_classifier(directory, cls):
     path = directory / "task.json"
     if not path.is_file():
         return cls, {}
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_json(path)
     name = f"{saved['module']}.{saved['class_name']}"
     found = keras.saving.get_registered_object(saved["registered_name"])
     if name == f"{cls.__module__}.{cls.__qualname__}":
         found = cls
     if found is None:
-        raise ValueError(
+        raise InputError(
             "The preset was saved by a class that Keras does not know: register it with "
             "`keras.saving.register_keras_serializable`, and import its module before loading. "
             f"Received: {name} in {path}"
         )
     if not (issubclass(found, cls) or issubclass(cls, found)):
-        raise ValueError(f"The preset holds no `{cls.__name__}`. Received: {name} in {path}")
+        raise InputError(f"The preset holds no `{cls.__name__}`. Received: {name} in {path}")
     arguments = {key: value for key, value in saved["config"].items() if key != "backbone"}
     return (found if issubclass(found, cls) else cls), arguments
 
@@ -66,7 +67,7 @@ def saved_preprocessor(directory, preprocessor_cls):
     """
     if (directory / "preprocessor.json").is_file():
         return preprocessor_cls.from_preset(str(directory.resolve()))
-    raise ValueError(
+    raise InputError(
         "The preset holds a backbone that was saved without preprocessing: give `preprocessor`, "
         "such as `CCTImageClassifierPreprocessor(CCTImageConverter.for_images(image_shape, mean, "
         f"std))`, or `None` for images that are normalised already. Received: preset={directory}"

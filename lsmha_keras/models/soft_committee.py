@@ -1,9 +1,13 @@
 """Several classifiers that answer as one."""
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import keras
 import keras_hub
@@ -11,18 +15,19 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras import presets
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
+from lsmha_keras.models.keras_lock import KERAS_LOCK, locked, refuse_if_trained
 from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import register_torch_parameters
-from lsmha_keras.models.trained_in_threads import refuse_if_trained
 from lsmha_keras.progress import progress_style
+from lsmha_keras.types import PathLike, Verbose
 
 
 @cloneable
@@ -71,7 +76,12 @@ class SoftCommittee(RawImageClassifier):
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
     """
 
-    def __init__(self, members, mode="soft", **kwargs):
+    def __init__(
+        self,
+        members: Sequence[Any],
+        mode: Literal["soft", "logits", "vote"] = "soft",
+        **kwargs: Any,
+    ) -> None:
         check_arguments(kwargs, SoftCommittee, base=("name", "trainable", "compile"))
         members = _load_members(members)
         _check_members(members)
@@ -111,12 +121,12 @@ class SoftCommittee(RawImageClassifier):
         self._members_model.compile(jit_compile=self.jit_compile)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, ...]:
         """`(height, width, channels)` of the largest images that a member takes."""
         shapes = [member.image_shape for member in self.members]
         return (*max(shape[:2] for shape in shapes), shapes[0][2])
 
-    def probabilities(self, outputs):
+    def probabilities(self, outputs: Any) -> Any:
         """As `CCTImageClassifier.probabilities`; votes become shares of the votes.
 
         The mean probability, which `predict` adds to the votes, counts as the vote of one more
@@ -127,7 +137,9 @@ class SoftCommittee(RawImageClassifier):
         return np.asarray(outputs, "float64") / (len(self.members) + 1)
 
     @locked
-    def predict_members(self, x, batch_size=None, verbose="auto"):
+    def predict_members(
+        self, x: Any, batch_size: int | None = None, verbose: Verbose = "auto"
+    ) -> np.ndarray:
         """Predicts with every member, each image being preprocessed once for all.
 
         Args:
@@ -143,7 +155,7 @@ class SoftCommittee(RawImageClassifier):
         with state_of_its_own(self._members_model), self._plain_errors():
             return self._members_model.predict(batches, verbose=progress_style(verbose))
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves the members, each as a preset of its own, with the mode and checksums of it all.
 
         Args:
@@ -168,7 +180,9 @@ class SoftCommittee(RawImageClassifier):
 
     @classmethod
     @locked
-    def from_preset(cls, preset, mode=None, **kwargs):
+    def from_preset(
+        cls, preset: PathLike, mode: Literal["soft", "logits", "vote"] | None = None, **kwargs: Any
+    ) -> Self:
         """Loads what `save_to_preset` wrote.
 
         Args:
@@ -185,7 +199,7 @@ class SoftCommittee(RawImageClassifier):
         """
         source = presets.resolve_preset(preset)
         if not presets.is_committee(source):
-            raise ValueError(
+            raise InputError(
                 "The preset is a single classifier: load it with "
                 "`lsmha_keras.CCTImageClassifier.from_preset`, or give several of them to "
                 f"`SoftCommittee`. Received: preset={str(preset)!r}"
@@ -228,7 +242,7 @@ class _EachWay:
 
 def _load_members(members):
     if isinstance(members, (str, os.PathLike, keras.Model)) or not len(members):
-        raise ValueError(
+        raise InputError(
             "`members` must be a list of at least one classifier or preset. "
             f"Received: members={members!r}"
         )
@@ -243,12 +257,12 @@ def _check_members(members):
     """Refuses members that do not answer the same question about the same kind of image."""
     for i, member in enumerate(members):
         if not isinstance(member, CCTImageClassifier):
-            raise ValueError(
+            raise InputError(
                 "Every member must be a `CCTImageClassifier` or the name or directory of its "
                 f"preset. Received: {type(member).__name__} as member {i}"
             )
         if keras.activations.get(member.activation).__name__ not in ("linear", "softmax"):
-            raise ValueError(
+            raise InputError(
                 "Every member must give logits or a softmax. "
                 f"Received: activation={member.activation!r} of member {i}"
             )
@@ -259,7 +273,7 @@ def _check_members(members):
     _check_equal("have a preprocessor or none of them", "preprocessor", has_preprocessor)
     shapes = [member.image_shape for member in members]
     if len(set(shapes)) > 1 and not all(map(_resizes, members)):
-        raise ValueError(
+        raise InputError(
             "Members for images of different sizes must each resize them: give them a "
             f"`CCTImageConverter` with `image_size`. Received: image shapes {shapes}"
         )
@@ -272,7 +286,7 @@ def _check_class_names(members):
         first, expected = named[0]
         if names != expected:
             label = next(k for k, name in enumerate(names) if name != expected[k])
-            raise ValueError(
+            raise InputError(
                 "All members must have the same class names in the same order. Received: label "
                 f"{label} is {expected[label]!r} for member {first} and {names[label]!r} for "
                 f"member {i}"
@@ -281,7 +295,7 @@ def _check_class_names(members):
 
 def _check_equal(what, name, values):
     if len(set(values)) > 1:
-        raise ValueError(f"All members must {what}. Received: {name}={values}")
+        raise InputError(f"All members must {what}. Received: {name}={values}")
 
 
 def _resizes(member):
@@ -326,7 +340,7 @@ def _logits_model(member, name):
 
 def _refuse_classifier(directory):
     if (directory / "config.json").exists():
-        raise ValueError(
+        raise InputError(
             "The directory holds the preset of a single classifier; choose another one. "
             f"Received: preset_dir={str(directory)!r}"
         )

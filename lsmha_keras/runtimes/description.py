@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+from lsmha_keras.errors import InputError
+
 # Of the entry in the metadata of an ONNX file.
 KEY = "lsmha_keras"
 _VERSION = 1
@@ -58,11 +60,11 @@ class Description:
         try:
             values = json.loads(text)
             if values.pop("version") != _VERSION:
-                raise ValueError("another version")
+                raise InputError("another version")
             values["image_shape"] = tuple(values["image_shape"])
             return cls(**values)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(
+            raise InputError(
                 "The file does not say what images it takes and what its classes are, as one that "
                 f"`lsmha export` of this version writes. Received: {source}"
             ) from error

@@ -2,6 +2,8 @@
 
 import importlib
 
+from lsmha_keras.errors import PackageError
+
 
 def needed_package(name, extra="export"):
     """Imports a package, or says how to install it.
@@ -25,7 +27,7 @@ def needed_package(name, extra="export"):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             f"The package {name} is needed and cannot be imported ({error}): "
             f'pip install "lsmha-keras[{extra}]"'
         ) from error

@@ -1,5 +1,6 @@
 """Runs an ONNX file in onnxruntime."""
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.runtimes.description import KEY, Description
 from lsmha_keras.runtimes.needed_package import needed_package
 
@@ -38,7 +39,7 @@ class OnnxRuntime:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors have no class in common but this one
-            raise ValueError(
+            raise InputError(
                 f"onnxruntime cannot read the file; export the model again. Received: {path} "
                 f"({error})"
             ) from error

@@ -2,6 +2,7 @@
 
 import threading
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.runtimes.description import KEY, Description
 from lsmha_keras.runtimes.needed_package import needed_package
 
@@ -43,7 +44,7 @@ class OpenvinoRuntime:
             text = model.get_rt_info(where).astype(str) if model.has_rt_info(where) else None
             self._model = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise ValueError(
+            raise InputError(
                 f"OpenVINO cannot read the file; export the model again. Received: {path} ({error})"
             ) from error
         self.description = Description.from_json(text, path)

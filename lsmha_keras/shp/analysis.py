@@ -5,7 +5,8 @@ import hashlib
 
 import numpy as np
 
-from lsmha_keras.shp.cache import Stages
+from lsmha_keras.errors import InputError
+from lsmha_keras.shp.cache import AnalysisCache
 from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
 from lsmha_keras.shp.head_scores import head_scores
 from lsmha_keras.shp.performance import single_head_performance
@@ -43,7 +44,7 @@ class Analysis:
 
     ```python
     analysis = Analysis(classifier, train_data, test_data, "runs/shp/stages")
-    write_report(analysis.results, "runs/shp", analysis.controls(), analysis.classical())
+    write_report(analysis.results, "runs/shp", analysis.controls(), analysis.head_scores())
     ```
     """
 
@@ -86,8 +87,8 @@ class Analysis:
             "train_images": _digest(train_data),
             "test_images": _digest(test_data),
         }
-        self.stages = Stages(folder, settings, fresh)
-        self.readouts = self.stages.readouts("trained", self._load_or_fit)
+        self.cache = AnalysisCache(folder, settings, fresh)
+        self.readouts = self.cache.readouts("trained", self._load_or_fit)
 
     @functools.cached_property
     def results(self):
@@ -111,27 +112,27 @@ class Analysis:
             for pooling in self.compared[1:]
         }
 
-    def classical(self):
+    def head_scores(self):
         """Returns `{block: {score: (heads,) array}}`."""
 
         def measure():
-            self._say(
+            self._log(
                 f"masking, gradients and attention of all heads: {len(self.test_data):,} images"
             )
             return head_scores(
                 self.model, self.test_data, self.readouts.blocks, verbose=self.verbose
             )
 
-        return self.stages.scores("classical", measure)
+        return self.cache.scores("classical", measure)  # the name on disk since 0.1
 
     def _load_or_fit(self):
         if self._given is None:
             return self._fit(self.model, self.blocks)
-        self._say(f"taking the readouts of {self.readout}")
+        self._log(f"taking the readouts of {self.readout}")
         return _select(self._given, self.blocks) if self.blocks else self._given
 
     def _fit(self, model, blocks):
-        self._say(
+        self._log(
             f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs"
         )
         return fit_readout(
@@ -148,7 +149,7 @@ class Analysis:
 
         def measure():
             model, readouts = make()
-            self._say(
+            self._log(
                 f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images"
             )
             return single_head_performance(
@@ -165,11 +166,11 @@ class Analysis:
     def _untrained(self):
         model = untrained_copy(self.model)
         fit = functools.partial(self._fit, model, self.readouts.blocks)
-        return model, self.stages.readouts("untrained", fit)
+        return model, self.cache.readouts("untrained", fit)
 
     def _permuted(self):
         def measure():
-            self._say(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
+            self._log(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
             return permuted_labels(
                 self.model,
                 self.readouts,
@@ -190,17 +191,17 @@ class Analysis:
         }
 
     def _kept(self, name, measure):
-        results = self.stages.results(name, measure)
+        results = self.cache.results(name, measure)
         return {block: result.at(self.threshold) for block, result in results.items()}
 
-    def _say(self, text):
+    def _log(self, text):
         if self.verbose:
             print(text, flush=True)
 
 
 def _select(readouts, blocks):
     if missing := sorted(set(blocks) - set(readouts.blocks)):
-        raise ValueError(
+        raise InputError(
             f"There are readouts of the blocks {readouts.blocks}. Received: blocks={missing}"
         )
     weights = {block: readouts.weights[block] for block in blocks}
@@ -212,7 +213,7 @@ def _epochs(given, asked):
     """Returns for how many epochs readouts are fitted, the control's like the given ones."""
     fitted = None if given is None else given.epochs
     if asked is not None and fitted not in (None, asked):
-        raise ValueError(
+        raise InputError(
             f"The readouts that were given were fitted for {fitted} epochs, and the control's must "
             "be fitted as long: leave `readout_epochs` out, or let both be fitted. Received: "
             f"readout_epochs={asked}"

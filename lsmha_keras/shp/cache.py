@@ -6,14 +6,16 @@ import shutil
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
 from lsmha_keras.shp.readouts import BlockReadouts
 from lsmha_keras.shp.shp_result import SHPResult
+from lsmha_keras.text_files import read_json
 
 _SETTINGS = "settings.json"
 
 
-class Stages:
+class AnalysisCache:
     """Computes each part of an analysis once and keeps it in a folder.
 
     A part is written to one side and moved into place when it is complete, so whatever kills the
@@ -30,8 +32,8 @@ class Stages:
     Example:
 
     ```python
-    stages = Stages("runs/shp/stages", {"preset": "cct_2_3x2_h16_cifar100"})
-    readouts = stages.readouts("trained", lambda: fit_readout(model, "cifar100"))
+    cache = AnalysisCache("runs/shp/stages", {"preset": "cct_2_3x2_h16_cifar100"})
+    readouts = cache.readouts("trained", lambda: fit_readout(model, "cifar100"))
     ```
     """
 
@@ -42,7 +44,7 @@ class Stages:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            _refuse_other(json.loads(path.read_text(encoding="utf-8")), settings, self.folder)
+            _refuse_other(read_json(path), settings, self.folder)
         else:
             write_atomically(path, json.dumps(settings, indent=1) + "\n")
 
@@ -94,7 +96,7 @@ def _refuse_other(found, asked, folder):
         listed = "; ".join(
             f"{key} is {found.get(key)!r} there and {asked.get(key)!r} here" for key in different
         )
-        raise ValueError(
+        raise InputError(
             f"The folder belongs to another analysis: {listed}. Choose another output folder, or "
             f"start again with --fresh. Received: {folder}"
         )

@@ -1,23 +1,30 @@
 """Single-head performance while a model trains."""
 
+from __future__ import annotations
+
 import copy
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.arguments import positive_int
+from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
+from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
-from lsmha_keras.training.training_state import averaged_weights
+from lsmha_keras.training.training_state import ema_weights
+from lsmha_keras.types import Dataset, PathLike
 
 # Higher than for a readout that trains to the end: it has to follow a trunk that moves.
 _LEARNING_RATE = 1e-2
 
 
-class SingleHeadPerformance(keras.callbacks.Callback):
+class SHPCallback(keras.callbacks.Callback):
     """Measures the single-head performance every few epochs and writes it into the logs.
 
     Each time the readouts train on for a little, from where they were, on another part of the
@@ -49,7 +56,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         readout_epochs: int, passes over the training images per measurement. Defaults to `1`.
         threshold: float, of the Boolean matrices. Defaults to `0.3`.
         pooling: `"recomputed"` or `"frozen"`; see `lsmha_keras.single_head_performance`.
-        directory: folder for the results, one `SHPResult` per block and measurement:
+        output_dir: folder for the results, one `SHPResult` per block and measurement:
             `epoch_003_block_1.npz`, epochs counted from 1. `None` writes nothing.
         data_dir: folder that holds datasets given by name.
 
@@ -63,7 +70,7 @@ class SingleHeadPerformance(keras.callbacks.Callback):
     Example:
 
     ```python
-    shp = lsmha_keras.SingleHeadPerformance("cifar100", "cifar100", directory="runs/mine/shp")
+    shp = lsmha_keras.SHPCallback("cifar100", "cifar100", output_dir="runs/mine/shp")
     model.fit(images, labels, callbacks=[shp, keras.callbacks.CSVLogger("history.csv")])
     ```
 
@@ -71,26 +78,26 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
     """
 
+    @takes_old_arguments
     def __init__(
         self,
-        train_data,
-        validation_data,
-        blocks=None,
-        every=1,
-        max_images=4000,
-        readout_epochs=1,
-        threshold=0.3,
-        pooling="recomputed",
-        directory=None,
-        data_dir=None,
-    ):
+        train_data: Dataset,
+        validation_data: Dataset,
+        blocks: Sequence[int] | None = None,
+        every: int = 1,
+        max_images: int = 4000,
+        readout_epochs: int = 1,
+        threshold: float = 0.3,
+        pooling: str = "recomputed",
+        output_dir: PathLike | None = None,
+        data_dir: PathLike | None = None,
+    ) -> None:
         super().__init__()
         counts = {"every": every, "max_images": max_images, "readout_epochs": readout_epochs}
         for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+            positive_int(name, value)
         if not 0 <= threshold < 1:
-            raise ValueError(f"`threshold` must be in [0, 1). Received: threshold={threshold}")
+            raise InputError(f"`threshold` must be in [0, 1). Received: threshold={threshold}")
         check_pooling(pooling)
         self.train_data = train_data
         self.validation_data = validation_data
@@ -100,15 +107,15 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         self.readout_epochs = readout_epochs
         self.threshold = threshold
         self.pooling = pooling
-        self.directory = None if directory is None else pathlib.Path(directory)
+        self.output_dir = None if output_dir is None else pathlib.Path(output_dir)
         self.data_dir = data_dir
-        self.results = {}
+        self.results: dict[int, Any] = {}
 
     def __deepcopy__(self, memo):
         """Copies the settings and shares the data; what changes is created for each training."""
         return copy.copy(self)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the data and makes new readouts."""
         self.results = {}
         num_labels = self.model.output_shape[-1]
@@ -118,8 +125,8 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         self._fields = HeadFields(self.model, self.blocks, (self.pooling,))
         self._train_data = self._open(self.train_data, "train", num_labels)
         self._validation_data = self._open(self.validation_data, "test", num_labels)
-        if self.directory is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
+        if self.output_dir is not None:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
 
     def _open(self, dataset, split, num_labels):
         batches = ImageBatches(dataset, 1, self.model, split, self.data_dir)
@@ -128,11 +135,11 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         class_labels(labels, num_labels)
         return batches.dataset  # opened once, rather than at every measurement
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures, if it is time to, and writes into `logs`."""
         is_due = not self.results or (epoch + 1) % self.every == 0
         if is_due:
-            with averaged_weights(self.model):
+            with ema_weights(self.model):
                 self.results = self._measure(epoch)
             self._save(epoch)
         if logs is not None:
@@ -158,9 +165,9 @@ class SingleHeadPerformance(keras.callbacks.Callback):
         return results[self.pooling]
 
     def _save(self, epoch):
-        if self.directory is not None:
+        if self.output_dir is not None:
             for block, result in self.results.items():
-                result.save(self.directory / f"epoch_{epoch + 1:03d}_block_{block}.npz")
+                result.save(self.output_dir / f"epoch_{epoch + 1:03d}_block_{block}.npz")
 
 
 def _figures(result):

@@ -4,8 +4,7 @@ import random
 
 import numpy as np
 
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.shp_result import SHPResult
 from lsmha_keras.shp.statistics import block_statistics

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
+
 
 class HeadOutputs:
     """Runs a model up to the head outputs of its attention blocks, without gradients.
@@ -57,7 +59,7 @@ class HeadOutputs:
             self.blocks = check_blocks(blocks, valid)
             self.source = model.intermediates([f"block_{i}/head_outputs" for i in self.blocks])
         elif not callable(getattr(model, "head_outputs", None)):
-            raise ValueError(
+            raise InputError(
                 "The model must have a method `head_outputs(images)` that returns {block: tensor "
                 "(batch, tokens, heads, head_dim)}; see `lsmha_keras.shp.head_outputs`. "
                 f"Received: {type(model).__name__}"
@@ -89,7 +91,7 @@ class HeadOutputs:
         outputs = _Probe(self).compute_output_spec(keras.KerasTensor((1, *image_shape)))
         shapes = {block: tuple(heads.shape) for block, heads in outputs.items()}
         if wrong := {block: shape for block, shape in shapes.items() if len(shape) != 4}:
-            raise ValueError(
+            raise InputError(
                 "Head outputs must have shape (batch, tokens, heads, head_dim). "
                 f"Received: shapes {wrong}"
             )
@@ -136,10 +138,10 @@ def check_blocks(blocks, valid):
         [1, 2]
     """
     if not valid:
-        raise ValueError("The model must have attention blocks. Received: a model without any")
+        raise InputError("The model must have attention blocks. Received: a model without any")
     asked = valid if blocks is None else blocks
     if not asked or any(block not in valid for block in asked):
-        raise ValueError(
+        raise InputError(
             f"`blocks` must be a list with some of {valid}, the blocks that have heads. "
             f"Received: blocks={blocks}"
         )

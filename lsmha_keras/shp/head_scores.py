@@ -4,11 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
+from lsmha_keras.shp.statistics import spearman
 
 
 class BlockHeadScores(keras.Model):
@@ -266,7 +267,7 @@ def rank_correlations(scores, coverage):
     for block, by_name in scores.items():
         for values in by_name.values():
             if np.shape(values) != np.shape(coverage.get(block)):
-                raise ValueError(
+                raise InputError(
                     f"`coverage` must have a value for each of the {len(values)} heads of block "
                     f"{block}. Received: {coverage.get(block)}"
                 )
@@ -276,23 +277,9 @@ def rank_correlations(scores, coverage):
     }
 
 
-def spearman(a, b):
-    """Returns Spearman's rank correlation of two arrays, NaN if one of them is constant."""
-    ranks = np.stack([_ranks(a), _ranks(b)])
-    if (np.ptp(ranks, axis=1) == 0).any():
-        return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values):
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
 def _maskable_blocks(model):
     if not hasattr(model, "backbone"):
-        raise ValueError(
+        raise InputError(
             "The model must be a `CCTImageClassifier`, whose heads can be masked. "
             f"Received: {type(model).__name__}"
         )

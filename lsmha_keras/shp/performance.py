@@ -1,17 +1,21 @@
 """Single-head performance: how the field of each head answers each label."""
 
+from __future__ import annotations
+
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
-from lsmha_keras.shp.readouts import HeadReadout
+from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
 from lsmha_keras.shp.shp_result import POOLINGS, SHPResult, check_pooling
+from lsmha_keras.types import Dataset, PathLike, Verbose
 
 
 class HeadFields(keras.Model):
@@ -133,7 +137,7 @@ class HeadFields(keras.Model):
             given = readouts.weights.get(int(name), ())
             needed = [tuple(weight.shape) for weight in readout.weights]
             if [array.shape for array in given] != needed:
-                raise ValueError(
+                raise InputError(
                     f"The readouts must fit the heads of block {name}, with weights of shapes "
                     f"{needed}. Received: shapes {[array.shape for array in given]}, readouts for "
                     f"the blocks {readouts.blocks}"
@@ -169,7 +173,7 @@ def _mean_fields(sums, counts, kernel, num_heads):
 
 def _check_names(class_names, num_labels):
     if class_names is not None and len(class_names) != num_labels:
-        raise ValueError(
+        raise InputError(
             f"The readouts have {num_labels} labels, so the dataset must have as many. "
             f"Received: a dataset with {len(class_names)} labels"
         )
@@ -178,23 +182,23 @@ def _check_names(class_names, num_labels):
 def _check_finite(totals):
     broken = {name for name, sums in totals.items() if not np.isfinite(sums).all()}
     if blocks := sorted({int(name.partition("/")[0]) for name in broken}):
-        raise ValueError(
+        raise InputError(
             f"Head outputs must be finite. Received: NaN or infinity from blocks {blocks}"
         )
 
 
 def single_head_performance(
-    model,
-    readouts,
-    dataset,
-    pooling="recomputed",
-    threshold=0.3,
-    batch_size=256,
-    max_images=None,
-    split="test",
-    data_dir=None,
-    verbose="auto",
-):
+    model: Any,
+    readouts: BlockReadouts,
+    dataset: Dataset,
+    pooling: str = "recomputed",
+    threshold: float = 0.3,
+    batch_size: int = 256,
+    max_images: int | None = None,
+    split: str = "test",
+    data_dir: PathLike | None = None,
+    verbose: Verbose = "auto",
+) -> dict[Any, Any]:
     """Measures how each head alone responds to each label, for all heads and blocks in one pass.
 
     For head h all other heads are zero at the readout's input; what remains is the head's field, a

@@ -1,15 +1,22 @@
 """Trains the readouts of all blocks in one pass over the data."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, PadCrop
-from lsmha_keras.data.image_batches import ImageBatches
-from lsmha_keras.data.labelled import class_labels
+from lsmha_keras.data.labelled import ImageBatches, class_labels
+from lsmha_keras.errors import InputError
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
+from lsmha_keras.types import Dataset, PathLike, Verbose
 
 # Learning rate, and its factor in epoch e of E.
 _SCHEDULES = {
@@ -61,12 +68,12 @@ class ReadoutTrainer(keras.Model):
     ):
         super().__init__(name="readout_trainer", dtype="float32")
         if optimizer not in _SCHEDULES:
-            raise ValueError(
+            raise InputError(
                 f"`optimizer` must be one of {', '.join(map(repr, _SCHEDULES))}. "
                 f"Received: optimizer={optimizer!r}"
             )
         if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 2:
-            raise ValueError(f"`num_labels` must be at least 2. Received: num_labels={num_labels}")
+            raise InputError(f"`num_labels` must be at least 2. Received: num_labels={num_labels}")
         self.trunk = HeadOutputs(model, blocks)
         self.num_labels = num_labels
         self.optimizer_name = optimizer
@@ -127,8 +134,7 @@ class ReadoutTrainer(keras.Model):
         Raises:
             ValueError: if the data are not valid, or a block's head outputs are not finite.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(f"`epochs` must be a positive int. Received: epochs={epochs}")
+        epochs = positive_int("epochs", epochs)
         batch_size = _BATCH_SIZES[self.optimizer_name] if batch_size is None else batch_size
         model = self.trunk.model
         options = {"split": "train", "seed": self.seed, **batch_options}
@@ -182,7 +188,7 @@ class ReadoutTrainer(keras.Model):
     def _assign(self, initial):
         own = [int(name) for name in self.readouts]
         if initial.blocks != own or initial.num_labels != self.num_labels:
-            raise ValueError(
+            raise InputError(
                 f"`initial` must have readouts for the blocks {own} and {self.num_labels} labels. "
                 f"Received: blocks {initial.blocks}, {initial.num_labels} labels"
             )
@@ -209,30 +215,30 @@ class ReadoutTrainer(keras.Model):
     def _check_finite(self, totals):
         blocks = [int(n) for n in self.readouts if not np.isfinite(totals[f"block_{n}_loss"])]
         if blocks:
-            raise ValueError(
+            raise InputError(
                 "The head outputs must be finite, and so must the readouts' losses. Received: NaN "
                 f"or infinity from blocks {blocks}"
             )
 
 
 def fit_readout(
-    model,
-    dataset,
-    blocks=None,
-    validation_data=None,
-    num_labels=None,
-    epochs=10,
-    optimizer="adamw",
-    learning_rate=None,
-    batch_size=None,
-    initial=None,
-    max_images=None,
-    split="train",
-    data_dir=None,
-    seed=0,
-    verbose="auto",
-    augment=None,
-):
+    model: Any,
+    dataset: Dataset,
+    blocks: Sequence[int] | None = None,
+    validation_data: Dataset | None = None,
+    num_labels: int | None = None,
+    epochs: int = 10,
+    optimizer: Any = "adamw",
+    learning_rate: Any = None,
+    batch_size: int | None = None,
+    initial: BlockReadouts | None = None,
+    max_images: int | None = None,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    seed: int = 0,
+    verbose: Verbose = "auto",
+    augment: Any = None,
+) -> BlockReadouts:
     """Fits a readout for each block of a model, which itself stays as it is.
 
     A readout is a sequence pooling over the concatenated head outputs of a block, before the output
@@ -308,7 +314,7 @@ def _find_num_labels(model, dataset, split, data_dir):
         return labels.shape[1]
     if num_labels := getattr(model, "num_classes", None):
         return num_labels
-    raise ValueError(
+    raise InputError(
         "The number of labels is not known: give `num_labels`. Received: num_labels=None, integer "
         "labels without class names, and a model without `num_classes`"
     )

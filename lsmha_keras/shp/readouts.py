@@ -1,16 +1,22 @@
 """Readouts: one small classifier per block, on the outputs of all its heads."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.types import PathLike
 
 
 class HeadReadout(keras.layers.Layer):
@@ -99,13 +105,19 @@ class BlockReadouts:
     ```
     """
 
-    def __init__(self, weights, accuracy=None, label_names=None, epochs=None):
+    def __init__(
+        self,
+        weights: Mapping[int, Any],
+        accuracy: Mapping[int, float] | None = None,
+        label_names: Sequence[str] | None = None,
+        epochs: int | None = None,
+    ) -> None:
         self.weights = {
             int(block): tuple(np.asarray(array, "float32") for array in arrays)
             for block, arrays in sorted(weights.items(), key=lambda item: int(item[0]))
         }
         if not self.weights:
-            raise ValueError("There must be a readout for at least one block. Received: none")
+            raise InputError("There must be a readout for at least one block. Received: none")
         self.num_labels = next(iter(self.weights.values()))[2].shape[-1]
         for block, arrays in self.weights.items():
             self._check_shapes(block, [array.shape for array in arrays])
@@ -114,11 +126,11 @@ class BlockReadouts:
         self.epochs = epochs
 
     @property
-    def blocks(self):
+    def blocks(self) -> list[int]:
         """List of the indices of the blocks, ascending."""
         return list(self.weights)
 
-    def digest(self):
+    def digest(self) -> str:
         """Returns a str that is the same for the same weights and no others (SHA-256)."""
         found = hashlib.sha256()
         for block, arrays in self.weights.items():
@@ -127,7 +139,7 @@ class BlockReadouts:
                 found.update(array.tobytes())
         return found.hexdigest()
 
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Writes the readouts to an `.npz`, or into a preset's directory.
 
         Args:
@@ -151,7 +163,7 @@ class BlockReadouts:
             write_checksums(directory)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> Self:
         """Reads what `save` wrote.
 
         Args:
@@ -173,7 +185,7 @@ class BlockReadouts:
                 block = int(key.partition("/")[0].removeprefix("block_"))
                 weights[block] = tuple(arrays[f"block_{block}/{name}"] for name in _ARRAYS)
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"The file was not written by `BlockReadouts.save`. Received: {path}"
             ) from error
         return cls(weights, about["accuracy"], about["label_names"], about.get("epochs"))
@@ -181,7 +193,7 @@ class BlockReadouts:
     def _check_shapes(self, block, shapes):
         inner = shapes[0][0]
         if shapes != [(inner, 1), (1,), (inner, self.num_labels)]:
-            raise ValueError(
+            raise InputError(
                 "A readout must have arrays of shapes (inner, 1), (1,) and (inner, labels), with "
                 f"as many labels in every block. Received: block {block} with shapes {shapes}"
             )
@@ -194,7 +206,7 @@ def _find(path):
 
     directory = pathlib.Path(path) if os.path.isdir(path) else resolve_preset(path)
     if isinstance(directory, dict) or not (directory / FILE_NAME).is_file():
-        raise ValueError(
+        raise InputError(
             f"There is no file {FILE_NAME}: fit readouts with `lsmha_keras.fit_readout` and save "
             f"them there. Received: {path}"
         )

@@ -1,12 +1,17 @@
 """The single-head performance of one block."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from typing import Any, Self
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.shp.statistics import BlockStatistics, block_statistics, normalize_matrices
+from lsmha_keras.types import PathLike
 
 POOLINGS = ("recomputed", "frozen")
 
@@ -54,12 +59,12 @@ class SHPResult:
         means = np.asarray(self.class_means, "float32")
         counts = np.asarray(self.label_counts, "int64")
         if means.ndim != 3 or means.shape[1:] != (len(counts), len(counts)):
-            raise ValueError(
+            raise InputError(
                 "`class_means` must have shape (heads, labels, labels) with one entry of "
                 f"`label_counts` per label. Received: shapes {means.shape} and {counts.shape}"
             )
         if self.label_names is not None and len(self.label_names) != len(counts):
-            raise ValueError(
+            raise InputError(
                 f"There must be one name per label, {len(counts)} here. "
                 f"Received: {len(self.label_names)} names"
             )
@@ -68,17 +73,17 @@ class SHPResult:
         object.__setattr__(self, "label_counts", counts)
 
     @functools.cached_property
-    def matrices(self):
+    def matrices(self) -> np.ndarray:
         """`(heads, labels, labels)` float32: class means over each head's maximum."""
         return normalize_matrices(self.class_means)[0]
 
     @functools.cached_property
-    def dead(self):
+    def dead(self) -> np.ndarray:
         """`(heads,)` bool: heads whose class means are nowhere positive."""
         return normalize_matrices(self.class_means)[1]
 
     @property
-    def boolean(self):
+    def boolean(self) -> np.ndarray:
         """`(heads, labels, labels)` bool: where the matrices exceed the threshold."""
         return self.matrices > float(self.threshold)
 
@@ -88,40 +93,40 @@ class SHPResult:
         return block_statistics(self.matrices, self.threshold)
 
     @property
-    def clusters(self):
+    def clusters(self) -> list[list[list[int]]]:
         """For each head a list of clusters, each a list of labels."""
         return self.statistics.clusters
 
     @property
-    def noise(self):
+    def noise(self) -> float:
         """Float, mean over heads of the ones outside clusters."""
         return float(self.statistics.noise.mean())
 
     @property
-    def cluster_noise(self):
+    def cluster_noise(self) -> float:
         """Float, mean over heads of the ones outside clusters in columns of clustered labels."""
         return float(self.statistics.cluster_noise.mean())
 
     @property
-    def coverage(self):
+    def coverage(self) -> np.ndarray:
         """`(labels,)` ints, number of heads that have the label on a cluster."""
         return self.statistics.coverage
 
     @property
-    def snr(self):
+    def snr(self) -> float:
         """Float, the signal-to-noise ratio."""
         return self.statistics.snr
 
     @property
-    def missing_labels(self):
+    def missing_labels(self) -> list[int]:
         """List of the labels without images."""
         return np.flatnonzero(self.label_counts == 0).tolist()
 
-    def at(self, threshold):
+    def at(self, threshold: float) -> Self:
         """Returns the same result at another threshold."""
         return dataclasses.replace(self, threshold=threshold)
 
-    def summary(self):
+    def summary(self) -> str:
         """Returns the main figures as text, several lines."""
         found, measured = self.statistics, self.label_counts > 0
         coverage = found.coverage[measured]
@@ -148,7 +153,7 @@ class SHPResult:
             lines.append(f"  Left out, as they have no images: {', '.join(names)}")
         return "\n".join(lines)
 
-    def plot(self, **kwargs):
+    def plot(self, **kwargs: Any) -> Any:
         """Draws the matrices; see `lsmha_keras.shp.report.plots.plot_matrices`.
 
         Args:
@@ -161,14 +166,14 @@ class SHPResult:
 
         return plot_matrices(self, **kwargs)
 
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Writes everything to a compressed `.npz`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arrays = {name: value for name, value in fields.items() if value is not None}
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> Self:
         """Reads what `save` wrote.
 
         Args:
@@ -185,7 +190,7 @@ class SHPResult:
         missing = {"block", "class_means", "label_counts"} - set(fields)
         unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
         if missing or unknown:
-            raise ValueError(
+            raise InputError(
                 f"The file was not written by `SHPResult.save`. Received: {path} with the arrays "
                 f"{sorted(fields)}"
             )
@@ -197,7 +202,7 @@ class SHPResult:
 def check_pooling(pooling):
     """Raises `ValueError` unless `pooling` is one of the two modes."""
     if pooling not in POOLINGS:
-        raise ValueError(
+        raise InputError(
             f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}. "
             f"Received: pooling={pooling!r}"
         )

@@ -1,8 +1,13 @@
 """What the single-head performance matrices of one block amount to."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
+
+from lsmha_keras.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +67,7 @@ def normalize_matrices(class_means):
     return (class_means / scale[:, None, None]).astype("float32"), dead
 
 
-def find_clusters(boolean_matrix):
+def find_clusters(boolean_matrix: Any) -> list[list[int]]:
     """Finds the disjoint all-ones squares on the diagonal of a Boolean matrix.
 
     Candidates are the labels set on the diagonal, in ascending order. The first that is left
@@ -206,6 +211,20 @@ def block_statistics(matrices, threshold=0.3):
     )
 
 
+def spearman(a, b):
+    """Returns Spearman's rank correlation of two arrays, NaN if one of them is constant."""
+    ranks = np.stack([_ranks(a), _ranks(b)])
+    if (np.ptp(ranks, axis=1) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values):
+    """Returns ranks from 1; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
 def _field_snr(matrices, clusters):
     """Mean field on the diagonal at covered labels over the mean magnitude off the diagonal."""
     alive = [head for head, matrix in enumerate(matrices) if np.nanmax(matrix, initial=0) > 0]
@@ -233,7 +252,7 @@ def _ratio(part, whole):
 def _check_boolean(matrix):
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype != bool:
-        raise ValueError(
+        raise InputError(
             "The matrix must be square and Boolean: compare a normalised matrix with a threshold. "
             f"Received: shape {matrix.shape}, dtype {matrix.dtype}"
         )
@@ -244,7 +263,7 @@ def _check_matrices(matrices):
     matrices = np.asarray(matrices)
     matrices = matrices[None] if matrices.ndim == 2 else matrices
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or matrices.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             "The matrices must have shape (heads, labels, labels) with at least 2 labels. "
             f"Received: shape {matrices.shape}"
         )

@@ -1,14 +1,20 @@
 """Models of a search space for any tuner of KerasTuner's."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 
-from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
-from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
+from lsmha_keras.errors import InputError
+from lsmha_keras.presets import read_config
+from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace, import_keras_tuner
 
 _TRAINING = ("learning_rate", "weight_decay")
 
 
-class CCTHyperModel(import_keras_tuner().HyperModel):
+class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
     """Models of a search space, for KerasTuner's tuners and your own data and `fit` arguments.
 
     A study (`lsmha_keras.search`) does more: budgets, resume within a trial, augmentation. This is
@@ -41,14 +47,14 @@ class CCTHyperModel(import_keras_tuner().HyperModel):
 
     def __init__(
         self,
-        space,
-        num_classes,
-        base="cct_2_3x2",
-        image_shape=None,
-        overrides=None,
-        learning_rate=1e-3,
-        weight_decay=0.05,
-    ):
+        space: SearchSpace,
+        num_classes: int,
+        base: str = "cct_2_3x2",
+        image_shape: Sequence[int] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.05,
+    ) -> None:
         super().__init__(name="cct")
         self.space = space if isinstance(space, SearchSpace) else SearchSpace.from_dict(space)
         self.num_classes = num_classes
@@ -59,18 +65,16 @@ class CCTHyperModel(import_keras_tuner().HyperModel):
         self.weight_decay = weight_decay
         others = [n for n in self.space.names if n not in (*ARCHITECTURE, *_TRAINING)]
         if others:
-            raise ValueError(
+            raise InputError(
                 "A hypermodel makes and compiles models; data and schedule are changed by a study "
                 f"(`lsmha_keras.search`). Received: a space with {', '.join(others)}"
             )
         self.space.check(self._defaults())
 
     def _defaults(self):
-        from lsmha_keras.presets import read_config
-
         return {"num_conv_blocks": 0, **read_config(self.base), **self.overrides}
 
-    def build(self, hp):
+    def build(self, hp: Any) -> Any:
         """Builds and compiles the model of a trial.
 
         Args:

@@ -1,11 +1,16 @@
-"""One dimension of a search space."""
+"""One dimension of a search space, and whether a search ended where it ends."""
 
 import dataclasses
 import math
 import numbers
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
+# A continuous range rarely draws its ends; this share of it counts as the end.
+_NEAR = 0.05
+# Ends that cannot be moved: there is nothing beyond them.
+_ENDS = {"num_conv_blocks": (0, None), "augmentation_strength": (0, 1)}
 SAMPLINGS = ("linear", "log")
 _KEYS = ("choices", "min", "max", "step", "sampling")
 
@@ -54,7 +59,7 @@ sampling='log')
             value = {"choices": value if isinstance(value, (list, tuple)) else [value]}
         for key in value:
             if key not in _KEYS:
-                raise ValueError(
+                raise InputError(
                     f"A dimension has some of the keys {', '.join(_KEYS)}{nearest(key, _KEYS)}. "
                     f"Received: space.{name}.{key}"
                 )
@@ -123,16 +128,16 @@ sampling='log')
 def _read_choices(name, value):
     choices = value["choices"]
     if len(value) > 1:
-        raise ValueError(
+        raise InputError(
             f"A dimension has either `choices` or `min` and `max`. Received: space.{name}={value!r}"
         )
     if not isinstance(choices, (list, tuple)) or not choices:
-        raise ValueError(
+        raise InputError(
             f"A dimension needs at least one choice. Received: space.{name}={choices!r}"
         )
     kinds = {_kind(name, choice) for choice in choices}
     if len(kinds) > 1 or len(set(choices)) != len(choices):
-        raise ValueError(
+        raise InputError(
             "The choices of a dimension must be different and of one type (0.0 rather than 0 "
             f"among fractions). Received: space.{name}={list(choices)!r}"
         )
@@ -142,7 +147,7 @@ def _read_choices(name, value):
 def _kind(name, value):
     if isinstance(value, (bool, str)) or _is_number(value):
         return type(value)
-    raise ValueError(
+    raise InputError(
         "A choice must be a finite number, a text or true or false. "
         f"Received: {value!r} in space.{name}"
     )
@@ -157,22 +162,80 @@ def _read_range(cls, name, value):
     text = f"Received: space.{name}={value!r}"
     missing = [key for key in ("min", "max") if key not in value]
     if missing:
-        raise ValueError(f"A range needs `min` and `max`, without them give `choices`. {text}")
+        raise InputError(f"A range needs `min` and `max`, without them give `choices`. {text}")
     for key in ("min", "max", "step"):
         if key in value and not _is_number(value[key]):
-            raise ValueError(f"`{key}` must be a finite number. {text}")
+            raise InputError(f"`{key}` must be a finite number. {text}")
     low, high, step = value["min"], value["max"], value.get("step")
     sampling = value.get("sampling", "linear")
     if low >= high:
-        raise ValueError(f"`min` must be below `max`. {text}")
+        raise InputError(f"`min` must be below `max`. {text}")
     if sampling not in SAMPLINGS:
-        raise ValueError(
+        raise InputError(
             f"`sampling` must be {' or '.join(SAMPLINGS)}{nearest(sampling, SAMPLINGS)}. {text}"
         )
     if sampling == "log" and (low <= 0 or step is not None):
-        raise ValueError(f"A logarithmic range has a `min` above 0 and no `step`. {text}")
+        raise InputError(f"A logarithmic range has a `min` above 0 and no `step`. {text}")
     if step is not None and not 0 < step <= high - low:
-        raise ValueError(f"`step` must be above 0 and fit into the range. {text}")
+        raise InputError(f"`step` must be above 0 and fit into the range. {text}")
     if not all(isinstance(number, int) for number in (low, high, 1 if step is None else step)):
         low, high = float(low), float(high)
     return cls(name, None, low, high, step, sampling)
+
+
+def at_bounds(space, settings):
+    """Names the settings that lie on a bound of the space, beyond which nothing was tried.
+
+    Of a range without steps the outermost 5 % count. Two choices have no inside, and texts no
+    order. Bounds that cannot be moved are left out: 0, one head, all of the augmentation.
+
+    Args:
+        space: `SearchSpace`.
+        settings: dict from hyperparameter to its value in a trial.
+
+    Returns:
+        list of str, a sentence each.
+
+    Example:
+        >>> from lsmha_keras.studies.search_space import SearchSpace
+        >>> space = SearchSpace.from_dict({"num_heads": [2, 8, 32]})
+        >>> at_bounds(space, {"num_heads": 32})
+        ['num_heads=32 is the largest that was tried: let the space reach further.']
+    """
+    sentences = []
+    for name, value in settings.items():
+        dimension = space.dimensions.get(name)
+        if dimension is None and name.startswith("num_heads_"):  # of a schedule
+            dimension = space.dimensions.get("num_heads")
+        if dimension is None or not _is_ordered(dimension) or value is None:
+            continue
+        low, high = min(dimension.ends), max(dimension.ends)
+        lowest, highest = _ENDS.get(dimension.name, (1 if isinstance(low, int) else 0, None))
+        where = _place(dimension, low, high, value)
+        shown = f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for at, bound, end, word in (
+            (where <= 0, low, lowest, "smallest"),
+            (where >= 1, high, highest, "largest"),
+        ):
+            if at and bound != end:
+                near = f"near {bound:g}, " if value != bound else ""
+                sentences.append(
+                    f"{shown} is {near}the {word} that was tried: let the space reach further."
+                )
+    return sentences
+
+
+def _is_ordered(dimension):
+    if dimension.choices is None:
+        return True
+    numbers = all(isinstance(c, (int, float)) for c in dimension.choices)
+    return numbers and not isinstance(dimension.choices[0], bool) and len(dimension.choices) > 2
+
+
+def _place(dimension, low, high, value):
+    """Returns where a value lies, 0 or less at the low bound and 1 or more at the high one."""
+    if dimension.choices is None and dimension.sampling == "log":
+        low, high, value = map(math.log, (low, high, value))
+    place = (value - low) / (high - low)
+    whole = dimension.choices is not None or dimension.step or isinstance(dimension.low, int)
+    return place if whole else (place - _NEAR) / (1 - 2 * _NEAR)

@@ -1,13 +1,21 @@
-"""The table of a study's executions."""
+"""The table of a study's executions, and its trials as points: what each costs and reaches."""
 
 import csv
-import io
-import json
+import dataclasses
+import math
 import pathlib
+import statistics
 import warnings
 
-from lsmha_keras.files import write_atomically
+import numpy as np
 
+from lsmha_keras.errors import InputError
+from lsmha_keras.nearest import nearest
+from lsmha_keras.shp.statistics import spearman
+from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import read_json
+
+_RESAMPLES = 2000
 COLUMNS = (
     "study",
     "trial",
@@ -53,7 +61,7 @@ def collect_executions(directory):
     rows = []
     for path in pathlib.Path(directory).glob("trial_*/execution_*/execution.json"):
         try:
-            row = json.loads(path.read_text(encoding="utf-8"))
+            row = read_json(path)
             _check_names(row)
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path} is skipped: {error!r}", stacklevel=2)
@@ -77,12 +85,9 @@ def write_table(rows, path):
     """
     path = pathlib.Path(path)
     own = sorted({key for row in rows for key in row if key.startswith("hp.")})
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*COLUMNS, *own], lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows([{key: _flat(value) for key, value in row.items()} for row in rows])
+    columns = [*COLUMNS, *own]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue())
+    write_rows(path, [{name: _flat(row.get(name)) for name in columns} for row in rows], columns)
 
 
 def read_table(path):
@@ -109,14 +114,14 @@ def read_table(path):
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"A study's table has the columns {', '.join(COLUMNS)}. "
                 f"Received: {path} without {', '.join(missing)}"
             )
         rows = []
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(
+                raise InputError(
                     f"Every line must have {len(reader.fieldnames)} cells, as the header has: "
                     f"write the table again. Received: {path}, line {reader.line_num}"
                 )
@@ -128,7 +133,7 @@ def _check_names(row):
     """Refuses what the table could not sort."""
     kinds = {"trial": str, "execution": int, "status": str}
     if bad := [name for name, kind in kinds.items() if not isinstance(row[name], kind)]:
-        raise ValueError(f"{bad[0]}={row[bad[0]]!r} is not {kinds[bad[0]].__name__}")
+        raise InputError(f"{bad[0]}={row[bad[0]]!r} is not {kinds[bad[0]].__name__}")
 
 
 def _flat(value):
@@ -150,3 +155,190 @@ def _typed(key, value):
         except ValueError:
             continue
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialPoint:
+    """A trial, its executions taken together.
+
+    Attributes:
+        trial: str.
+        cost: float, such as the latency in milliseconds.
+        value: float, mean over executions, such as the accuracy.
+        spread: float or None, standard deviation of the value over executions; `None` of one.
+        executions: int.
+        hyperparameters: dict.
+    """
+
+    trial: str
+    cost: float
+    value: float
+    spread: float | None
+    executions: int
+    hyperparameters: dict
+
+
+def trial_points(rows, cost="latency_ms", value="val_accuracy"):
+    """Takes the executions of every completed trial together.
+
+    A trial of Hyperband that continues another one is a separate point. Rows of several
+    studies may stand together: their trials are told apart.
+
+    Args:
+        rows: list of dicts, rows of a study's table.
+        cost: str, a column of numbers.
+        value: str, likewise.
+
+    Returns:
+        list of `TrialPoint`, by trial. Trials without a finite cost or value are left out.
+
+    Raises:
+        ValueError: if a column is unknown, naming the nearest, or no trial is left.
+
+    Example:
+        >>> row = {"trial": "0", "status": "completed", "latency_ms": 2.0, "val_accuracy": 0.5}
+        >>> trial_points([row, row | {"val_accuracy": 0.7}])[0].value
+        0.6
+    """
+    columns = sorted({key for row in rows for key in row})
+    for name in (cost, value):
+        if rows and name not in columns:
+            raise InputError(
+                f"The table has the columns {', '.join(columns)}{nearest(name, columns)}. "
+                f"Received: {name!r}"
+            )
+    trials = {}
+    for row in rows:
+        numbers = (row.get(cost), row.get(value))
+        if row["status"] == "completed" and all(map(_is_finite, numbers)):
+            trials.setdefault((row["trial"], row.get("study") or ""), []).append(row)
+    if not trials:
+        raise InputError(
+            f"No completed trial has both {cost} and {value}. Received: {len(rows)} rows"
+        )
+    return [_point(trial, found, cost, value) for (trial, _), found in sorted(trials.items())]
+
+
+def pareto_front(points):
+    """Returns the points that no other one beats: at most their cost and at least their value.
+
+    Args:
+        points: list of `TrialPoint`.
+
+    Returns:
+        list of `TrialPoint`, cheapest first; of equal ones the first.
+
+    Example:
+
+    ```python
+    front = pareto_front(trial_points(result.rows))
+    ```
+    """
+    front = []
+    for point in sorted(points, key=lambda point: (point.cost, -point.value)):
+        if not front or point.value > front[-1].value:
+            front.append(point)
+    return front
+
+
+def write_front(points, path):
+    """Writes points as csv; a reader sees the old file or the new one.
+
+    Args:
+        points: list of `TrialPoint`, in the order of the lines.
+        path: path of the file.
+
+    Example:
+
+    ```python
+    write_front(pareto_front(trial_points(result.rows)), "front.csv")
+    ```
+    """
+    fixed = [field.name for field in dataclasses.fields(TrialPoint)][:-1]
+    own = sorted({name for point in points for name in point.hyperparameters})
+    rows = [
+        {name: getattr(point, name) for name in fixed}
+        | {f"hp.{name}": point.hyperparameters.get(name) for name in own}
+        for point in points
+    ]
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, rows, [*fixed, *(f"hp.{name}" for name in own)])
+
+
+def _point(trial, rows, cost, value):
+    values = [row[value] for row in rows]
+    return TrialPoint(
+        trial,
+        statistics.fmean(row[cost] for row in rows),
+        statistics.fmean(values),
+        statistics.stdev(values) if len(values) > 1 else None,
+        len(values),
+        {
+            key.removeprefix("hp."): setting
+            for key, setting in rows[0].items()
+            if key.startswith("hp.") and setting is not None and not key.startswith("hp.tuner/")
+        },
+    )
+
+
+def _is_finite(number):
+    return isinstance(number, (int, float)) and math.isfinite(number)
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalCorrelation:
+    """Spearman's rank correlation over trials.
+
+    Attributes:
+        signal: str, the column.
+        rho: float in -1 .. 1; NaN if one of the two never changes.
+        low: float, 2.5 % of the bootstrap over trials.
+        high: float, 97.5 %.
+        trials: int.
+    """
+
+    signal: str
+    rho: float
+    low: float
+    high: float
+    trials: int
+
+    def __str__(self):
+        return (
+            f"{self.signal}: rho {self.rho:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}, "
+            f"{self.trials} trials)"
+        )
+
+
+def signal_correlation(rows, signal, value="val_accuracy", seed=0):
+    """Correlates a signal's ranks with those of the accuracy, over completed trials.
+
+    Args:
+        rows: list of dicts, rows of a study's table.
+        signal: str, a column such as "shp_snr".
+        value: str, a column.
+        seed: int, of the bootstrap.
+
+    Returns:
+        A `SignalCorrelation`.
+
+    Raises:
+        ValueError: with fewer than four trials.
+
+    Example:
+
+    ```python
+    print(signal_correlation(result.rows, "shp_readout_accuracy"))
+    ```
+    """
+    points = trial_points(rows, cost=signal, value=value)
+    if len(points) < 4:
+        raise InputError(f"A rank correlation needs at least 4 trials. Received: {len(points)}")
+    pairs = np.array([(point.cost, point.value) for point in points])
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(pairs), size=(_RESAMPLES, len(pairs)))
+    rhos = [spearman(*pairs[draw].T) for draw in draws]
+    rhos = [rho for rho in rhos if not np.isnan(rho)]  # a draw may hold one trial many times
+    low, high = np.percentile(rhos, [2.5, 97.5]) if rhos else (np.nan, np.nan)
+    return SignalCorrelation(signal, spearman(*pairs.T), float(low), float(high), len(pairs))

@@ -5,7 +5,7 @@ import statistics
 
 from lsmha_keras.figure_style import INK, MUTED, draws, new_figure
 from lsmha_keras.files import write_atomically
-from lsmha_keras.studies.trial_points import pareto_front, trial_points
+from lsmha_keras.studies.execution_table import pareto_front, trial_points
 
 _LABELS = {
     "latency_ms": "latency of one image (ms)",

@@ -1,9 +1,22 @@
-"""The driver of a search whose trials are tasks of Ray."""
+"""A search whose trials are tasks of Ray: the driver, and the machines."""
 
+import math
+import os
+import pathlib
+import signal
+import socket
+import threading
 import time
 
-from lsmha_keras.studies.ray_cluster import LostWorkerError
+from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError, PackageError, RunError, UnreachableError
+from lsmha_keras.studies.ray_task import train_job
 
+# How often Ray gives a trial to another worker when its worker or machine is lost.
+_RETRIES = 3
+# Of a Ray that is started here. It reports to its makers unless it is told not to; and it gives
+# its workers the niceness 15, with which whatever else runs stops them and spoils their latencies.
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 # Seconds between two questions to an oracle that has nothing to propose while nothing runs.
 _PAUSE = 0.1
 
@@ -73,7 +86,7 @@ class RaySearch:
             if worker in started or any(job.values == values for job in started.values()):
                 continue
             job = started[worker] = self.tuner.prepare(trial)
-            self.tuner.save()  # without its file a search that is killed would begin anew
+            self.tuner.save()  # without its file a killed search would start from nothing
             task = self.cluster.submit(
                 job, self.tuner.callbacks, self.data_dir, self.tuner.fit_verbose
             )
@@ -86,11 +99,11 @@ class RaySearch:
             result = self.cluster.result(task)
         except LostWorkerError as error:
             rows = job.give_up(str(error))
-            self.tuner.say(f"Trial {job.trial} lost its worker at every try: {error}")
+            self.tuner.log(f"Trial {job.trial} lost its worker at every try: {error}")
         else:
             rows = result["rows"]
             text = "\n".join([f"Trial {job.trial} on {result['machine']}:", *result["lines"]])
-            self.tuner.say(text)
+            self.tuner.log(text)
         score = self.tuner.conclude(rows)
         if score is None:
             trial.status, trial.message = "FAILED", rows[-1]["error"]
@@ -99,3 +112,231 @@ class RaySearch:
             self.tuner.oracle.update_trial(trial.trial_id, metrics)
             trial.status = "COMPLETED"
         self.tuner.on_trial_end(trial)
+
+
+def import_ray():
+    """Imports Ray, which is optional.
+
+    Returns:
+        The module `ray`.
+
+    Raises:
+        ImportError: if it is not installed; says what to install.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise PackageError(
+            "A search with several workers (`--workers`, `--ray`) needs Ray: "
+            f'pip install "lsmha-keras[cluster]" ({error})'
+        ) from error
+    return ray
+
+
+class RayCluster:
+    """Trains the jobs of trials as tasks of Ray. A context manager.
+
+    Without `address`, Ray is started on this machine and stopped at the end, unless the program has
+    started it already: then that one is used and left alone.
+
+    Args:
+        workers: int, most trials at a time, or None for as many as the cluster has room for; on
+            this machine 1.
+        address: str, such as "10.0.0.1:6379" or "auto", of a cluster of Ray's, or None.
+        cores: int, cores of each trial, or None: on this machine all, divided by `workers`; of a
+            cluster 1.
+        gpus: float, GPUs of each trial, or None: on this machine all, divided by `workers`; of a
+            cluster 1 if it has any.
+        verbose: bool, whether the workers' output is shown.
+
+    Raises:
+        ImportError: if Ray is not installed.
+        ValueError: if a number is not positive.
+        ConnectionError: on entering, if nobody answers at `address`.
+
+    Example:
+
+    ```python
+    with RayCluster(workers=2) as cluster:
+        task = cluster.submit(job, callbacks=(), data_dir=None, verbose=0)
+    ```
+    """
+
+    def __init__(self, workers=None, address=None, cores=None, gpus=None, verbose=False):
+        for name, value in (("workers", workers), ("trial_cores", cores)):
+            if value is not None:
+                positive_int(name, value)
+        if gpus is not None and not (gpus >= 0 and (gpus < 1 or float(gpus).is_integer())):
+            raise InputError(
+                "`trial_gpus` must be a whole number, or a part of one GPU. "
+                f"Received: trial_gpus={gpus!r}"
+            )
+        self._ray = import_ray()
+        self.workers = workers
+        self.address = address
+        self.cores = cores
+        self.gpus = gpus
+        self._verbose = verbose
+        self._started = False
+
+    def __enter__(self):
+        joined = self.address is not None or self._ray.is_initialized()
+        if not joined:
+            self.workers = self.workers or 1
+            self.cores = self.cores or max(1, _cores_here() // self.workers)
+        if not self._ray.is_initialized():
+            self._connect()
+            self._started = True
+        try:
+            self._divide(joined)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error):
+        if self._started:
+            self._ray.shutdown()
+
+    def submit(self, job, callbacks, data_dir, verbose):
+        """Begins a job; it begins again where its worker is lost.
+
+        Args:
+            job: `TrialJob`.
+            callbacks: more Keras callbacks, which must be picklable.
+            data_dir: folder that holds the data, or None.
+            verbose: as in `lsmha_keras.train`.
+
+        Returns:
+            Ray's reference of the task.
+
+        Raises:
+            ValueError: if the callbacks cannot be pickled.
+        """
+        import keras
+
+        try:
+            payload = self._ray.cloudpickle.dumps((job, list(callbacks)))
+        except Exception as error:
+            raise InputError(
+                "The callbacks go to other processes, and must be picklable. "
+                f"Received: callbacks={callbacks!r} ({error})"
+            ) from error
+        data_dir = data_dir or os.environ.get("LSMHA_DATA_DIR")
+        settings = {
+            "backend": keras.backend.backend(),
+            "folder": os.getcwd(),
+            "data_dir": data_dir and str(pathlib.Path(data_dir).expanduser().resolve()),
+            "verbose": verbose,
+            "cores": self.cores,
+            "gpus": self.gpus,
+        }
+        task = self._ray.remote(
+            num_cpus=self.cores, num_gpus=self.gpus, max_retries=_RETRIES, retry_exceptions=False
+        )(train_job)
+        return task.options(name=f"trial {job.trial}").remote(payload, settings)
+
+    def wait(self, tasks):
+        """Returns the first of several tasks that has ended.
+
+        Args:
+            tasks: list of what `submit` returned.
+        """
+        (done,), _ = self._ray.wait(tasks, num_returns=1)
+        return done
+
+    def result(self, task):
+        """Returns what `train_job` returned.
+
+        Args:
+            task: what `submit` returned.
+
+        Raises:
+            LostWorkerError: if the task's worker was lost at every try.
+            Exception: what the task raised.
+        """
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(task)
+        except errors.RayTaskError as error:
+            raise error.cause from error
+        except (
+            errors.WorkerCrashedError,
+            errors.NodeDiedError,
+            errors.OutOfMemoryError,
+        ) as error:
+            text = " ".join(str(error).split())[:300]
+            raise LostWorkerError(f"{type(error).__name__}: {text}") from error
+
+    def _connect(self):
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        if self.address is None:
+            place = {"address": "local", "include_dashboard": False}
+            place["num_cpus"] = self.workers * self.cores
+        else:
+            _check_address(self.address)
+            place = {"address": self.address}
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            self._ray.init(**place, log_to_driver=self._verbose, logging_level="ERROR")
+        finally:
+            if main:  # Ray sets its own, which passes over whoever waits for an interrupt
+                signal.signal(signal.SIGTERM, before)
+
+    def _divide(self, joined):
+        """Finds the share of a trial, and how many trials there is room for."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cores, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        if joined:
+            self.cores = self.cores or 1
+            if self.gpus is None:
+                self.gpus = 1 if gpus else 0
+        elif self.gpus is None:
+            # A part of a GPU must leave room for equal parts.
+            share = gpus // self.workers
+            self.gpus = share or (1 / math.ceil(self.workers / gpus) if gpus else 0)
+        room = sum(
+            min(
+                node.get("CPU", 0) // self.cores,
+                node.get("GPU", 0) // self.gpus if self.gpus else math.inf,
+            )
+            for node in nodes
+        )
+        if room < 1:
+            raise InputError(
+                f"No machine has {self.cores} cores and {self.gpus:g} GPUs for a trial; together "
+                f"they have {cores:g} and {gpus:g}. Received: trial_cores={self.cores}, "
+                f"trial_gpus={self.gpus:g}"
+            )
+        self.workers = self.workers or int(room)
+
+
+class LostWorkerError(RunError):
+    """The worker of a trial was lost at every try."""
+
+
+def _cores_here():
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_address(address):
+    """Refuses an address where nobody answers; Ray 2.60 would ask for ever."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InputError(
+            "The address of a cluster is HOST:PORT, as `ray start --head` prints it, or auto. "
+            f"Received: {address}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise UnreachableError(
+            f"No cluster of Ray's answers at {address} ({error.strerror or error}). Start one with "
+            f"`ray start --head`, and let the network through. Received: {address}"
+        ) from error

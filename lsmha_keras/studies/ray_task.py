@@ -8,6 +8,7 @@ import platform
 import time
 
 from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.errors import MissingFileError
 
 # What sizes the frameworks' pools of threads: TensorFlow's, JAX's. Ray sets OMP_NUM_THREADS, which
 # torch reads.
@@ -34,7 +35,7 @@ def train_job(payload, settings):
     _set_environment(settings)
     job, callbacks = pickle.loads(payload)
     if not (job.directory.parent / "study.toml").exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             "All machines of a search must see its output directory. "
             f"Received: {job.directory.parent}, which {platform.node()} does not see"
         )

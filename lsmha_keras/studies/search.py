@@ -1,15 +1,24 @@
 """Searches for the best head counts and their company."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from lsmha_keras.directory_lock import DirectoryLock
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import claim_directory, write_atomically
-from lsmha_keras.studies.import_keras_tuner import import_keras_tuner
+from lsmha_keras.old_spellings import takes_old_arguments
+from lsmha_keras.studies.ray_search import RayCluster, RaySearch
+from lsmha_keras.studies.search_result import SearchResult
+from lsmha_keras.studies.search_space import import_keras_tuner
 from lsmha_keras.studies.study import Study, load_study
 from lsmha_keras.training.recipe_data import open_recipe_data
-from lsmha_keras.training.toml_file import list_differences
+from lsmha_keras.training.settings import list_differences
+from lsmha_keras.types import PathLike
 
 _STUDY = "study.toml"
 _WRITTEN = (
@@ -22,24 +31,23 @@ _WRITTEN = (
     "report.md",
     "front.png",
 )
-
-
 _KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
+@takes_old_arguments
 def search(
-    study,
-    directory=None,
-    data_dir=None,
-    resume=True,
-    oracle=None,
-    callbacks=(),
-    verbose=1,
-    workers=None,
-    ray_address=None,
-    trial_cores=None,
-    trial_gpus=None,
-):
+    study: Study | PathLike | Mapping[str, Any],
+    output_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
+    resume: bool = True,
+    oracle: Any = None,
+    callbacks: Sequence[Any] = (),
+    verbose: Literal[0, 1, 2] = 1,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    trial_cores: int | None = None,
+    trial_gpus: float | None = None,
+) -> SearchResult:
     """Runs a study: trains what a KerasTuner oracle proposes, and tells what is best.
 
     Killed and called again with the same arguments, it continues: finished executions are not
@@ -47,18 +55,18 @@ def search(
     memory or diverges is recorded as failed and the search continues; one that costs more than
     the budget is not trained.
 
-    `directory` gets `study.toml`, KerasTuner's own files, `trial_<id>/execution_<n>/` with recipe,
+    `output_dir` gets `study.toml`, KerasTuner's own files, `trial_<id>/execution_<n>/` with recipe,
     history, TensorBoard's logs and, of the best trials, checkpoints; and `executions.csv`.
 
     With `workers` or `ray_address` the trials are tasks of Ray, in processes of their own. A trial
     whose worker is lost goes to another one and continues from its last finished epoch; lost four
-    times, it is recorded as failed. Machines of a cluster must see the same `directory` and data.
+    times, it is recorded as failed. Machines of a cluster must see the same `output_dir` and data.
 
     Args:
         study: a `Study`, the path of its TOML file, the name of a shipped one, or a dict.
-        directory: path. Defaults to `runs/<name of the study>`.
+        output_dir: path. Defaults to `runs/<name of the study>`.
         data_dir: folder that holds the data. Defaults to the environment variable LSMHA_DATA_DIR.
-        resume: bool, whether to go on from what is in `directory`; False removes it.
+        resume: bool, whether to go on from what is in `output_dir`; False removes it.
         oracle: `keras_tuner.Oracle` of your own, made for `study.space`; None for the study's.
         callbacks: more Keras callbacks for every training.
         verbose: 0 prints nothing, 1 a line for each trial and execution, 2 the progress of
@@ -77,39 +85,40 @@ def search(
 
     Raises:
         ImportError: if KerasTuner is not installed, or Ray for several workers.
-        ValueError: if the study or the data are not valid, `directory` belongs to another study, or
-            no model meets the budget; names the cheapest. If `workers` or the like is not valid.
+        ValueError: if the study or the data are not valid, `output_dir` belongs to another study,
+            or no model meets the budget; names the cheapest. If `workers` or the like is not valid.
         RuntimeError: if every trial failed; names the first cause.
         ConnectionError: if no cluster answers at `ray_address`.
 
     Example:
 
     ```python
-    result = search("digits_heads", directory="runs/digits_heads")
+    result = search("digits_heads", output_dir="runs/digits_heads")
     print(result.best["hp.num_heads"])
     ```
     """
     study = load_study(study)
-    import_keras_tuner()
-    from lsmha_keras.studies.search_result import SearchResult
+    keras_tuner = import_keras_tuner()
     from lsmha_keras.studies.study_tuner import StudyTuner
 
     _refuse_chief()
     cluster = _cluster(workers, ray_address, trial_cores, trial_gpus, verbose)
     sources = open_recipe_data(study.recipe, data_dir, ("train", "validation"))
-    directory = pathlib.Path("runs", study.name) if directory is None else directory
-    directory = pathlib.Path(directory).expanduser().resolve()
-    say = print if verbose else (lambda text: None)
+    directory = pathlib.Path("runs", study.name) if output_dir is None else pathlib.Path(output_dir)
+    directory = directory.expanduser().resolve()
+    log = print if verbose else (lambda text: None)
     with DirectoryLock(directory):
         _claim(directory, study, resume)
         tuner = StudyTuner(
-            study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", say
+            study, sources, directory, oracle, callbacks, 0 if verbose < 2 else "auto", log
         )
         if cluster is None:
-            tuner.search(verbose=0)
+            try:
+                tuner.search(verbose=0)
+            except keras_tuner.errors.FatalError as error:
+                # Around what was not a trial's fault, so that KerasTuner would not hide it.
+                raise (error.__cause__ or error) from None
         else:
-            from lsmha_keras.studies.ray_search import RaySearch
-
             with cluster:
                 RaySearch(tuner, cluster, data_dir).run()
     return SearchResult.from_directory(study, directory)
@@ -118,7 +127,7 @@ def search(
 def _refuse_chief():
     """KerasTuner would take this process for its chief or one of its workers."""
     if found := [name for name in _KERASTUNER if os.environ.get(name)]:
-        raise ValueError(
+        raise InputError(
             "A study is searched on several machines by Ray (`lsmha tune --ray ADDRESS`), not by "
             f"KerasTuner's chief and workers: unset {', '.join(found)}. "
             f"Received: {found[0]}={os.environ[found[0]]}"
@@ -130,13 +139,11 @@ def _cluster(workers, address, cores, gpus, verbose):
     if workers is None and address is None:
         for name, value in (("trial_cores", cores), ("trial_gpus", gpus)):
             if value is not None:
-                raise ValueError(
+                raise InputError(
                     f"`{name}` is the share of each of several trials; give `workers` or "
                     f"`ray_address`, too. Received: {name}={value!r}"
                 )
         return None
-    from lsmha_keras.studies.ray_cluster import RayCluster
-
     return RayCluster(workers, address, cores, gpus, verbose=verbose >= 2)
 
 
@@ -148,9 +155,9 @@ def _claim(directory, study, resume):
         _clear(directory)
     if not file.exists():
         if any(directory.glob("trial_*")):
-            raise ValueError(
+            raise InputError(
                 "The directory holds trials without their study.toml; choose another one. "
-                f"Received: directory={directory}"
+                f"Received: output_dir={directory}"
             )
         write_atomically(file, study.to_toml())
     _refuse_other(directory, Study.from_toml(file), study)
@@ -172,7 +179,7 @@ def _refuse_other(directory, found, study):
     for key in ("tuner.max_trials", "tuner.keep"):
         differences.pop(key, None)
     if differences:
-        raise ValueError(
+        raise InputError(
             f"The directory belongs to another study: {list_differences(differences)}. Choose "
             "another one, or start again with resume=False (`lsmha tune --fresh`), which removes "
             f"what is there. Received: {directory}"

@@ -1,18 +1,27 @@
-"""What a study found out."""
+"""What a study found out: its best trial, its recipe, and a report."""
 
 import dataclasses
 import importlib.util
 import pathlib
 import statistics
 
+from lsmha_keras.errors import InputError, RunError
 from lsmha_keras.files import write_atomically
-from lsmha_keras.studies.bounds import at_bounds
-from lsmha_keras.studies.execution_table import collect_executions, write_table
+from lsmha_keras.studies.dimension import at_bounds
+from lsmha_keras.studies.execution_table import (
+    collect_executions,
+    pareto_front,
+    signal_correlation,
+    trial_points,
+    write_front,
+    write_table,
+)
 from lsmha_keras.studies.plot_front import plot_front
 from lsmha_keras.studies.study import Study
-from lsmha_keras.studies.study_report import study_report
-from lsmha_keras.studies.trial_points import pareto_front, trial_points, write_front
+from lsmha_keras.tables import markdown_table
 from lsmha_keras.training.recipe import Recipe
+
+_SIGNALS = ("shp_snr", "shp_readout_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +64,8 @@ class SearchResult:
         status = [row["status"] for row in rows]
         if rows and "completed" not in status:
             if "infeasible" in status:
-                raise ValueError(_nothing_meets(study.budget.limits(), rows))
-            raise RuntimeError(
+                raise InputError(_nothing_meets(study.budget.limits(), rows))
+            raise RunError(
                 f"All {len(rows)} executions failed, the first with {rows[0]['error']}; see "
                 f"{pathlib.Path(directory) / ('trial_' + rows[0]['trial'])}"
             )
@@ -95,7 +104,7 @@ class SearchResult:
             ValueError: if no trial was completed.
         """
         if self.best is None:
-            raise ValueError(
+            raise InputError(
                 f"No trial was completed, so none is the best. Received: {self.directory}"
             )
         path = self.directory / f"trial_{self.best['trial']}" / "execution_0" / "recipe.toml"
@@ -178,3 +187,125 @@ def _nothing_meets(limits, rows):
         f"{settings}. Raise the budget, or let the space reach cheaper models. "
         f"Received: budget={limits}"
     )
+
+
+def study_report(rows, notes=()):
+    """Lays out what a study found out: its trials, its front, each setting, the heads' signals.
+
+    Args:
+        rows: list of dicts, rows of a study's table.
+        notes: list of str, what `at_bounds` says of the best trial.
+
+    Returns:
+        str, Markdown.
+
+    Raises:
+        ValueError: if no trial was completed.
+
+    Example:
+
+    ```python
+    print(study_report(result.rows))
+    ```
+    """
+    points = trial_points(rows)
+    parts = [
+        f"## Trials, the best first\n\n{_outcomes(rows)}\n\n{_trials(points)}",
+        f"## No trial is faster and as accurate\n\n{_trials(pareto_front(points))}",
+    ]
+    if notes:
+        found = "".join(f"* {note}\n" for note in notes)
+        parts.insert(1, f"## The best trial lies on a bound of the space\n\n{found}")
+    for name in points[0].hyperparameters:
+        settings = sorted({str(point.hyperparameters.get(name)) for point in points})
+        # A continuous one has hardly two trials with one value: no table of it.
+        if 1 < len(settings) <= len(points) / 2:
+            parts.append(f"## By {name}\n\n{setting_table(points, name)}")
+    if correlations := _correlations(rows):
+        parts.append(f"## Do the heads' signals tell the accuracy?\n\n{correlations}")
+    return "\n".join(parts)
+
+
+def setting_table(points, name):
+    """Lays out what the trials with each setting of a hyperparameter reached.
+
+    Args:
+        points: list of `TrialPoint`, its cost the latency.
+        name: str, of the hyperparameter.
+
+    Returns:
+        str, a Markdown table.
+
+    Example:
+
+    ```python
+    print(setting_table(trial_points(result.rows), "num_heads"))
+    ```
+    """
+    groups = {}
+    for point in points:
+        groups.setdefault(point.hyperparameters.get(name), []).append(point)
+    rows = []
+    for setting in sorted(groups, key=lambda value: (str(type(value)), value)):
+        found = groups[setting]
+        values = [point.value for point in found]
+        rows.append(
+            [
+                _cell(setting),
+                str(len(found)),
+                _percent(
+                    statistics.fmean(values), statistics.stdev(values) if values[1:] else None
+                ),
+                f"{100 * max(values):.2f}",
+                f"{statistics.median(point.cost for point in found):.2f}",
+            ]
+        )
+    header = [name, "trials", "accuracy (%), mean ± spread", "best (%)", "latency (ms), median"]
+    return markdown_table(header, rows)
+
+
+def _trials(points):
+    names = list(points[0].hyperparameters)
+    rows = [
+        [
+            point.trial,
+            *[_cell(point.hyperparameters.get(name)) for name in names],
+            _percent(point.value, point.spread),
+            str(point.executions),
+            f"{point.cost:.2f}",
+        ]
+        for point in sorted(points, key=lambda point: -point.value)
+    ]
+    header = ["trial", *names, "accuracy (%), mean ± spread", "executions", "latency (ms)"]
+    return markdown_table(header, rows)
+
+
+def _outcomes(rows):
+    counts = [
+        f"{sum(row['status'] == status for row in rows)} {status}"
+        for status in ("completed", "infeasible", "failed")
+    ]
+    return f"{len(rows)} executions: {', '.join(counts)}."
+
+
+def _correlations(rows):
+    found = [
+        signal
+        for signal in _SIGNALS
+        if sum(row.get(signal) is not None for row in rows if row["status"] == "completed") >= 4
+    ]
+    lines = []
+    for signal in found:
+        try:
+            lines.append(f"* {signal_correlation(rows, signal)}\n")
+        except ValueError:  # many executions of a few trials
+            continue
+    return "".join(lines)
+
+
+def _percent(mean, spread):
+    return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
+
+
+def _cell(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

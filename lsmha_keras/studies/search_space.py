@@ -1,5 +1,11 @@
 """What a study searches."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from lsmha_keras.errors import InputError, PackageError
 from lsmha_keras.nearest import nearest
 from lsmha_keras.studies.dimension import Dimension
 
@@ -38,25 +44,25 @@ class SearchSpace:
         ('num_heads', 'num_conv_blocks')
     """
 
-    def __init__(self, dimensions, schedule="same"):
+    def __init__(self, dimensions: Any, schedule: str = "same") -> None:
         self.dimensions = dict(dimensions)
         self.schedule = schedule
         for name, dimension in self.dimensions.items():
             if name not in KNOWN and "." not in name:
-                raise ValueError(
+                raise InputError(
                     f"A space has the dimensions {', '.join(KNOWN)}{nearest(name, KNOWN)}, or keys "
                     f'of a recipe such as "loss.label_smoothing". Received: space.{name}'
                 )
             if name in _COUNTS:
                 _check_counts(name, dimension, _COUNTS[name])
         if schedule not in SCHEDULES:
-            raise ValueError(
+            raise InputError(
                 f"`schedule` must be one of {', '.join(SCHEDULES)}{nearest(schedule, SCHEDULES)}. "
                 f"Received: space.num_heads.schedule={schedule!r}"
             )
 
     @classmethod
-    def from_dict(cls, table):
+    def from_dict(cls, table: Mapping[str, Any]) -> Self:
         """Reads a space from nested dicts.
 
         Args:
@@ -74,7 +80,7 @@ class SearchSpace:
             table["num_heads"] = heads
         return cls({n: Dimension.from_value(n, value) for n, value in table.items()}, schedule)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns nested dicts, which `from_dict` reads back."""
         table = {name: dimension.to_value() for name, dimension in self.dimensions.items()}
         if self.schedule != "same":
@@ -84,7 +90,7 @@ class SearchSpace:
         return table
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """Names of the dimensions, as a tuple."""
         return tuple(self.dimensions)
 
@@ -92,7 +98,7 @@ class SearchSpace:
     def _heads(self):
         return self.dimensions["num_heads"]
 
-    def check(self, defaults):
+    def check(self, defaults: Mapping[str, Any]) -> None:
         """Checks the space against the model it changes.
 
         Args:
@@ -103,12 +109,12 @@ class SearchSpace:
             ValueError: if nothing varies, or values contradict each other.
         """
         if not any(dimension.varies for dimension in self.dimensions.values()):
-            raise ValueError(
+            raise InputError(
                 "A space needs a dimension with more than one value, such as "
                 f"num_heads = [2, 8, 32]. Received: space={self.to_dict()}"
             )
         if "num_heads" not in self.dimensions and self.schedule != "same":
-            raise ValueError(f"A schedule needs `num_heads`. Received: {self.schedule!r}")
+            raise InputError(f"A schedule needs `num_heads`. Received: {self.schedule!r}")
         self._check_blocks(defaults)
         self._check_widths(defaults)
 
@@ -116,7 +122,7 @@ class SearchSpace:
         conv = self._values("num_conv_blocks", defaults)
         layers = self._values("num_layers", defaults)
         if max(conv) >= min(layers):
-            raise ValueError(
+            raise InputError(
                 "A model needs at least one transformer block: num_conv_blocks must stay below "
                 f"num_layers. Received: num_conv_blocks up to {max(conv)}, num_layers from "
                 f"{min(layers)}"
@@ -126,7 +132,7 @@ class SearchSpace:
         blocks = {count - fewer for count in layers for fewer in conv}
         listed = isinstance(heads, (list, tuple)) and "num_heads" not in self.dimensions
         if listed and blocks != {len(heads)}:
-            raise ValueError(
+            raise InputError(
                 "A list of head counts has one for each transformer block, whose number varies: "
                 f"put num_heads into the space, too. Received: num_heads={list(heads)}, "
                 f"{min(blocks)} to {max(blocks)} transformer blocks"
@@ -135,7 +141,7 @@ class SearchSpace:
     def _check_widths(self, defaults):
         heads = self._values("num_heads", defaults)
         if "head_dim" in self.dimensions and "inner_dim" in self.dimensions:
-            raise ValueError(
+            raise InputError(
                 "`head_dim` and `inner_dim` exclude each other: heads times head_dim is inner_dim. "
                 "Received: a space with both"
             )
@@ -146,7 +152,7 @@ class SearchSpace:
         for width in self._values(key, defaults):
             odd = [count for count in heads if width % count]
             if odd:
-                raise ValueError(
+                raise InputError(
                     f"{key} must be a multiple of every head count, or give `head_dim` (of any "
                     f"width) or another `inner_dim`. Received: num_heads={odd}, {key}={width}"
                 )
@@ -157,7 +163,7 @@ class SearchSpace:
         value = defaults[name]
         return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
-    def declare(self, hp, defaults):
+    def declare(self, hp: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """Declares the space for KerasTuner and returns its values in a trial.
 
         Args:
@@ -200,7 +206,7 @@ class SearchSpace:
         course = [counts[int(step + 0.5)] for step in steps]
         return course if self.schedule == "increasing" else course[::-1]
 
-    def probes(self, defaults):
+    def probes(self, defaults: Mapping[str, Any]) -> Any:
         """Yields the values of trials that tell whether all are valid, without KerasTuner.
 
         Each has the first value of every dimension but for one, of which it has a choice or an end.
@@ -217,7 +223,7 @@ class SearchSpace:
             if name not in ARCHITECTURE:  # `check` has seen those
                 yield from ({**first, name: value} for value in dimension.ends)
 
-    def backbone_arguments(self, values):
+    def backbone_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments of `CCTBackbone` among the values of a trial.
 
         Args:
@@ -257,7 +263,29 @@ def _check_counts(name, dimension, least):
     bad = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
     bad = [value for value in bad if not isinstance(value, int) or isinstance(value, bool)]
     if bad or dimension.smallest < least:
-        raise ValueError(
+        raise InputError(
             f"`{name}` must be whole numbers, at least {least}. "
             f"Received: space.{name}={dimension.to_value()!r}"
         )
+
+
+def import_keras_tuner():
+    """Imports KerasTuner.
+
+    Returns:
+        The module `keras_tuner`.
+
+    Raises:
+        ImportError: if it, or what it needs undeclared, is not installed; says what to install.
+
+    Example:
+        >>> import_keras_tuner().__name__
+        'keras_tuner'
+    """
+    try:
+        import keras_tuner
+    except ImportError as error:
+        raise PackageError(
+            f'Searching needs KerasTuner: pip install "lsmha-keras[tuner]" ({error})'
+        ) from error
+    return keras_tuner

@@ -1,15 +1,102 @@
 """A hyperparameter study as a TOML file."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
+from lsmha_keras.data.augmentation_policy import scale_augmentation
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
-from lsmha_keras.studies.scale_augmentation import scale_augmentation
+from lsmha_keras.presets import read_config, resolve_preset, tuning_dir
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
-from lsmha_keras.studies.study_sections import BudgetSection, SHPSection, TunerSection
 from lsmha_keras.training.recipe import Recipe, load_recipe
-from lsmha_keras.training.recipe_field import read_section
-from lsmha_keras.training.toml_file import differences, find_toml, read_toml, to_toml_text
+from lsmha_keras.training.settings import (
+    check_section,
+    differences,
+    find_toml,
+    read_section,
+    read_toml,
+    recipe_field,
+    to_toml_text,
+)
+from lsmha_keras.types import PathLike
+
+TUNERS = ("RandomSearch", "GridSearch", "BayesianOptimization", "Hyperband")
+OBJECTIVES = ("val_accuracy", "shp_snr", "shp_readout_accuracy")
+
+
+class _Section:
+    def __post_init__(self):
+        check_section(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TunerSection(_Section):
+    """[tuner]: how the space is searched.
+
+    Attributes:
+        name: str, the KerasTuner tuner whose oracle proposes trials.
+        max_trials: int, trials in all; infeasible ones count. Hyperband makes its own number.
+        executions_per_trial: int, trainings of each trial, with the seeds `seed`, `seed` + 1, ...
+        seed: int, of the oracle and of the first execution.
+        objective: str, what is maximised: "val_accuracy", or a signal of the last block's heads,
+            "shp_snr" or "shp_readout_accuracy".
+        keep: int, trials whose weights stay on disk, the best ones.
+        arguments: dict of the oracle's other arguments, such as `num_initial_points` or `factor`.
+    """
+
+    SECTION: ClassVar[str] = "tuner"
+    name: str = recipe_field("str", "RandomSearch", choices=TUNERS)
+    max_trials: int = recipe_field("int", 20, at_least=1)
+    executions_per_trial: int = recipe_field("int", 1, at_least=1)
+    seed: int = recipe_field("int", 0, at_least=0, below=2**30)
+    objective: str = recipe_field("str", "val_accuracy", choices=OBJECTIVES)
+    keep: int = recipe_field("int", 3, at_least=1)
+    arguments: dict = recipe_field("table")
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetSection(_Section):
+    """[budget]: what a model may cost on this machine; a trial above it is not trained.
+
+    Attributes:
+        latency_ms: float or None, median time of one image, in milliseconds.
+        memory_mib: float or None, peak memory that one image adds, in MiB; Linux and CPUs only.
+        parameters: int or None.
+        multiply_adds: int or None, of one image.
+    """
+
+    SECTION: ClassVar[str] = "budget"
+    latency_ms: float | None = recipe_field("float", optional=True, above=0)
+    memory_mib: float | None = recipe_field("float", optional=True, above=0)
+    parameters: int | None = recipe_field("int", optional=True, at_least=1)
+    multiply_adds: int | None = recipe_field("int", optional=True, at_least=1)
+
+    def limits(self):
+        """Returns the limits that are set, as a dict."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class SHPSection(_Section):
+    """[shp]: single-head performance while a trial trains; see `SHPCallback`.
+
+    Attributes:
+        enabled: bool.
+        max_images: int, most images of each kind that a measurement uses.
+        patience: int or None, epochs without a better signal after which a trial stops.
+        monitor: str, the last block's signal that `patience` watches: "snr" or "readout_accuracy".
+    """
+
+    SECTION: ClassVar[str] = "shp"
+    enabled: bool = recipe_field("bool", False)
+    max_images: int = recipe_field("int", 2000, at_least=1)
+    patience: int | None = recipe_field("int", optional=True, at_least=1)
+    monitor: str = recipe_field("str", "snr", choices=("snr", "readout_accuracy"))
+
 
 _SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
 _KEYS = ("name", "recipe", "space", *_SECTIONS)
@@ -52,9 +139,9 @@ class Study:
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
-            raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+            raise InputError(f"`name` must be a text without slashes. Received: name={self.name!r}")
         if self.recipe.data.validation_split is None:
-            raise ValueError(
+            raise InputError(
                 "A study compares trials on images that are not used for training: give "
                 'recipe.data.train_split = "train[:90%]" and recipe.data.validation_split = '
                 '"train[90%:]". Received: recipe.data.validation_split=None'
@@ -66,7 +153,7 @@ class Study:
                 if signal
                 else f"shp.patience={self.shp.patience}"
             )
-            raise ValueError(f"[shp] must have enabled = true. Received: {cause}")
+            raise InputError(f"[shp] must have enabled = true. Received: {cause}")
         self.space.check(self.defaults)
         self._check_weights()
         # Keys and values that no recipe has are refused now rather than in a trial.
@@ -74,21 +161,17 @@ class Study:
             self._check_structure(self.trial_recipe(values).model)
 
     def _check_weights(self):
-        from lsmha_keras.presets import resolve_preset
-
         changed = [name for name in self.space.names if name in ARCHITECTURE]
         model = self.recipe.model
         trained = not isinstance(resolve_preset(model.preset), dict)
         if changed and trained and model.load_weights:
-            raise ValueError(
+            raise InputError(
                 f"The weights of {model.preset} fit its own architecture only; set "
                 "recipe.model.load_weights = false, or name an architecture such as cct_2_3x2. "
                 f"Received: a space with {', '.join(changed)}"
             )
 
     def _check_structure(self, model):
-        from lsmha_keras.presets import read_config, resolve_preset
-
         if model.load_weights and not isinstance(resolve_preset(model.preset), dict):
             from lsmha_keras.models.cct_backbone import CCTBackbone
             from lsmha_keras.models.preset_arguments import arguments_of, check_structure
@@ -97,16 +180,14 @@ class Study:
             check_structure(model.preset, CCTBackbone, read_config(model.preset), overrides)
 
     @property
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:
         """What the space starts from: a dict of the base model's arguments."""
-        from lsmha_keras.presets import read_config
-
         model = self.recipe.model
         config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
         return {**{key: config[key] for key in _BASE}, "head_dim": config.get("head_dim")}
 
     @classmethod
-    def from_toml(cls, path):
+    def from_toml(cls, path: PathLike) -> Self:
         """Reads a study file.
 
         Args:
@@ -117,12 +198,12 @@ class Study:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no TOML, or a section, key or value is not a study's.
+            ValueError: if it is not valid TOML, or has an unknown section, key or value.
         """
         return read_toml(path, cls.from_dict)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Makes a study from nested dicts.
 
         Args:
@@ -137,13 +218,13 @@ class Study:
         """
         for key in values:
             if key not in _KEYS:
-                raise ValueError(
+                raise InputError(
                     f"A study has `name` and the sections {', '.join(_KEYS[1:])}"
                     f"{nearest(key, _KEYS)}. Received: {key}"
                 )
         for key in ("recipe", "space"):
             if not isinstance(values.get(key), dict):
-                raise ValueError(f"A study needs a section [{key}]. Received: {list(values)}")
+                raise InputError(f"A study needs a section [{key}]. Received: {list(values)}")
         sections = {
             key: read_section(section, values[key])
             for key, section in _SECTIONS.items()
@@ -156,7 +237,7 @@ class Study:
             **sections,
         )
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns the study as nested dicts, with every default spelled out.
 
         Returns:
@@ -171,11 +252,11 @@ class Study:
             "recipe": self.recipe.to_dict(),
         }
 
-    def to_toml(self):
+    def to_toml(self) -> str:
         """Returns the study as TOML, which `from_toml` reads back from a file."""
         return to_toml_text(self.to_dict())
 
-    def differences(self, other):
+    def differences(self, other: Study) -> dict[str, tuple[Any, Any]]:
         """Compares two studies.
 
         Args:
@@ -187,7 +268,13 @@ class Study:
         """
         return differences(self.to_dict(), other.to_dict())
 
-    def trial_recipe(self, values, seed=None, epochs=None, name=None):
+    def trial_recipe(
+        self,
+        values: Mapping[str, Any],
+        seed: int | None = None,
+        epochs: int | None = None,
+        name: str | None = None,
+    ) -> Recipe:
         """Makes the recipe of a trial.
 
         Args:
@@ -222,7 +309,7 @@ class Study:
         return Recipe.from_dict(table)
 
 
-def load_study(study):
+def load_study(study: Any) -> Study:
     """Finds a study.
 
     Args:
@@ -243,8 +330,6 @@ def load_study(study):
         return study
     if isinstance(study, dict):
         return Study.from_dict(study)
-    from lsmha_keras.presets import tuning_dir
-
     return Study.from_toml(find_toml(study, tuning_dir() / "studies", "study"))
 
 
@@ -267,5 +352,5 @@ def _set(table, path, value):
     for name in sections:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ValueError(f"`{name}` is not a section of a recipe. Received: space.{path}")
+            raise InputError(f"`{name}` is not a section of a recipe. Received: space.{path}")
     table[key] = value

@@ -1,6 +1,7 @@
 """KerasTuner's side of a study."""
 
 import json
+import math
 import pathlib
 import shutil
 import statistics
@@ -8,11 +9,11 @@ import sys
 
 import keras_tuner
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
+from lsmha_keras.studies.execution import EXECUTION, TrialJob
 from lsmha_keras.studies.execution_table import collect_executions, write_table
-from lsmha_keras.studies.grid_oracle import GridOracle
-from lsmha_keras.studies.run_execution import EXECUTION
-from lsmha_keras.studies.trial_job import TrialJob
+from lsmha_keras.text_files import read_json
 from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
@@ -60,7 +61,7 @@ def make_oracle(study):
     try:
         return oracle(**{**arguments, **section.arguments})
     except TypeError as error:
-        raise ValueError(
+        raise InputError(
             f"[tuner] arguments must be {section.name}'s ({error}). "
             f"Received: tuner.arguments={section.arguments}"
         ) from error
@@ -80,7 +81,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         oracle: `keras_tuner.Oracle`, or None for the study's.
         callbacks: more Keras callbacks, as for `keras.Model.fit`.
         verbose: as in `lsmha_keras.train`, of the trainings.
-        say: function that is told, as a text, what happens.
+        log: function that is told, as a text, what happens.
 
     Example:
 
@@ -89,12 +90,12 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
     ```
     """
 
-    def __init__(self, study, sources, directory, oracle=None, callbacks=(), verbose=0, say=print):
+    def __init__(self, study, sources, directory, oracle=None, callbacks=(), verbose=0, log=print):
         self.study = study
         self.sources = sources
         self.callbacks = callbacks
         self.fit_verbose = verbose
-        self.say = say
+        self.log = log
         directory = pathlib.Path(directory)
         super().__init__(
             oracle=oracle if oracle is not None else make_oracle(study),
@@ -114,7 +115,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
 
     def _run_trial(self, trial):
         job = self.prepare(trial)
-        rows = job.run(self.sources, self.callbacks, self.fit_verbose, self.say)
+        rows = job.run(self.sources, self.callbacks, self.fit_verbose, self.log)
         score = self.conclude(rows)
         if score is None:
             raise keras_tuner.errors.FailedTrialError(rows[-1]["error"])
@@ -130,10 +131,10 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
             A `TrialJob`.
         """
         hp = trial.hyperparameters
-        self.say(f"Trial {trial.trial_id}: {_show(hp.values)}")
+        self.log(f"Trial {trial.trial_id}: {_show(hp.values)}")
         directory = pathlib.Path(self.project_dir) / f"trial_{trial.trial_id}"
         if twin := self._equal_trial(trial):
-            self.say(f"  equal to trial {twin}, whose results it takes")
+            self.log(f"  equal to trial {twin}, whose results it takes")
         values = self.study.space.declare(hp, self.study.defaults)
         recipes = []
         for execution in range(self.study.tuner.executions_per_trial):
@@ -182,7 +183,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         source = pathlib.Path(self.project_dir) / f"trial_{twin}" / directory.name
         if (directory / EXECUTION).exists() or not (source / EXECUTION).exists():
             return
-        row = json.loads((source / EXECUTION).read_text(encoding="utf-8"))
+        row = read_json(source / EXECUTION)
         directory.mkdir(parents=True, exist_ok=True)
         if (source / "recipe.toml").exists():
             shutil.copyfile(source / "recipe.toml", directory / "recipe.toml")
@@ -212,7 +213,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         if record.exists():
             # Killed while it proposed a trial, KerasTuner 1.4.8 has written the trial and not that
             # it was proposed: it would never run and count all the same.
-            known = json.loads(record.read_text(encoding="utf-8"))["start_order"]
+            known = read_json(record)["start_order"]
             for path in record.parent.glob("trial_*/trial.json"):
                 if path.parent.name.removeprefix("trial_") not in known:
                     path.unlink()
@@ -274,3 +275,36 @@ def _show(values):
         else f"{name.removeprefix('tuner/')} {value}"
         for name, value in shown.items()
     )
+
+
+class GridOracle(keras_tuner.Oracle):
+    """Proposes the points of a grid in KerasTuner's order, the last dimension first.
+
+    KerasTuner 1.4.8's `GridSearchOracle` does not save which points its trials are, and fails with
+    a `KeyError` once restarted. It also finds a point by the trial before it, so that of several
+    workers all but two wait. Here the number of a trial is its place in the grid.
+    """
+
+    def populate_space(self, trial_id):
+        """Returns the values of a trial; "STOPPED" at the end of the grid.
+
+        Args:
+            trial_id: str, the trial's number.
+
+        Returns:
+            dict of "status" and, if there is such a point, "values".
+        """
+        axes = {hp.name: _values(hp) for hp in self.get_space().space}
+        place = int(trial_id)
+        if place >= math.prod(map(len, axes.values())):
+            return {"status": "STOPPED"}
+        values = {}
+        for name in reversed(axes):
+            place, index = divmod(place, len(axes[name]))
+            values[name] = axes[name][index]
+        return {"status": "RUNNING", "values": {name: values[name] for name in axes}}
+
+
+def _values(hp):
+    """Returns the values of a hyperparameter; KerasTuner's grid begins with the default."""
+    return [hp.default, *(value for value in hp.values if value != hp.default)]

@@ -1,12 +1,22 @@
 """Changes the kind of attention of a trained model."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from lsmha_keras.attention.registry import find_attention
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
 
 
-def convert_attention(model, attention, options=None, approximate=False):
+def convert_attention(
+    model: Any,
+    attention: str | Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    approximate: bool = False,
+) -> Any:
     """Makes a model with another kind of attention in every transformer block.
 
     Weights pass through plain attention: what the present kind computes is written as plain

@@ -1,9 +1,18 @@
 """Converts checkpoints of the reference PyTorch CCT."""
 
+from __future__ import annotations
+
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lsmha_keras.errors import InputError, MissingFileError, PackageError
+
+if TYPE_CHECKING:
+    from lsmha_keras.models import CCTImageClassifier
 
 # Depth -> heads of the reference models; a checkpoint does not tell.
 _REFERENCE_HEADS = {2: 2, 4: 2, 6: 4, 7: 4, 8: 4, 14: 6, 16: 6}
@@ -11,8 +20,13 @@ _BLOCK = "classifier.blocks.{}."
 
 
 def convert_torch_checkpoint(
-    checkpoint, num_heads=None, image_shape=None, class_names=None, mean=None, std=None
-):
+    checkpoint: Any,
+    num_heads: int | None = None,
+    image_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> CCTImageClassifier:
     """Builds a classifier from a checkpoint of the reference Compact Transformers or a look-alike.
 
     The architecture is read off the tensors: blocks, widths, kernels, classes, and whether the
@@ -61,8 +75,8 @@ def convert_torch_checkpoint(
     tensors = _read(checkpoint)
     config = _infer_config(tensors, num_heads, image_shape)
     backbone = models.CCTBackbone(**config)
-    _check_normalisation(mean, std, backbone.image_shape[2])
-    converter = models.CCTImageConverter.for_images(backbone.image_shape, mean, std)
+    normalisation = _check_normalisation(mean, std, backbone.image_shape[2])
+    converter = models.CCTImageConverter.for_images(backbone.image_shape, *normalisation)
     classifier = models.CCTImageClassifier(
         backbone,
         num_classes=tensors["classifier.fc.weight"].shape[0],
@@ -76,7 +90,7 @@ def convert_torch_checkpoint(
 def _check_normalisation(mean, std, channels):
     wrong = any(value is None or len(value) != channels for value in (mean, std))
     if wrong or min(std) <= 0:
-        raise ValueError(
+        raise InputError(
             f"`mean` and `std` must be {channels} numbers each, those by which the training images "
             "were normalised, in [0, 1]; a checkpoint does not tell. The reference has for "
             "CIFAR-10 0.4914 0.4822 0.4465 and 0.2470 0.2435 0.2616, for CIFAR-100 0.5071 0.4867 "
@@ -84,6 +98,7 @@ def _check_normalisation(mean, std, channels):
             "0.225. "
             f"Received: mean={mean}, std={std}"
         )
+    return mean, std
 
 
 def _read(checkpoint):
@@ -91,13 +106,13 @@ def _read(checkpoint):
     if not isinstance(checkpoint, dict):
         path = pathlib.Path(checkpoint)
         if not path.is_file():
-            raise FileNotFoundError(f"There is no such checkpoint. Received: {str(path)!r}")
+            raise MissingFileError(f"There is no such checkpoint. Received: {str(path)!r}")
         checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
     for wrapper in ("state_dict", "model", "model_state_dict"):
         checkpoint = checkpoint.get(wrapper, checkpoint)
     arrays = {re.sub(r"^(module|model)\.", "", key): value for key, value in checkpoint.items()}
     if "classifier.fc.weight" not in arrays or "tokenizer.conv_layers.0.0.weight" not in arrays:
-        raise ValueError(
+        raise InputError(
             "This is not a checkpoint of a compact convolutional transformer: it lacks "
             "'classifier.fc.weight' or 'tokenizer.conv_layers.0.0.weight'. "
             f"Received: tensors {sorted(map(str, arrays))[:5]}..."
@@ -109,14 +124,14 @@ def _read_pth(path):
     try:
         import torch
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             f"Reading {path.name} needs PyTorch: `pip install torch`, or save the checkpoint as "
             ".safetensors."
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Whatever a damaged or foreign file makes PyTorch raise.
-        raise ValueError(
+        raise InputError(
             "The file cannot be read as a PyTorch checkpoint of plain tensors. "
             f"Received: {str(path)!r} ({type(error).__name__}: {str(error).splitlines()[0]})"
         ) from error
@@ -126,18 +141,18 @@ def _read_safetensors(path):
     try:
         from safetensors import SafetensorError, numpy
     except ImportError as error:
-        raise ImportError(f"Reading {path.name} needs `pip install safetensors`.") from error
+        raise PackageError(f"Reading {path.name} needs `pip install safetensors`.") from error
     try:
         return numpy.load_file(path)
     except SafetensorError as error:
-        raise ValueError(
+        raise InputError(
             f"The file cannot be read as safetensors. Received: {str(path)!r} ({error})"
         ) from error
 
 
 def _infer_config(tensors, num_heads, image_shape):
     if "classifier.class_emb" in tensors:
-        raise ValueError(
+        raise InputError(
             "Checkpoints with a class token instead of sequence pooling cannot be converted. "
             "Received: a tensor 'classifier.class_emb'"
         )
@@ -147,14 +162,14 @@ def _infer_config(tensors, num_heads, image_shape):
     hidden_dim = tensors["classifier.fc.weight"].shape[1]
     num_heads = num_heads or _REFERENCE_HEADS.get(layers)
     if num_heads is None:
-        raise ValueError(
+        raise InputError(
             f"The reference has no model with {layers} blocks, so its number of heads is not "
             "known: give `num_heads`. Received: num_heads=None"
         )
     block = _BLOCK.format(0)
     inner_dim = tensors[block + "self_attn.qkv.weight"].shape[0] // 3
     if inner_dim % num_heads:
-        raise ValueError(
+        raise InputError(
             f"`num_heads` must divide the attention's width {inner_dim}. "
             f"Received: num_heads={num_heads}"
         )
@@ -180,19 +195,19 @@ def _infer_config(tensors, num_heads, image_shape):
 def _count(tensors, pattern):
     found = {int(match[1]) for key in tensors if (match := re.fullmatch(pattern, key))}
     if found != set(range(len(found))) or not found:
-        raise ValueError(f"Expected tensors {pattern} numbered from 0. Received: {sorted(found)}")
+        raise InputError(f"Expected tensors {pattern} numbered from 0. Received: {sorted(found)}")
     return len(found)
 
 
 def _infer_image_shape(embedding, kernel_size, convs, channels):
     if embedding is None:
-        raise ValueError(
+        raise InputError(
             "Without a position embedding a checkpoint does not tell the size of its images: give "
             "`image_shape`. Received: image_shape=None"
         )
     grid = round(embedding.shape[1] ** 0.5)
     if grid * grid != embedding.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"{embedding.shape[1]} tokens do not lie on a square: give `image_shape`. "
             "Received: image_shape=None"
         )
@@ -215,10 +230,10 @@ def _assign(classifier, tensors):
     unused = set(tensors)
     for variable, key, convert in _mapping(classifier):
         if key not in tensors:
-            raise ValueError(f"The checkpoint lacks a tensor. Received: no {key!r}")
+            raise InputError(f"The checkpoint lacks a tensor. Received: no {key!r}")
         value = convert(tensors[key])
         if tuple(variable.shape) != value.shape:
-            raise ValueError(
+            raise InputError(
                 f"{key!r} must give shape {tuple(variable.shape)}. Received: {value.shape}"
             )
         variable.assign(value)
@@ -226,7 +241,7 @@ def _assign(classifier, tensors):
     if classifier.backbone.position_embedding == "sine":
         unused.discard("classifier.positional_emb")
     if unused:
-        raise ValueError(f"The checkpoint has tensors unknown here. Received: {sorted(unused)}")
+        raise InputError(f"The checkpoint has tensors unknown here. Received: {sorted(unused)}")
 
 
 def _mapping(classifier):

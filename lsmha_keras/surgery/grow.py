@@ -1,14 +1,17 @@
 """Makes a trained model deeper and its perceptrons wider, with the same predictions at first."""
 
+from typing import Any
+
 import keras
 
 from lsmha_keras.arguments import positive_int
+from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import PER_BLOCK
 
 
-def grow(model, num_layers=None, mlp_dim=None):
+def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) -> Any:
     """Adds transformer blocks at the end, and hidden units to every perceptron.
 
     The larger model predicts what the smaller one does and then learns from there, which is cheaper
@@ -51,19 +54,19 @@ def grow(model, num_layers=None, mlp_dim=None):
     }
     smaller = [name for name in wanted if wanted[name] < present[name]]
     if smaller or wanted == present:
-        raise ValueError(
+        raise InputError(
             "The larger model needs more blocks or wider perceptrons than the "
             f"{present['num_layers']} blocks of width {present['mlp_dim']} that there are. "
             f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
         )
     if model.num_conv_blocks == model.num_layers:
-        raise ValueError(
+        raise InputError(
             "New transformer blocks take their heads from the last one, and this model has "
             f"convolutional blocks only. Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
         )
     quantised = {layer.quantization_mode for layer in model._flatten_layers() if _quantised(layer)}
     if quantised:
-        raise ValueError(f"A model grows before it is quantised. Received: one in {quantised}")
+        raise InputError(f"A model grows before it is quantised. Received: one in {quantised}")
     deeper = _deepen(model, wanted["num_layers"])
     return deeper if wanted["mlp_dim"] == model.mlp_dim else _widen(deeper, wanted["mlp_dim"])
 

@@ -1,12 +1,17 @@
 """Replaces the first transformer blocks of a model by convolutional ones."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import PER_BLOCK
 
 
-def replace_blocks(model, num_blocks, design="separable"):
+def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> Any:
     """Makes a low-latency hybrid: convolutions in the place of the first transformer blocks.
 
     The new blocks work on the same tokens and have random weights; everything else keeps its own,
@@ -40,15 +45,15 @@ def replace_blocks(model, num_blocks, design="separable"):
         return model.with_backbone(replace_blocks(model.backbone, num_blocks, design))
     present, last = model.num_conv_blocks, model.num_layers - 1
     if isinstance(num_blocks, bool) or not isinstance(num_blocks, int):
-        raise ValueError(f"`num_blocks` must be an int. Received: num_blocks={num_blocks}")
+        raise InputError(f"`num_blocks` must be an int. Received: num_blocks={num_blocks}")
     if not present < num_blocks <= last:
         allowed = f"must be from {present + 1} to {last}" if present < last else "can be no larger"
-        raise ValueError(
+        raise InputError(
             f"Of the {model.num_layers} blocks {present} are convolutional and one must stay a "
             f"transformer block: `num_blocks` {allowed}. Received: num_blocks={num_blocks}"
         )
     if present and (model.fused_conv_blocks or model.conv_block_design != design):
-        raise ValueError(
+        raise InputError(
             "All convolutional blocks of a model have one design and are not fused while it can "
             f"still be trained; the model's are of design {model.conv_block_design!r}, "
             f"fused={model.fused_conv_blocks}. Received: design={design!r}"

@@ -1,9 +1,20 @@
-"""Builds the model that a recipe trains."""
+"""Builds what a recipe trains: the model, its optimiser and its augmentation."""
 
 import inspect
 
+import keras
+
+from lsmha_keras.data.augmentation_policy import AugmentationPolicy
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
+# Arguments that have a place of their own in a recipe.
+_ELSEWHERE = {
+    "learning_rate": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "use_ema": "ema.enabled",
+    "ema_momentum": "ema.momentum",
+}
 _FROM_THE_DATA = {"backbone", "num_classes", "preprocessor", "image_shape", "class_names"}
 
 
@@ -41,7 +52,7 @@ def build_model(recipe, source):
     known = set(parameters) - _FROM_THE_DATA - {"self", "kwargs"}
     for key in section.overrides:
         if key not in known:
-            raise ValueError(
+            raise InputError(
                 f"[model] overrides may be {', '.join(sorted(known))}{nearest(key, known)}. "
                 f"Received: model.overrides.{key}"
             )
@@ -56,7 +67,7 @@ def build_model(recipe, source):
         **arguments,
     )
     if model.num_classes != num_classes:
-        raise ValueError(
+        raise InputError(
             f"`model.keep_head` needs a preset with the {num_classes} classes of "
             f"{recipe.data.name}. Received: {section.preset} with {model.num_classes} classes"
         )
@@ -65,3 +76,181 @@ def build_model(recipe, source):
     if section.grow_layers or section.grow_mlp_dim:
         model = grow(model, section.grow_layers, section.grow_mlp_dim)
     return model
+
+
+def make_policy(recipe, source):
+    """Makes the augmentation of a recipe.
+
+    Args:
+        recipe: `Recipe`.
+        source: `ImageDataset` to train on.
+
+    Returns:
+        An `AugmentationPolicy`, or None without an `[augmentation]`.
+
+    Raises:
+        ValueError: if it does not suit the images.
+
+    Example:
+
+    ```python
+    policy = make_policy(recipe, sources["train"])
+    ```
+    """
+    if not recipe.augmentation:
+        return None
+    return AugmentationPolicy.from_config(
+        recipe.augmentation, source.image_shape, len(source.class_names), seed=recipe.runtime.seed
+    )
+
+
+def compile_model(model, recipe, steps_per_epoch=None):
+    """Gives a model the optimiser, loss and metric of a recipe.
+
+    Args:
+        model: built `CCTImageClassifier`.
+        recipe: `Recipe`.
+        steps_per_epoch: int, or None for a learning rate that the caller sets at every step.
+
+    Raises:
+        ValueError: for an unknown optimiser or argument.
+
+    Example:
+
+    ```python
+    compile_model(model, recipe, steps_per_epoch=390)
+    ```
+    """
+    model.compile(
+        optimizer=make_optimizer(recipe, model, steps_per_epoch),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=recipe.loss.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=recipe.runtime.jit_compile,
+    )
+    # Now rather than at the first step, so that a saved state has variables to go into.
+    model.optimizer.build(model.trainable_variables)
+
+
+def make_optimizer(recipe, model, steps_per_epoch):
+    """Makes a recipe's optimiser for a model.
+
+    Weight decay leaves biases and weights of less than two dimensions alone (normalisation scales);
+    position embeddings are decayed, as in the reference.
+
+    Args:
+        recipe: `Recipe`.
+        model: built `keras.Model`, whose weights are sorted into decayed and not.
+        steps_per_epoch: int, to turn the schedule's epochs into steps, or None for a constant rate,
+            the highest, which the caller sets at every step.
+
+    Returns:
+        A `keras.optimizers.Optimizer`, not built yet.
+
+    Raises:
+        ValueError: for an unknown optimiser or argument, naming the nearest.
+
+    Example:
+
+    ```python
+    model.compile(make_optimizer(recipe, model, steps_per_epoch=390), loss="mse")
+    ```
+    """
+    settings = recipe.optimizer
+    optimizer_class = _find(settings.name)
+    arguments = {
+        "learning_rate": settings.learning_rate
+        if steps_per_epoch is None
+        else learning_rate_schedule(recipe, steps_per_epoch),
+        # AdamW demands a number; for the others None leaves the computation out.
+        "weight_decay": settings.weight_decay
+        if settings.weight_decay or optimizer_class is keras.optimizers.AdamW
+        else None,
+        **_check_arguments(optimizer_class, settings.arguments),
+    }
+    if recipe.ema.enabled:
+        arguments |= {"use_ema": True, "ema_momentum": recipe.ema.momentum}
+    try:
+        optimizer = optimizer_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"keras.optimizers.{settings.name}: {error} "
+            f"Received: optimizer.arguments={settings.arguments}"
+        ) from error
+    optimizer.exclude_from_weight_decay(
+        var_list=[weight for weight in model.trainable_variables if not _is_decayed(weight)]
+    )
+    return optimizer
+
+
+def learning_rate_schedule(recipe, steps_per_epoch):
+    """Makes the learning rate's course: linear warm-up, cosine, then the final rate.
+
+    Args:
+        recipe: `Recipe`.
+        steps_per_epoch: int.
+
+    Returns:
+        A `keras.optimizers.schedules.CosineDecay`, or a float for a constant rate without warm-up.
+
+    Example:
+
+    ```python
+    rate = learning_rate_schedule(recipe, steps_per_epoch=390)
+    rate(0)  # the first step's
+    ```
+    """
+    schedule, peak = recipe.schedule, recipe.optimizer.learning_rate
+    warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
+    if schedule.decay == "constant" and not warmup_steps:
+        return peak
+    # Beyond `decay_steps` Keras keeps the last value, which is the cool-down. With alpha 1 the
+    # cosine is flat.
+    alpha = 1.0 if schedule.decay == "constant" else schedule.final_learning_rate / peak
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=schedule.warmup_learning_rate if warmup_steps else peak,
+        decay_steps=max(1, schedule.epochs * steps_per_epoch - warmup_steps),
+        alpha=alpha,
+        warmup_target=peak if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+def _is_decayed(weight):
+    return len(weight.shape) > 1 and weight.name != "bias"
+
+
+def _find(name):
+    classes = {
+        key: value
+        for key, value in vars(keras.optimizers).items()
+        if inspect.isclass(value) and issubclass(value, keras.optimizers.Optimizer)
+    }
+    # The base class, and wrappers around other optimisers.
+    for key in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer"):
+        classes.pop(key, None)
+    by_lower_case = {key.lower(): value for key, value in classes.items()}
+    if name.lower() not in by_lower_case:
+        raise InputError(
+            f"`optimizer.name` must be one of Keras's optimisers: {', '.join(sorted(classes))}"
+            f"{nearest(name, classes)}. Received: optimizer.name={name!r}"
+        )
+    return by_lower_case[name.lower()]
+
+
+def _check_arguments(optimizer_class, arguments):
+    parameters = inspect.signature(optimizer_class.__init__).parameters
+    base = inspect.signature(keras.optimizers.Optimizer.__init__).parameters
+    known = {key for key in (*parameters, *base) if key not in ("self", "kwargs", "name")}
+    for key in arguments:
+        if key in _ELSEWHERE:
+            raise InputError(
+                f"Set `{_ELSEWHERE[key]}` instead. Received: optimizer.arguments.{key}"
+            )
+        if key not in known:
+            raise InputError(
+                f"{optimizer_class.__name__} takes {', '.join(sorted(known - set(_ELSEWHERE)))}"
+                f"{nearest(key, known)}. Received: optimizer.arguments.{key}"
+            )
+    return arguments

@@ -1,7 +1,6 @@
-"""What a training saves after every epoch, and what stops one that has diverged."""
+"""What a run saves while it trains, and what stops one that has diverged."""
 
 import csv
-import io
 import math
 import pathlib
 import time
@@ -9,8 +8,9 @@ import time
 import keras
 import numpy as np
 
-from lsmha_keras.files import write_atomically
-from lsmha_keras.training.training_state import save_state
+from lsmha_keras.errors import InputError
+from lsmha_keras.tables import write_rows
+from lsmha_keras.training.training_state import load_state, save_state
 
 LAST = "last.npz"
 
@@ -18,8 +18,8 @@ LAST = "last.npz"
 class EpochCheckpoint(keras.callbacks.Callback):
     """Saves the last state and the history at the end of every epoch.
 
-    Keras's `BackupAndRestore` writes over its only copy; here a kill at any moment leaves a whole
-    one. Put it after the callbacks that add to the logs.
+    Keras's `BackupAndRestore` overwrites its only copy; here a complete one survives a kill at any
+    moment. Put it after the callbacks that add to the logs.
 
     Args:
         directory: path of the output directory; `history.csv` and `checkpoints/` lie there.
@@ -43,7 +43,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self._steps = 0
         # A kill may have come between the state and the table.
         if self.history:
-            write_history(self.directory / "history.csv", self.history)
+            write_rows(self.directory / "history.csv", self.history)
 
     @property
     def last(self):
@@ -77,7 +77,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
             # The last step's update can spoil the weights after a loss that was still finite.
             saved = self.last if self.last.exists() else None
             raise NonFiniteLossError(str(error), epoch + 1, self._steps, saved) from error
-        write_history(self.directory / "history.csv", self.history)
+        write_rows(self.directory / "history.csv", self.history)
 
     def _row(self, epoch, logs):
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
@@ -95,7 +95,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
 
 def read_history(path):
-    """Reads what `write_history` wrote.
+    """Reads the table of a run's epochs.
 
     Args:
         path: path of the csv file.
@@ -108,21 +108,6 @@ def read_history(path):
             {key: int(v) if key == "epoch" else float(v) for key, v in row.items() if v != ""}
             for row in csv.DictReader(file)
         ]
-
-
-def write_history(path, history):
-    """Writes the history as a table.
-
-    Args:
-        path: path of the csv file.
-        history: list of dicts, one per epoch.
-    """
-    columns = list(dict.fromkeys(key for row in history for key in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_atomically(path, text.getvalue())
 
 
 class EpochSeed(keras.callbacks.Callback):
@@ -159,7 +144,7 @@ class EpochSeed(keras.callbacks.Callback):
             torch.manual_seed(int(state[0]))
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(InputError):
     """Training cannot continue, because the loss or a weight is not finite.
 
     A `ValueError`, since a value of the recipe has to change. What was saved before stays.
@@ -196,7 +181,7 @@ directory.
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Raises `NonFiniteLossError` at the first step whose loss is not a finite number.
 
-    Keras's `TerminateOnNaN` ends `fit` as if all was well.
+    Keras's `TerminateOnNaN` ends `fit` without an error.
 
     Args:
         checkpoint: path of the last saved state, for the message, or None.
@@ -228,3 +213,77 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
                 batch + 1,
                 self.checkpoint if saved else None,
             )
+
+
+class StepCheckpoint:
+    """What is kept of a run between its steps; `EpochCheckpoint` for training on the device.
+
+    The file is the same, `checkpoints/last.npz`, with the step in it.
+
+    Args:
+        directory: path of the output directory.
+
+    Attributes:
+        arrays: what `restore_state` takes, or None at the beginning of a run.
+        step: int, the step that comes next.
+        position: float, the step of the schedule it stands at; see `TimePlan`.
+        sums: list of two floats, loss and hits summed over the steps of an unfinished epoch.
+        history: list of a dict per epoch, as in `EpochCheckpoint`.
+        train_seconds: float, time spent in steps, over all runs.
+        finished: bool, whether the run has come to its end.
+        save_seconds: float, how long the last `save` took.
+    """
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.step, self.position, self.sums = 0, 0.0, [0.0, 0.0]
+        self.history, self.train_seconds, self.finished = [], 0.0, False
+        self.arrays = None
+        self.save_seconds = 0.0
+        self.saved_at = time.monotonic()
+        if self.last.exists():
+            progress, self.arrays = load_state(self.last)
+            if progress.get("placement") != "device":
+                raise InputError(
+                    "The run was begun with its images on the host and can only go on there: "
+                    "without a limit of time and on the same kind of device. "
+                    f"Received: {self.last}"
+                )
+            self.step, self.position = progress["step"], progress["position"]
+            self.sums, self.history = progress["sums"], progress["history"]
+            self.train_seconds, self.finished = progress["train_seconds"], progress["finished"]
+            if self.history:  # a kill may have come between the state and the table
+                write_rows(self.directory / "history.csv", self.history)
+
+    @property
+    def last(self):
+        """Path of the state to go on from."""
+        return self.directory / "checkpoints" / LAST
+
+    def save(self, model, epoch):
+        """Saves the state and the history.
+
+        Args:
+            model: compiled `keras.Model` that holds the state after `step` steps.
+            epoch: int, the epoch of the last step, counted from 1, for an error's message.
+
+        Raises:
+            NonFiniteLossError: if a weight is not finite; what was saved before stays.
+        """
+        begun = time.monotonic()
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        keys = ("step", "position", "sums", "history", "train_seconds", "finished")
+        progress = {key: getattr(self, key) for key in keys}
+        progress |= {"placement": "device", "epoch": len(self.history)}
+        try:
+            save_state(self.last, model, progress)
+        except FloatingPointError as error:
+            raise self.diverged(str(error), epoch, self.step) from error
+        if self.history:
+            write_rows(self.directory / "history.csv", self.history)
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - begun
+
+    def diverged(self, what, epoch, step):
+        """Makes the error of a run that cannot go on; see `NonFiniteLossError`."""
+        return NonFiniteLossError(what, epoch, step, self.last if self.last.exists() else None)

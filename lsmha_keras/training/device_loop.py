@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from lsmha_keras.training.visit import Visit
+from lsmha_keras.errors import InputError
+from lsmha_keras.training.recipe_data import Visit
 
 
 class DeviceLoop:
@@ -110,7 +111,7 @@ def device_loop_class():
         from lsmha_keras.training.torch_device_loop import TorchDeviceLoop
 
         return TorchDeviceLoop
-    raise ValueError(
+    raise InputError(
         "Training on the device takes the jax or the torch backend (KERAS_BACKEND=jax). "
         f"Received: {backend}"
     )

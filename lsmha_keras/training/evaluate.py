@@ -1,19 +1,35 @@
-"""Measures a classifier on labelled images."""
+"""Measures a classifier on labelled images: overall, class by class, and its confidence."""
 
+from __future__ import annotations
+
+import dataclasses
 import os
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import class_labels, labelled_batches
-from lsmha_keras.data.open_for_model import model_image_size, open_source
+from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
+from lsmha_keras.errors import InputError
+from lsmha_keras.image_values import warn_of_fractions
+from lsmha_keras.tables import write_rows
+from lsmha_keras.types import Dataset, PathLike
 
+NUM_BINS = 15
 # Images handed to `predict` at a time: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20
 
 
-def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256):
+def evaluate(
+    model_or_name: Any,
+    dataset: Dataset,
+    split: str = "test",
+    data_dir: PathLike | None = None,
+    batch_size: int = 256,
+) -> dict[str, float]:
     """Measures loss and accuracy of a classifier.
 
     Args:
@@ -42,11 +58,10 @@ def evaluate(model_or_name, dataset, split="test", data_dir=None, batch_size=256
     print(f"{figures['accuracy']:.2%}")
     ```
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive int. Received: batch_size={batch_size}")
+    batch_size = positive_int("batch_size", batch_size)
     if isinstance(dataset, (str, os.PathLike)):
-        # Opened before the model is loaded: a mistyped name is found sooner.
-        dataset = open_source(
+        # Before the model is loaded, so that a mistyped name fails at once.
+        dataset = open_dataset_for_model(
             dataset, split, data_dir, None, lambda: model_image_size(model_or_name)
         )
     model = model_or_name
@@ -74,8 +89,6 @@ def checked_chunks(model, dataset, batch_size):
     Raises:
         ValueError: as `evaluate`.
     """
-    from lsmha_keras.image_values import warn_of_fractions
-
     num_classes, seen, channels = model.output_shape[-1], 0, _channels(model)
     warned = False
     _check_classes(dataset, model, num_classes)
@@ -86,7 +99,7 @@ def checked_chunks(model, dataset, batch_size):
         yield images, class_labels(labels, num_classes, seen)
         seen += len(images)
     if not seen:
-        raise ValueError("The dataset holds no images. Received: 0 images")
+        raise InputError("The dataset holds no images. Received: 0 images")
 
 
 def mean_figures(sums):
@@ -116,7 +129,7 @@ def predict_logits(model, images, batch_size):
     if activation == "softmax":
         return np.log(np.maximum(outputs, np.finfo("float32").tiny))
     if activation != "linear":
-        raise ValueError(
+        raise InputError(
             f"The model must give logits or a softmax. Received: activation={activation}"
         )
     return outputs
@@ -172,7 +185,7 @@ def _check_classes(dataset, model, num_classes):
     if names is None:
         return
     if len(names) != num_classes:
-        raise ValueError(
+        raise InputError(
             f"The model has {num_classes} classes, so the dataset must have as many. "
             f"Received: a dataset with {len(names)} classes"
         )
@@ -187,7 +200,7 @@ def _check_classes(dataset, model, num_classes):
 
 def _check_images(images, channels):
     if channels is not None and images.shape[-1] != channels:
-        raise ValueError(
+        raise InputError(
             f"The model takes images with {channels} channels. "
             f"Received: images of shape {images.shape}"
         )
@@ -195,7 +208,7 @@ def _check_images(images, channels):
         return
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 255):  # also true for nan
-        raise ValueError(
+        raise InputError(
             f"Images must have values in 0 .. 255. Received: values from {low:g} to {high:g}"
         )
 
@@ -203,3 +216,124 @@ def _check_images(images, channels):
 def _channels(model):
     shape = getattr(model, "image_shape", None)
     return shape[-1] if shape else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassReport:
+    """Figures of a classifier on labelled images.
+
+    Attributes:
+        figures: dict as `lsmha_keras.evaluate` returns it, with `ece`, the expected calibration
+            error in 0 .. 1, and `confidence`, the mean of the largest probability.
+        per_class: list of a dict per class: `label`, `name`, `images`, `accuracy` (share of the
+            images of the class that are recognised), `precision` (share of the images given
+            this class that belong to it), `most_confused_with` (the wrong class that its images
+            are given most often).
+        calibration: list of a dict per bin of confidence: `lowest` and `highest` confidence,
+            `images`, mean `confidence`, `accuracy`. Empty bins have neither of the last two.
+    """
+
+    figures: dict
+    per_class: list
+    calibration: list
+
+    def write(self, directory):
+        """Writes `per_class.csv` and `calibration.csv` into a directory."""
+        write_rows(directory / "per_class.csv", self.per_class)
+        write_rows(directory / "calibration.csv", self.calibration)
+
+
+def class_report(model, dataset, batch_size=256):
+    """Measures a classifier like `evaluate`, and class by class, in one pass.
+
+    The expected calibration error is the mean over images of the distance between accuracy and
+    mean confidence of the image's bin; there are 15 bins of equal width.
+
+    Args:
+        model: a classifier that gives logits or a softmax.
+        dataset: as for `lsmha_keras.evaluate`, but not a name.
+        batch_size: int, images that go through the model at a time.
+
+    Returns:
+        A `ClassReport`.
+
+    Raises:
+        ValueError: as `lsmha_keras.evaluate`.
+
+    Example:
+
+    ```python
+    images, labels = np.zeros((4, 32, 32, 3), "uint8"), [0, 1, 2, 3]
+    report = class_report(result.model, (images, labels))
+    print(report.figures["ece"], report.per_class[0]["accuracy"])
+    ```
+
+    References:
+        - [Guo et al., 2017](https://arxiv.org/abs/1706.04599), section 2
+    """
+    sums, labels, predicted, confidences = np.zeros(4), [], [], []
+    for images, own in checked_chunks(model, dataset, batch_size):
+        logits = predict_logits(model, images, batch_size).astype("float64")
+        sums += score_sums(logits, own)
+        labels.append(own)
+        predicted.append(logits.argmax(axis=1))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        confidences.append(1 / np.exp(shifted).sum(axis=1))  # of the largest logit
+    labels, predicted, confidences = map(np.concatenate, (labels, predicted, confidences))
+    bins = _calibration(confidences, labels == predicted)
+    gaps = [
+        abs(row["accuracy"] - row["confidence"]) * row["images"] for row in bins if row["images"]
+    ]
+    figures = mean_figures(sums)
+    figures |= {"ece": float(sum(gaps) / len(labels)), "confidence": float(confidences.mean())}
+    num_classes = model.output_shape[-1]
+    names = getattr(model, "class_names", None) or [str(label) for label in range(num_classes)]
+    return ClassReport(_rounded(figures, 6), _per_class(labels, predicted, names), bins)
+
+
+def _per_class(labels, predicted, names):
+    counts = np.zeros((len(names), len(names)), "int64")
+    np.add.at(counts, (labels, predicted), 1)  # row: label, column: answer
+    rows = []
+    for label, name in enumerate(names):
+        right, wrong = counts[label, label], counts[label].copy()
+        wrong[label] = 0
+        rows.append(
+            {
+                "label": label,
+                "name": name,
+                "images": int(counts[label].sum()),
+                "accuracy": _share(right, counts[label].sum()),
+                "precision": _share(right, counts[:, label].sum()),
+                "most_confused_with": names[wrong.argmax()] if wrong.any() else "",
+            }
+        )
+    return rows
+
+
+def _calibration(confidences, right):
+    # A confidence on an edge belongs to the lower bin.
+    number = np.clip(np.ceil(confidences * NUM_BINS).astype("int64") - 1, 0, NUM_BINS - 1)
+    rows = []
+    for i in range(NUM_BINS):
+        inside = number == i
+        images = int(inside.sum())
+        rows.append(
+            {
+                "lowest": round(i / NUM_BINS, 4),
+                "highest": round((i + 1) / NUM_BINS, 4),
+                "images": images,
+                "confidence": _share(confidences[inside].sum(), images),
+                "accuracy": _share(right[inside].sum(), images),
+            }
+        )
+    return rows
+
+
+def _share(part, whole):
+    return round(float(part / whole), 6) if whole else ""
+
+
+def _rounded(figures, digits):
+    own = ("ece", "confidence")  # the others are what `evaluate` returns
+    return {key: round(value, digits) if key in own else value for key, value in figures.items()}

@@ -1,6 +1,7 @@
 """Fits the model of a recipe with everything on the device, as long as there is time."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -10,21 +11,25 @@ import time
 
 import keras
 
-from lsmha_keras.training.build_model import build_model
+from lsmha_keras.errors import InputError
+from lsmha_keras.training.build_model import (
+    build_model,
+    compile_model,
+    learning_rate_schedule,
+    make_policy,
+)
+from lsmha_keras.training.checkpoint import StepCheckpoint
 from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
-from lsmha_keras.training.fit_recipe import compile_model, evaluation_batch, make_policy
-from lsmha_keras.training.optimizer import learning_rate_schedule
-from lsmha_keras.training.step_checkpoint import StepCheckpoint
-from lsmha_keras.training.time_plan import TimePlan
-from lsmha_keras.training.training_state import averaged_weights, restore_state
-from lsmha_keras.training.visit import Visit, program_key
+from lsmha_keras.training.fit_recipe import evaluation_batch
+from lsmha_keras.training.recipe_data import Visit, program_key
+from lsmha_keras.training.training_state import ema_weights, restore_state
 
 _SAVE_SECONDS = 60
-# Of a call of several steps: as long as a signal or the end of the time has to wait.
+# A call of several steps takes about this long, so a signal waits no longer than that.
 _CALL_SECONDS = 2
 _TIMED_CALLS, _TIMED_SECONDS = 3, 0.5
-# What is left over when everything at the end took as long as it was thought to take.
+# Kept in reserve, as the times of the last parts are estimates.
 _MARGIN_SECONDS = 5
 
 
@@ -77,7 +82,7 @@ class _Run:
     """One call of `fit_on_device`."""
 
     def __init__(self, recipe, sources, output_dir, deadline, verbose, visit):
-        self.say = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
+        self.log = (lambda text: print(text, flush=True)) if verbose else (lambda text: None)
         self.recipe, self.sources, self.deadline = recipe, sources, deadline
         self.visit = Visit() if visit is None else visit
         begun = time.monotonic()
@@ -89,7 +94,7 @@ class _Run:
         compile_model(self.model, recipe)
         if self.checkpoint.arrays is not None:
             restore_state(self.model, self.checkpoint.arrays)
-            self.say(f"Going on at step {self.checkpoint.step}, from {self.checkpoint.last}.")
+            self.log(f"Going on at step {self.checkpoint.step}, from {self.checkpoint.last}.")
         batch_size = recipe.data.batch_size
         schedule = learning_rate_schedule(recipe, len(source) // batch_size)
         layers = policy.layers if policy else []
@@ -146,7 +151,7 @@ class _Run:
         if self.checkpoint.step + steps < (self.checkpoint.step // per_epoch + 1) * per_epoch:
             self._save()
             needed = self.step_seconds * per_epoch + self._end_seconds()
-            raise ValueError(
+            raise InputError(
                 f"The time is too short for one epoch: building the model took "
                 f"{self.build_seconds:.0f} s and compiling {self.compile_seconds:.0f} s, and an "
                 f"epoch, the evaluation and the preset need about {needed:.0f} s more. "
@@ -154,7 +159,7 @@ class _Run:
                 f"Received: a limit with {max(0, self._left()):.0f} s left"
             )
         self.plan.fit(self.checkpoint.step, steps, per_epoch)
-        self.say(
+        self.log(
             f"{1000 * self.step_seconds:.1f} ms a step: {self.plan.last} steps in all, "
             f"{self.plan.last / per_epoch:.1f} epochs, at {self.plan.pace:.2f} times the pace of "
             f"the recipe's schedule; {self._end_seconds():.0f} s are kept for the end."
@@ -165,7 +170,7 @@ class _Run:
         before = self.plan.last
         self.plan.fit(self.checkpoint.step, max(0, steps), self.loop.steps_per_epoch)
         if self.plan.last != before:
-            self.say(f"Half way: {self.plan.last} steps in all instead of {before}.")
+            self.log(f"Half way: {self.plan.last} steps in all instead of {before}.")
 
     def _call(self, count):
         checkpoint, per_epoch = self.checkpoint, self.loop.steps_per_epoch
@@ -199,7 +204,7 @@ class _Run:
         checkpoint.sums = [0.0, 0.0]
         if "validation" in self.sources:
             self.loop.sync()
-            with averaged_weights(self.model):
+            with ema_weights(self.model):
                 figures = evaluate(
                     self.model,
                     self.sources["validation"],
@@ -209,7 +214,7 @@ class _Run:
         checkpoint.history.append(row)
         shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
         rate = self.recipe.data.batch_size / self.step_seconds
-        self.say(f"epoch {row['epoch']}  {shown}  {rate:,.0f} images/s")
+        self.log(f"epoch {row['epoch']}  {shown}  {rate:,.0f} images/s")
 
     def _end(self, shorten, caught):
         checkpoint = self.checkpoint
@@ -284,3 +289,60 @@ def _signals():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclasses.dataclass
+class TimePlan:
+    """Which step is the last, and where in the recipe's schedule each step stands.
+
+    The schedule is passed through at an even pace: from `position`, where step `start` stands, to
+    its end at step `last`. A new plan in the middle of a run changes the pace, never the position,
+    so the learning rate does not jump.
+
+    Args:
+        total: int, steps of the recipe's whole schedule.
+        start: int, the step from which the pace holds.
+        position: float, step of the schedule at `start`.
+        last: int, the step at which the run ends (exclusive). Default: what is left of the
+            schedule, at its own pace.
+
+    Example:
+        >>> plan = TimePlan(total=100)
+        >>> plan.pace, plan.position_of(7)
+        (1.0, 7.0)
+        >>> plan.fit(step=10, steps=45, steps_per_epoch=5)
+        >>> plan.last, plan.pace, plan.position_of(55)
+        (55, 2.0, 100.0)
+    """
+
+    total: int
+    start: int = 0
+    position: float = 0.0
+    last: int | None = None
+
+    def __post_init__(self):
+        if self.last is None:
+            self.last = self.start + math.ceil(self.total - self.position)
+
+    @property
+    def pace(self):
+        """Steps of the schedule in one step of training."""
+        return (self.total - self.position) / max(1, self.last - self.start)
+
+    def position_of(self, step):
+        """Returns the step of the schedule at which a step of training stands, as a float."""
+        return self.position + (step - self.start) * self.pace
+
+    def fit(self, step, steps, steps_per_epoch):
+        """Makes the run end after `steps` more steps, or when the schedule ends if that is sooner.
+
+        Args:
+            step: int, the step that comes next.
+            steps: int, how many there is time for; rounded down so that the last epoch is whole.
+            steps_per_epoch: int.
+        """
+        self.position = self.position_of(step)
+        self.start = step
+        whole = step + math.ceil(self.total - self.position)
+        in_time = (step + steps) // steps_per_epoch * steps_per_epoch
+        self.last = min(whole, max(step, in_time))

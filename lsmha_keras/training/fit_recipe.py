@@ -1,14 +1,17 @@
 """Fits the model of a recipe, with a checkpoint after every epoch."""
 
+import importlib.util
+import pathlib
+
 import keras
 
+from lsmha_keras.data.pipelines import epoch_batches
+from lsmha_keras.errors import InputError
 from lsmha_keras.interrupt import raise_if_interrupted
-from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.checkpoint import EpochCheckpoint, EpochSeed, StopOnNonFiniteLoss
-from lsmha_keras.training.epoch_validation import EpochValidation
-from lsmha_keras.training.optimizer import make_optimizer
-from lsmha_keras.training.tensorboard import tensorboard
-from lsmha_keras.training.training_state import load_state, restore_state
+from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.training_state import ema_weights, load_state, restore_state
 
 _EVALUATION_BATCH = 256
 
@@ -40,15 +43,13 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         model, checkpoint = fit_recipe(recipe, sources, output_dir)
     ```
     """
-    from lsmha_keras.data.epoch_batches import epoch_batches
-
-    say = print if verbose else (lambda text: None)
+    log = print if verbose else (lambda text: None)
     policy = make_policy(recipe, sources["train"])
     total = recipe.schedule.total_epochs
     checkpoint = EpochCheckpoint(output_dir)
     progress, arrays = load_state(checkpoint.last) if checkpoint.last.exists() else (None, None)
     if progress and progress.get("placement") == "device":
-        raise ValueError(
+        raise InputError(
             "The run was begun with its images on the device and can only go on there: on jax or "
             f"torch, with a GPU or a limit of minutes. Received: {checkpoint.last}"
         )
@@ -74,7 +75,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         model.optimizer.finalize_variable_values(model.trainable_variables)
         return model, checkpoint
     if progress:
-        say(f"Going on after epoch {epoch} of {total}, from {checkpoint.last}.")
+        log(f"Going on after epoch {epoch} of {total}, from {checkpoint.last}.")
     model.fit(
         batches,
         epochs=total,
@@ -85,40 +86,12 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
             *_watchers(recipe, sources, checkpoint),
             *callbacks,
             checkpoint,
-            *tensorboard(output_dir, say),
+            *tensorboard(output_dir, log),
         ],
         shuffle=False,  # the batches come shuffled
         verbose=verbose,
     )
     return model, checkpoint
-
-
-def make_policy(recipe, source):
-    """Makes the augmentation of a recipe.
-
-    Args:
-        recipe: `Recipe`.
-        source: `ImageDataset` to train on.
-
-    Returns:
-        An `AugmentationPolicy`, or None without an `[augmentation]`.
-
-    Raises:
-        ValueError: if it does not suit the images.
-
-    Example:
-
-    ```python
-    policy = make_policy(recipe, sources["train"])
-    ```
-    """
-    from lsmha_keras.data.augmentation_policy import AugmentationPolicy
-
-    if not recipe.augmentation:
-        return None
-    return AugmentationPolicy.from_config(
-        recipe.augmentation, source.image_shape, len(source.class_names), seed=recipe.runtime.seed
-    )
 
 
 def evaluation_batch(recipe):
@@ -153,30 +126,59 @@ def _watchers(recipe, sources, checkpoint):
     return watchers
 
 
-def compile_model(model, recipe, steps_per_epoch=None):
-    """Gives a model the optimiser, loss and metric of a recipe.
+class EpochValidation(keras.callbacks.Callback):
+    """Adds `val_loss`, `val_accuracy` and `val_top5_accuracy` to the logs of every epoch.
+
+    Unlike `fit(validation_data=...)` it measures the plain cross-entropy, without label smoothing,
+    the averaged weights if the optimiser keeps them, and every image, even if the last batch is
+    not full on several devices. Put it before the callbacks that read the logs.
 
     Args:
-        model: built `CCTImageClassifier`.
-        recipe: `Recipe`.
-        steps_per_epoch: int, or None for a learning rate that the caller sets at every step.
-
-    Raises:
-        ValueError: for an unknown optimiser or argument.
+        dataset: what `lsmha_keras.evaluate` takes.
+        batch_size: int.
 
     Example:
 
     ```python
-    compile_model(model, recipe, steps_per_epoch=390)
+    model.fit(images, labels, callbacks=[EpochValidation((test_images, test_labels))])
     ```
     """
-    model.compile(
-        optimizer=make_optimizer(recipe, model, steps_per_epoch),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=recipe.loss.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=recipe.runtime.jit_compile,
-    )
-    # Now rather than at the first step, so that a saved state has variables to go into.
-    model.optimizer.build(model.trainable_variables)
+
+    def __init__(self, dataset, batch_size=256):
+        super().__init__()
+        self.dataset = dataset
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Measures, and writes into `logs`."""
+        with ema_weights(self.model):
+            figures = evaluate(self.model, self.dataset, batch_size=self.batch_size)
+        if logs is not None:
+            logs.update(
+                {f"val_{key}": value for key, value in figures.items() if key != "num_images"}
+            )
+
+
+def tensorboard(output_dir, log):
+    """Makes the callback that logs to `tensorboard/` in an output directory.
+
+    Args:
+        output_dir: path.
+        log: function that is told, as a text, when there will be no logs.
+
+    Returns:
+        A list with a `keras.callbacks.TensorBoard`, or an empty one.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=tensorboard("runs/mine", print))
+    ```
+    """
+    # Keras's callback writes through `tensorflow.summary`, on every backend.
+    missing = [n for n in ("tensorflow", "tensorboard") if importlib.util.find_spec(n) is None]
+    if missing:
+        log(f"No TensorBoard logs: {' and '.join(missing)} not installed.")
+        return []
+    log_dir = str(pathlib.Path(output_dir) / "tensorboard")
+    return [keras.callbacks.TensorBoard(log_dir, write_graph=False)]

@@ -1,8 +1,11 @@
-"""Writes the card of a trained preset."""
+"""Writes the model card of a preset."""
+
+import dataclasses
+import json
 
 from lsmha_keras.presets import list_presets, parse_architecture
-from lsmha_keras.training.card_metadata import KNOWN_DATA, card_metadata
 
+_TAGS = ("lsmha-keras", "keras", "image-classification", "vision-transformer")
 _TEXT = """\
 {metadata}
 # {name}
@@ -275,3 +278,90 @@ def _schedule(recipe):
     if recipe.ema.enabled:
         text += f", weights averaged with momentum {recipe.ema.momentum:g}"
     return text + "."
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownData:
+    """A dataset that has a name.
+
+    Attributes:
+        title: str, its name in print.
+        hub: str or `None`, its name on Hugging Face.
+        citation: str.
+        link: str, its page.
+        licence: str, a sentence.
+    """
+
+    title: str
+    hub: str | None
+    citation: str
+    link: str
+    licence: str
+
+
+_CIFAR = (
+    "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+    "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "The authors of the data ask to cite their report and name no licence.",
+)
+
+KNOWN_DATA = {
+    "cifar10": KnownData("CIFAR-10", "uoft-cs/cifar10", f"CIFAR-10: {_CIFAR[0]}", *_CIFAR[1:]),
+    "cifar100": KnownData("CIFAR-100", "uoft-cs/cifar100", f"CIFAR-100: {_CIFAR[0]}", *_CIFAR[1:]),
+    "digits": KnownData(
+        "Optical Recognition of Handwritten Digits",
+        None,
+        "Optical Recognition of Handwritten Digits: Alpaydin and Kaynak, UCI Machine Learning "
+        "Repository, 1998 (the copy in scikit-learn)",
+        "https://doi.org/10.24432/C50P49",
+        "The data is under CC BY 4.0.",
+    ),
+    "fashion_mnist": KnownData(
+        "Fashion-MNIST",
+        "zalando-datasets/fashion_mnist",
+        "Fashion-MNIST: Xiao, Rasul and Vollgraf, 2017",
+        "https://arxiv.org/abs/1708.07747",
+        "The data is under the MIT licence.",
+    ),
+    "mnist": KnownData(
+        "MNIST",
+        "ylecun/mnist",
+        "MNIST: LeCun, Cortes and Burges, 1998",
+        "http://yann.lecun.com/exdb/mnist/",
+        "For the licence of the data see its page.",
+    ),
+}
+
+
+def card_metadata(results):
+    """Returns the YAML block at the head of a card.
+
+    Args:
+        results: dict, as in `results.json`.
+
+    Returns:
+        str, from `---` to `---`.
+
+    Example:
+
+    ```python
+    print(card_metadata(result.results))
+    ```
+    """
+    known = KNOWN_DATA.get(results["dataset"])
+    hub = known.hub if known else None
+    title = known.title if known else results["dataset"]
+    lines = ["---", "library_name: keras-hub", "license: apache-2.0"]
+    lines += ["pipeline_tag: image-classification"]
+    lines += ["tags:", *(f"- {tag}" for tag in _TAGS)]
+    lines += ["datasets:", f"- {hub}"] if hub else []
+    lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(results['name'])}"]
+    lines += ["  results:", "  - task:", "      type: image-classification", "    dataset:"]
+    # A JSON string is a YAML string, whatever the name holds.
+    lines += [f"      type: {json.dumps(hub or results['dataset'])}"]
+    lines += [f"      name: {json.dumps(title)}", f"      split: {json.dumps(results['split'])}"]
+    lines += ["    metrics:"]
+    for kind, name in (("accuracy", "top-1 accuracy"), ("top5_accuracy", "top-5 accuracy")):
+        lines += [f"    - type: {'accuracy' if kind == 'accuracy' else 'top_5_accuracy'}"]
+        lines += [f"      name: {name}", f"      value: {results[kind]}"]
+    return "\n".join([*lines, "---", ""])

@@ -1,12 +1,15 @@
-"""The output directory of a training run: whose it is, and how far the run has come."""
+"""The output directory of a run: whose it is, how far the run has come, and what it leaves."""
 
+import dataclasses
 import pathlib
 import shutil
+from typing import Any
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import claim_directory, remove_leftovers, write_atomically
 from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.recipe import Recipe
-from lsmha_keras.training.toml_file import list_differences
+from lsmha_keras.training.settings import list_differences
 
 
 def output_path(path, recipe):
@@ -60,9 +63,9 @@ def claim_output_dir(path, recipe, resume=True):
         _refuse_other(path, Recipe.from_toml(file), recipe)
         remove_leftovers(path, path / "checkpoints")
     elif _has_state(path):
-        raise ValueError(
+        raise InputError(
             "The directory holds a training state without its recipe.toml; choose another output "
-            f"directory, or start anew with resume=False (`lsmha train --fresh`). Received: {path}"
+            f"directory, or start again with resume=False (`lsmha train --fresh`). Received: {path}"
         )
     else:
         # What failed before its first epoch ended, over a mistyped name perhaps, holds nothing.
@@ -82,7 +85,7 @@ def _has_state(path):
 def _refuse_other(path, found, recipe):
     differences = found.differences(recipe)
     if differences:
-        raise ValueError(
+        raise InputError(
             "The output directory belongs to a run of another recipe: "
             f"{list_differences(differences)}. Choose another one, or start again with "
             "resume=False (`lsmha train --fresh`), which removes that run. "
@@ -97,3 +100,47 @@ def _clear(path):
     for name in ("history.csv", "recipe.toml"):
         (path / name).unlink(missing_ok=True)
     remove_leftovers(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a training run leaves behind.
+
+    Attributes:
+        model: the trained `CCTImageClassifier`, or None if a limit of time came before its end.
+        recipe: `Recipe` it was trained by.
+        history: list of a dict per epoch, the rows of `history.csv`.
+        results: dict of what `results.json` holds: accuracy, parameters, time, machine, versions;
+            None if a limit of time came before the end.
+        output_dir: `pathlib.Path` of everything.
+        preset_dir: `pathlib.Path` of the preset, which `from_preset` takes.
+
+    Example:
+
+    ```python
+    result = lsmha_keras.train("recipe.toml", output_dir="runs/mine")
+    result.results["accuracy"]
+    ```
+    """
+
+    model: Any
+    recipe: Recipe
+    history: list
+    results: dict
+    output_dir: pathlib.Path
+    preset_dir: pathlib.Path
+
+    def __str__(self):
+        figures = self.results
+        if figures is None:
+            return (
+                f"{self.recipe.name}: the time is over after {len(self.history)} epochs of "
+                f"{self.recipe.schedule.total_epochs}; the same call goes on from {self.output_dir}"
+            )
+        return (
+            f"{self.recipe.name}: accuracy {figures['accuracy']:.2%} (top-5 "
+            f"{figures['top5_accuracy']:.2%}, loss {figures['loss']:.4f}) on "
+            f"{figures['num_images']:,} images of {figures['dataset']} ({figures['split']}) after "
+            f"{figures['epochs']} epochs, {figures['train_seconds']:.0f} s of training\n"
+            f"preset: {self.preset_dir}"
+        )

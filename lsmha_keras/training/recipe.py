@@ -1,19 +1,188 @@
 """A training run as a TOML file."""
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
-from lsmha_keras.training.recipe_field import read_section
-from lsmha_keras.training.recipe_sections import (
-    DataSection,
-    EMASection,
-    LossSection,
-    ModelSection,
-    OptimizerSection,
-    RuntimeSection,
-    ScheduleSection,
+from lsmha_keras.presets import preset_name, zoo_dir
+from lsmha_keras.training.settings import (
+    check_section,
+    differences,
+    find_toml,
+    read_section,
+    read_toml,
+    recipe_field,
+    to_toml_text,
 )
-from lsmha_keras.training.toml_file import differences, find_toml, read_toml, to_toml_text
+from lsmha_keras.types import PathLike
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16")
+
+
+class _Section:
+    def __post_init__(self):
+        check_section(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSection(_Section):
+    """[model]: what is trained.
+
+    Attributes:
+        preset: str, name or directory; an architecture's name starts from random weights.
+        image_shape: `(height, width, channels)`, or None for the preset's.
+        load_weights: bool, whether a trained preset's weights are the starting point.
+        keep_head: bool, whether a trained preset keeps its classes instead of getting a new head.
+        replace_blocks: int, how many of the first blocks become convolutional before training; see
+            `lsmha_keras.replace_blocks`.
+        replace_design: str, what those are made of; see `ConvBlock`.
+        grow_layers, grow_mlp_dim: int or None, blocks and width of the perceptrons that the model
+            grows to before training; see `lsmha_keras.grow`.
+        overrides: dict of arguments of the backbone and the classifier, such as
+            `attention_dropout`.
+    """
+
+    SECTION: ClassVar[str] = "model"
+    preset: str = recipe_field("str")
+    image_shape: tuple | None = recipe_field("image_shape", optional=True)
+    load_weights: bool = recipe_field("bool", True)
+    keep_head: bool = recipe_field("bool", False)
+    replace_blocks: int = recipe_field("int", 0, at_least=0)
+    replace_design: str = recipe_field("str", "separable")
+    grow_layers: int | None = recipe_field("int", optional=True, at_least=1)
+    grow_mlp_dim: int | None = recipe_field("int", optional=True, at_least=1)
+    overrides: dict = recipe_field("table")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSection(_Section):
+    """[data]: what it is trained on.
+
+    Attributes:
+        name: str, what `lsmha_keras.open_dataset` takes.
+        train_split: str, part to train on.
+        validation_split: str or None, part that is watched after every epoch.
+        test_split: str or None, part that is evaluated once, at the end.
+        image_size: int or `(height, width)`, or None for the stored size.
+        batch_size: int, images of a training step, over all devices.
+        placement: where the images of training lie and are augmented: "host", "device", or "auto",
+            which is the device if it is a GPU, the backend is jax or torch, and they fit.
+    """
+
+    SECTION: ClassVar[str] = "data"
+    name: str = recipe_field("str")
+    train_split: str = recipe_field("str", "train")
+    validation_split: str | None = recipe_field("str", optional=True)
+    test_split: str = recipe_field("str", "test")
+    image_size: int | tuple | None = recipe_field("image_size", optional=True)
+    batch_size: int = recipe_field("int", 128, at_least=1)
+    placement: str = recipe_field("str", "auto", choices=("auto", "device", "host"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleSection(_Section):
+    """[schedule]: how long, and the learning rate's course, in epochs but moved every step.
+
+    Attributes:
+        epochs: int, epochs of warm-up and decay together.
+        warmup_epochs: float, linear rise from `warmup_learning_rate` to the optimiser's.
+        warmup_learning_rate: float, learning rate of the first step when there is a warm-up.
+        decay: "cosine", to `final_learning_rate`, or "constant".
+        final_learning_rate: float, where the cosine ends.
+        cooldown_epochs: int, more epochs at that rate, on top of `epochs`.
+    """
+
+    SECTION: ClassVar[str] = "schedule"
+    epochs: int = recipe_field("int", at_least=1)
+    warmup_epochs: float = recipe_field("float", 0.0, at_least=0)
+    warmup_learning_rate: float = recipe_field("float", 1e-6, at_least=0)
+    decay: str = recipe_field("str", "cosine", choices=("cosine", "constant"))
+    final_learning_rate: float = recipe_field("float", 0.0, at_least=0)
+    cooldown_epochs: int = recipe_field("int", 0, at_least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(
+                "`schedule.warmup_epochs` is a part of `schedule.epochs` and must be below it: set "
+                "both, on the command line with `--set schedule.warmup_epochs=0`. "
+                f"Received: schedule.warmup_epochs={self.warmup_epochs:g}, "
+                f"schedule.epochs={self.epochs}"
+            )
+
+    @property
+    def total_epochs(self):
+        """Epochs of the whole run, with the cool-down."""
+        return self.epochs + self.cooldown_epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSection(_Section):
+    """[optimizer]: any of Keras's.
+
+    Attributes:
+        name: str, class name in `keras.optimizers`.
+        learning_rate: float, highest of the schedule.
+        weight_decay: float, decoupled weight decay; not on biases and 1-D weights.
+        arguments: dict of the optimiser's other arguments, such as `beta_2` or `global_clipnorm`.
+    """
+
+    SECTION: ClassVar[str] = "optimizer"
+    name: str = recipe_field("str", "AdamW")
+    learning_rate: float = recipe_field("float", 5e-4, above=0)
+    weight_decay: float = recipe_field("float", 0.0, at_least=0)
+    arguments: dict = recipe_field("table")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSection(_Section):
+    """[loss]: cross-entropy with soft targets.
+
+    Attributes:
+        label_smoothing: float, share of the target spread over all classes.
+    """
+
+    SECTION: ClassVar[str] = "loss"
+    label_smoothing: float = recipe_field("float", 0.0, at_least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EMASection(_Section):
+    """[ema]: exponential moving average of the weights, which is what is validated and saved.
+
+    Attributes:
+        enabled: bool.
+        momentum: float, weight of the past at each step.
+    """
+
+    SECTION: ClassVar[str] = "ema"
+    enabled: bool = recipe_field("bool", False)
+    momentum: float = recipe_field("float", 0.999, above=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeSection(_Section):
+    """[runtime]: how it runs.
+
+    Attributes:
+        precision: str, Keras dtype policy.
+        seed: int, from which weights, order, augmentation and dropout follow.
+        devices: int, devices that share each batch.
+        jit_compile: "auto", true or false, as in `keras.Model.compile`.
+        deterministic: bool, whether TensorFlow must use deterministic kernels, which are slower.
+    """
+
+    SECTION: ClassVar[str] = "runtime"
+    precision: str = recipe_field("str", "float32", choices=PRECISIONS)
+    seed: int = recipe_field("int", 0, at_least=0, below=2**31)
+    devices: int = recipe_field("int", 1, at_least=1)
+    jit_compile: bool | str = recipe_field("switch", "auto")
+    deterministic: bool = recipe_field("bool", False)
+
 
 _SECTIONS = {
     "model": ModelSection,
@@ -69,14 +238,14 @@ class Recipe:
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
             # The name becomes a directory.
-            raise ValueError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+            raise InputError(f"`name` must be a text without slashes. Received: name={self.name!r}")
         if not isinstance(self.augmentation, dict):
-            raise ValueError(
+            raise InputError(
                 f"[augmentation] must be a table. Received: augmentation={self.augmentation!r}"
             )
 
     @classmethod
-    def from_toml(cls, path):
+    def from_toml(cls, path: PathLike) -> Self:
         """Reads a recipe file.
 
         Args:
@@ -87,12 +256,12 @@ class Recipe:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no TOML, or a section, key or value is not a recipe's.
+            ValueError: if it is not valid TOML, or has an unknown section, key or value.
         """
         return read_toml(path, cls.from_dict)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Makes a recipe from nested dicts.
 
         Args:
@@ -107,13 +276,13 @@ class Recipe:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(
+                raise InputError(
                     f"A recipe has `name` and the sections {', '.join(known[1:])}"
                     f"{nearest(key, known)}. Received: {key}"
                 )
         for key in _REQUIRED:
             if key not in values:
-                raise ValueError(f"A recipe needs a section [{key}]. Received: {list(values)}")
+                raise InputError(f"A recipe needs a section [{key}]. Received: {list(values)}")
         values = {"name": "recipe", **values}
         sections = {
             key: read_section(section, values[key])
@@ -122,21 +291,18 @@ class Recipe:
         }
         return cls(**{**values, **sections})
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as nested dicts, with every default spelled out.
 
         Returns:
             A dict that `from_dict` reads back.
         """
-        values = {
-            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-            for name, value in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        }
+        values = dataclasses.asdict(self)
         # The order of a recipe file.
         order = ("name", "model", "data", "augmentation")
         return {key: values[key] for key in (*order, *(k for k in values if k not in order))}
 
-    def to_toml(self):
+    def to_toml(self) -> str:
         """Returns the recipe as TOML, with every default spelled out.
 
         Returns:
@@ -144,7 +310,7 @@ class Recipe:
         """
         return to_toml_text(self.to_dict())
 
-    def differences(self, other):
+    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Compares two recipes.
 
         Args:
@@ -179,6 +345,4 @@ def load_recipe(recipe):
         return recipe
     if isinstance(recipe, dict):
         return Recipe.from_dict(recipe)
-    from lsmha_keras.presets import preset_name, zoo_dir
-
     return Recipe.from_toml(find_toml(preset_name(recipe), zoo_dir() / "recipes", "recipe"))

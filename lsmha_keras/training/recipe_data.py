@@ -1,6 +1,11 @@
-"""Opens the data of a recipe."""
+"""The data of a recipe, and what several runs in one process share."""
 
-from lsmha_keras.data.open_for_model import model_image_size, open_source
+import json
+
+import numpy as np
+
+from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
+from lsmha_keras.errors import InputError
 
 PARTS = ("train", "validation", "test")
 
@@ -28,7 +33,7 @@ def open_recipe_data(recipe, data_dir=None, parts=PARTS):
     data, model = recipe.data, recipe.model
     splits = {part: getattr(data, f"{part}_split") for part in parts}
     sources = {
-        part: open_source(
+        part: open_dataset_for_model(
             data.name,
             split,
             data_dir,
@@ -40,9 +45,111 @@ def open_recipe_data(recipe, data_dir=None, parts=PARTS):
     }
     for part, source in sources.items():
         if source.class_names != sources["train"].class_names:
-            raise ValueError(
+            raise InputError(
                 f"The splits of {data.name} must have the same classes. Received: "
                 f"{data.train_split} with {len(sources['train'].class_names)}, {splits[part]} with "
                 f"{len(source.class_names)}, or other names"
             )
     return sources
+
+
+class Visit:
+    """Data and compiled programs that several runs of one process use one after the other.
+
+    Example:
+
+    ```python
+    visit = Visit()
+    for seed in range(2):
+        values = {**recipe.to_dict(), "name": f"seed {seed}", "runtime": {"seed": seed}}
+        train(values, output_dir=f"runs/{seed}", visit=visit)
+    ```
+    """
+
+    def __init__(self):
+        self._sources, self._images, self._programs = {}, {}, {}
+        self._compile_seconds = {}
+
+    def sources(self, recipe, data_dir):
+        """Opens the data of a recipe, or returns what was opened before.
+
+        Args:
+            recipe: `Recipe`.
+            data_dir: folder that holds the data, or None.
+
+        Returns:
+            A dict, as `open_recipe_data`.
+        """
+        data = {**recipe.to_dict()["data"], "batch_size": None, "placement": None}
+        # Images that come in many sizes are brought to the model's.
+        size = recipe.model.image_shape or model_image_size(recipe.model.preset)
+        key = _text([data, list(size)[:2], str(data_dir)])
+        if key not in self._sources:
+            self._sources[key] = open_recipe_data(recipe, data_dir)
+        return self._sources[key]
+
+    def images(self, source, put):
+        """Puts all images and labels on the device, if they are not there yet.
+
+        Args:
+            source: `ImageDataset`.
+            put: function from a NumPy array to a tensor on the device.
+
+        Returns:
+            `(images, height, width, channels)` uint8 and `(images,)` int32, on the device.
+        """
+        # By identity, with the source kept so that no other one can get it.
+        if id(source) not in self._images:
+            arrays = source.load(np.arange(len(source))), source.labels.astype("int32")
+            self._images[id(source)] = source, tuple(put(array) for array in arrays)
+        return self._images[id(source)][1]
+
+    def program(self, key, make):
+        """Returns the program of this key; makes it if there is none.
+
+        Args:
+            key: hashable, or None for a program that is not shared.
+            make: function without arguments that returns the program.
+
+        Returns:
+            What `make` returned.
+        """
+        if key is None:
+            return make()
+        if key not in self._programs:
+            self._programs[key] = make()
+        return self._programs[key]
+
+    def compile_seconds(self, key, seconds):
+        """Returns how long the program took to compile in the run that compiled it.
+
+        Args:
+            key: as for `program`.
+            seconds: float, how long it took in this run, which may have found it compiled.
+
+        Returns:
+            float, in seconds.
+        """
+        longest = max(seconds, self._compile_seconds.get(key, 0.0))
+        self._compile_seconds[key] = longest
+        return longest
+
+
+def program_key(recipe, source):
+    """Describes what a run's compiled program depends on.
+
+    Args:
+        recipe: `Recipe`.
+        source: `ImageDataset` to train on.
+
+    Returns:
+        A str; equal for recipes that differ in their name and seed only, on equal data.
+    """
+    values = recipe.to_dict()
+    values.pop("name")
+    values["runtime"] = {k: v for k, v in values["runtime"].items() if k != "seed"}
+    return _text([values, len(source), source.image_shape, list(source.class_names)])
+
+
+def _text(value):
+    return json.dumps(value, sort_keys=True, default=str)

@@ -12,8 +12,9 @@ from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lsmha_keras.data.device.augment import augment
-from lsmha_keras.training.accelerator import has_gpu
+from lsmha_keras.errors import InputError
 from lsmha_keras.training.device_loop import DeviceLoop
+from lsmha_keras.training.devices import has_gpu
 
 # First numbers mixed with the seed, so that the three are independent.
 _ORDER, _AUGMENTATION, _DROPOUT = 0, 1, 2
@@ -164,7 +165,7 @@ def _default_generator():
 def _refuse_generators(graph):
     for node in graph.nodes:
         if any("Generator" in type(x).__name__ for x in (*node.args, *node.kwargs.values())):
-            raise ValueError(f"{node.target} would draw the same numbers at every step")
+            raise InputError(f"{node.target} would draw the same numbers at every step")
 
 
 class _HostSeeds(keras.random.SeedGenerator):

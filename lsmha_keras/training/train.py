@@ -1,33 +1,40 @@
 """Trains the model of a recipe."""
 
-import json
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from lsmha_keras.directory_lock import DirectoryLock
-from lsmha_keras.training.checkpoint import LAST, read_history, write_history
-from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe, make_policy
-from lsmha_keras.training.output_dir import claim_output_dir, output_path
-from lsmha_keras.training.placement import is_on_device
-from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.recipe_runtime import recipe_runtime
-from lsmha_keras.training.training_result import TrainingResult
-from lsmha_keras.training.training_state import full_precision
-from lsmha_keras.training.visit import Visit
+from lsmha_keras.errors import InputError
+from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import read_json
+from lsmha_keras.training.build_model import make_policy
+from lsmha_keras.training.checkpoint import LAST, read_history
+from lsmha_keras.training.devices import is_on_device, recipe_runtime
+from lsmha_keras.training.evaluate import class_report
+from lsmha_keras.training.fit_on_device import fit_on_device
+from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe
+from lsmha_keras.training.output_dir import TrainingResult, claim_output_dir, output_path
+from lsmha_keras.training.recipe import Recipe, load_recipe
+from lsmha_keras.training.recipe_data import Visit
+from lsmha_keras.training.training_state import cast_to_float32
 from lsmha_keras.training.write_preset import write_preset
+from lsmha_keras.types import PathLike, Verbose
 
 
 def train(
-    recipe,
-    output_dir=None,
-    data_dir=None,
-    resume=True,
-    callbacks=(),
-    verbose="auto",
-    minutes=None,
-    shorten=True,
-    visit=None,
-):
+    recipe: Recipe | PathLike | Mapping[str, Any],
+    output_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
+    resume: bool = True,
+    callbacks: Sequence[Any] = (),
+    verbose: Verbose = "auto",
+    minutes: float | None = None,
+    shorten: bool = True,
+    visit: Visit | None = None,
+) -> TrainingResult:
     """Trains the model of a recipe and writes it as a preset.
 
     Killed and called again with the same arguments, it continues from the last finished epoch and
@@ -80,34 +87,29 @@ def train(
     sources = visit.sources(recipe, data_dir)
     # Both refuse what does not fit before the directory is touched.
     policy = make_policy(recipe, sources["train"])
-    say = print if verbose else (lambda text: None)
-    on_device = is_on_device(recipe, sources["train"], policy, callbacks, minutes is not None, say)
+    log = print if verbose else (lambda text: None)
+    on_device = is_on_device(recipe, sources["train"], policy, callbacks, minutes is not None, log)
     with DirectoryLock(output_path(output_dir, recipe)):
         output_dir = claim_output_dir(output_dir, recipe, resume)
         if _is_finished(output_dir):
             if verbose:
                 print(f"{output_dir} holds the finished run; there is nothing left to train.")
             return _finished(recipe, output_dir)
+        fit: Callable[..., Any]
+        arguments: tuple[Any, ...]
         if on_device:
-            from lsmha_keras.training.fit_on_device import fit_on_device
-
-            def fit():
-                return fit_on_device(recipe, sources, output_dir, deadline, shorten, verbose, visit)
-
+            fit, arguments = fit_on_device, (deadline, shorten, verbose, visit)
         else:
-
-            def fit():
-                return fit_recipe(recipe, sources, output_dir, callbacks, verbose)
-
-        return _train(recipe, sources, output_dir, fit)
+            fit, arguments = fit_recipe, (callbacks, verbose)
+        return _train(recipe, sources, output_dir, fit, *arguments)
 
 
-def _train(recipe, sources, output_dir, fit):
+def _train(recipe, sources, output_dir, fit, *arguments):
     with recipe_runtime(recipe.runtime):
-        trained, checkpoint = fit()
+        trained, checkpoint = fit(recipe, sources, output_dir, *arguments)
         if not checkpoint.finished:
             return _result(None, recipe, checkpoint.history, None, output_dir)
-        model = full_precision(trained)
+        model = cast_to_float32(trained)
         report = class_report(model, sources["test"], evaluation_batch(recipe))
         results = write_preset(
             output_dir / "preset",
@@ -123,7 +125,7 @@ def _train(recipe, sources, output_dir, fit):
 def _check_devices(recipe):
     devices, batch_size = recipe.runtime.devices, recipe.data.batch_size
     if batch_size % devices:
-        raise ValueError(
+        raise InputError(
             "`data.batch_size` must be a multiple of `runtime.devices`. Received: "
             f"data.batch_size={batch_size}, runtime.devices={devices}"
         )
@@ -131,7 +133,7 @@ def _check_devices(recipe):
 
 def _check_minutes(minutes):
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
-        raise ValueError(f"`minutes` must be a positive number. Received: minutes={minutes!r}")
+        raise InputError(f"`minutes` must be a positive number. Received: minutes={minutes!r}")
     return minutes
 
 
@@ -141,9 +143,9 @@ def _is_finished(output_dir):
     if missing and (preset / "config.json").exists():
         if (output_dir / "checkpoints" / LAST).exists():
             return False  # `write_preset` makes it again
-        raise ValueError(
+        raise InputError(
             "The directory holds a preset that is incomplete and no training state to make it "
-            "again from: choose another output directory, or start anew with resume=False "
+            "again from: choose another output directory, or start again with resume=False "
             f"(`lsmha train --fresh`), which removes it. Received: {preset} without "
             f"{' and '.join(missing)}"
         )
@@ -156,8 +158,8 @@ def _finished(recipe, output_dir):
     preset_dir = output_dir / "preset"
     history = read_history(preset_dir / "history.csv")
     # The run may have been killed before the table was complete.
-    write_history(output_dir / "history.csv", history)
-    results = json.loads((preset_dir / "results.json").read_text(encoding="utf-8"))
+    write_rows(output_dir / "history.csv", history)
+    results = read_json(preset_dir / "results.json")
     model = CCTImageClassifier.from_preset(str(preset_dir))
     return _result(model, recipe, history, results, output_dir)
 

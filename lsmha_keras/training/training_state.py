@@ -7,6 +7,7 @@ import zipfile
 import keras
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 
 _FORMAT = 1
@@ -92,12 +93,12 @@ def load_state(path):
             arrays = {key: file[key] for key in file.files}
         header = json.loads(str(arrays.pop("header")))
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is not a complete training state. Remove the file to start again. "
             f"Received: {error}"
         ) from error
     if header.get("format") != _FORMAT:
-        raise ValueError(
+        raise InputError(
             f"{path} was written by another version of lsmha_keras. "
             f"Received: format={header.get('format')}, expected {_FORMAT}"
         )
@@ -120,7 +121,7 @@ def restore_state(model, arrays):
     if wanted != found:
         key = next(k for k in [*wanted, *found] if wanted.get(k) != found.get(k))
         path = variables[key].path if key in variables else key
-        raise ValueError(
+        raise InputError(
             f"The saved state belongs to another model: {path} has shape {wanted.get(key)} here. "
             f"Received: {found.get(key)}"
         )
@@ -135,7 +136,7 @@ def _variables(model):
 
 
 @contextlib.contextmanager
-def averaged_weights(model):
+def ema_weights(model):
     """Puts the optimiser's moving average into the model, and the weights back afterwards.
 
     Does nothing when the optimiser keeps no average.
@@ -149,7 +150,7 @@ def averaged_weights(model):
     Example:
 
     ```python
-    with averaged_weights(model):
+    with ema_weights(model):
         model.save_weights("averaged.weights.h5")
     ```
     """
@@ -168,7 +169,7 @@ def averaged_weights(model):
         swap.on_test_end()
 
 
-def full_precision(model):
+def cast_to_float32(model):
     """Makes a model that was trained in a lower precision compute in float32.
 
     Mixed precision saves time while a model is trained; its weights are float32 all along. Computed
@@ -188,7 +189,7 @@ def full_precision(model):
     classifier = lsmha_keras.CCTImageClassifier.from_preset(
         "cct_2_3x2", num_classes=10, dtype="mixed_bfloat16"
     )
-    print(full_precision(classifier).compute_dtype)  # float32
+    print(cast_to_float32(classifier).compute_dtype)  # float32
     ```
     """
     from lsmha_keras.models import CCTBackbone

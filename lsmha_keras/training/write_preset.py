@@ -8,15 +8,14 @@ import keras
 import numpy as np
 
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.training.checkpoint import write_history
-from lsmha_keras.training.environment import describe_hardware, describe_versions
+from lsmha_keras.presets import CARD, write_checksums
+from lsmha_keras.tables import write_rows
+from lsmha_keras.training.devices import describe_hardware, describe_versions
 from lsmha_keras.training.evaluate import predict_logits
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import load_recipe
 
 _GOLDEN_IMAGES = 8
-
-
 # What `results.json` says about the training itself.
 _TRAINING = ("hardware", "devices", "backend", "precision", "seed", "versions", "date", "command")
 
@@ -43,8 +42,6 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
     results = write_preset("preset", result.model, recipe, report, history, 61.5)
     ```
     """
-    from lsmha_keras.presets import CARD, write_checksums
-
     directory = pathlib.Path(directory)
     results = _results(model, recipe, report.figures, history, train_seconds)
     results |= {key: trained[key] for key in _TRAINING} if trained else {}
@@ -54,7 +51,7 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
     with fill_directory(directory, replace=True) as folder:
         model.save_to_preset(str(folder))
         write_atomically(folder / "recipe.toml", recipe.to_toml())
-        write_history(folder / "history.csv", history)
+        write_rows(folder / "history.csv", history)
         text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
         write_atomically(folder / "results.json", text)
         write_atomically(folder / "golden.npz", lambda file: np.savez_compressed(file, **golden))

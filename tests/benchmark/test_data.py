@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from lsmha_keras.benchmark import data as benchmark
-from lsmha_keras.data.epoch_batches import has_tensorflow
+from lsmha_keras.data.pipelines import has_tensorflow
 
 pytestmark = pytest.mark.backend_free
 

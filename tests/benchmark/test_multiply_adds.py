@@ -77,6 +77,28 @@ def test_layers_by_hand(make, expected):
     assert count_multiply_adds(model) == expected
 
 
+def test_only_layers_of_the_model_are_recorded_and_only_meanwhile():
+    other = keras.layers.Dense(5)
+
+    class CallsAnother(keras.layers.Layer):
+        def call(self, inputs):
+            other(inputs)
+            return inputs
+
+    layers = [CallsAnother(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((7,)), *layers])
+    for _ in range(2):
+        assert count_multiply_adds(model) == 7 * 2
+    assert not any("call" in vars(layer) for layer in (model, other, *layers))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_quantised_layers_count_as_they_did():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.ReLU()])
+    model.quantize("int8")
+    assert count_multiply_adds(model) == 8 * 4
+
+
 class Unknown(keras.layers.Layer):
     def build(self, shape):
         self.kernel = self.add_weight(name="kernel", shape=(shape[-1], 3))

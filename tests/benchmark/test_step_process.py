@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lsmha_keras.benchmark.step_process import StepProcess
+from lsmha_keras.benchmark.memory import StepProcess
 
 pytestmark = pytest.mark.backend_free
 
@@ -38,7 +38,7 @@ def test_a_script_that_starts_one_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import functools\n"
-        "from lsmha_keras.benchmark.step_process import StepProcess\n"
+        "from lsmha_keras.benchmark.memory import StepProcess\n"
         "print('script', flush=True)\n"
         "make = functools.partial(functools.partial, print, flush=True)\n"
         "with StepProcess(make, 'step') as step:\n"

@@ -8,6 +8,7 @@ import pytest
 
 from lsmha_keras import cli
 from lsmha_keras.commands import _backend
+from lsmha_keras.errors import InputError
 
 pytestmark = pytest.mark.backend_free
 
@@ -40,6 +41,12 @@ def test_missing_backend(asked, installed, message, monkeypatch, tmp_path):
     surroundings(monkeypatch, tmp_path, None, None, installed)
     with pytest.raises(ImportError, match=message):
         _backend.choose_backend(asked)
+
+
+def test_an_unknown_backend_is_refused(monkeypatch, tmp_path):
+    surroundings(monkeypatch, tmp_path, "theano", None, "jax")
+    with pytest.raises(InputError, match="tensorflow, jax, torch. Received: KERAS_BACKEND=theano"):
+        _backend.choose_backend()
 
 
 def test_another_backend_than_the_running_one_is_refused(capsys):

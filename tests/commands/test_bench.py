@@ -35,7 +35,7 @@ def test_goes_on_where_the_table_ends(tmp_path, capsys):
     assert "[1/1] phase inference width 32 batch 2 tokens 9 heads 8" in printed
     assert both[: len(first)] == first
     assert [row["heads"] for row in both] == ["4"] * len(first) + ["8"] * len(first)
-    again = bench(path, "--heads", "4", "--phase", "inference", "--again", "--runs", "1")
+    again = bench(path, "--heads", "4", "--phase", "inference", "--fresh", "--runs", "1")
     assert len(again) == len(both)
     assert {row["heads"]: row["runs"] for row in again} == {"8": "2", "4": "1"}
     assert {row["backend"] for row in again} == {keras.config.backend()}

@@ -37,7 +37,7 @@ def saved(folder):
     arguments = ["committee", str(folder / "a"), str(folder / "b"), "--mode", "logits"]
     arguments += ["--dataset", str(folder / "data.npz"), "--results", str(folder / "r.csv")]
     arguments += ["--shp", str(folder / "a.npz"), str(folder / "b.npz")]
-    assert cli.main([*arguments, "--out", str(folder / "both")]) == 0
+    assert cli.main([*arguments, "--output", str(folder / "both")]) == 0
     return folder / "both"
 
 
@@ -91,7 +91,7 @@ def test_other_commands_take_it(saved, folder, capsys):
 def test_single_head_performance_is_of_a_member(saved, folder, capsys):
     pytest.importorskip("matplotlib")  # which the command looks for first
     data = ["--dataset", str(folder / "data.npz")]
-    assert cli.main(["shp", str(saved), *data, "--out", str(folder / "shp")]) == 2
+    assert cli.main(["shp", str(saved), *data, "--output", str(folder / "shp")]) == 2
     assert "holds a committee" in capsys.readouterr().err
 
 
@@ -99,7 +99,7 @@ def test_single_head_performance_is_of_a_member(saved, folder, capsys):
     ("arguments", "message"),
     [
         (["a", "b", "--shp", "a.npz"], "one file for each of the 2 members. Received: 1 files"),
-        (["a", "b", "--out", "."], "--overwrite"),
+        (["a", "b", "--output", "."], "--overwrite"),
         (["a", "b", "--results", "data.npz/x.csv"], "Cannot write to"),
         (["a", "missing"], "Received: preset='missing'"),
         (["a", "a", "--shp", "a.npz", "b.npz", "--block", "0"], "Received: block=0"),

@@ -15,7 +15,7 @@ def test_convert_gives_the_checkpoints_logits(tmp_path, capsys):
     peer = cct.cct_2(**shape, positional_embedding="learnable").eval()
     torch.save(peer.state_dict(), tmp_path / "peer.pth")
     output = tmp_path / "converted"
-    command = ["convert", str(tmp_path / "peer.pth"), str(output)]
+    command = ["convert", str(tmp_path / "peer.pth"), "--output", str(output)]
     assert cli.main(command) == 2
     assert "for CIFAR-100 0.5071" in capsys.readouterr().err
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

@@ -10,7 +10,7 @@ import pytest
 import lsmha_keras
 from lsmha_keras import cli
 from lsmha_keras.shp import analysis
-from lsmha_keras.shp.cache import Stages
+from lsmha_keras.shp.cache import AnalysisCache
 from lsmha_keras.shp.performance import single_head_performance
 from lsmha_keras.shp.readouts import BlockReadouts
 from lsmha_keras.shp.report import write as report
@@ -55,7 +55,7 @@ def arguments(preset):
 @pytest.fixture(scope="module")
 def done(arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "shp"
-    assert cli.main([*arguments, "--out", str(out), "--pooling", "both"]) == 0
+    assert cli.main([*arguments, "--output", str(out), "--pooling", "both"]) == 0
     return out
 
 
@@ -92,7 +92,7 @@ def test_given_again_nothing_is_measured_again(done, arguments, monkeypatch, cap
 
     for name in ("fit_readout", "single_head_performance", "permuted_labels", "head_scores"):
         monkeypatch.setattr(analysis, name, refuse)
-    again = [*arguments, "--out", str(done), "--pooling", "both", "--threshold", "0.5"]
+    again = [*arguments, "--output", str(done), "--pooling", "both", "--threshold", "0.5"]
     assert cli.main(again) == 0
     rows = _read(done / "blocks.csv")
     assert {row["threshold"] for row in rows} == {"0.5"}
@@ -102,7 +102,7 @@ def test_given_again_nothing_is_measured_again(done, arguments, monkeypatch, cap
 
 
 def test_goes_on_after_a_kill(arguments, tmp_path, monkeypatch, no_figures):
-    short = [*arguments, "--out", str(tmp_path), "--no-classical", "--blocks", "1"]
+    short = [*arguments, "--output", str(tmp_path), "--no-head-scores", "--blocks", "1"]
 
     def kill(*args, **kwargs):
         raise KeyboardInterrupt
@@ -120,7 +120,7 @@ def test_goes_on_after_a_kill(arguments, tmp_path, monkeypatch, no_figures):
 def test_readouts_are_taken_from_a_file(done, arguments, tmp_path, capsys, no_figures):
     given = ["--readout", str(done / "readouts.npz"), "--blocks", "1", "--no-controls"]
     out = tmp_path / "out"
-    assert cli.main([*arguments, *given, "--no-classical", "--out", str(out)]) == 0
+    assert cli.main([*arguments, *given, "--no-head-scores", "--output", str(out)]) == 0
     assert "fitting readouts" not in capsys.readouterr().out
     with np.load(out / "shp.npz") as ours, np.load(done / "shp.npz") as theirs:
         assert [name for name in ours if "block" in name] == ["trained/block_1"]
@@ -132,16 +132,16 @@ def test_other_readouts_at_the_same_path_are_another_analysis(
 ):
     readouts, path = BlockReadouts.load(done / "readouts.npz"), tmp_path / "readouts.npz"
     readouts.save(path)
-    given = [*arguments, "--readout", str(path), "--no-controls", "--no-classical"]
-    assert cli.main([*given, "--out", str(tmp_path / "out")]) == 0
+    given = [*arguments, "--readout", str(path), "--no-controls", "--no-head-scores"]
+    assert cli.main([*given, "--output", str(tmp_path / "out")]) == 0
     (tmp_path / "moved").mkdir()
     path.rename(tmp_path / "moved" / "readouts.npz")
     given[given.index(str(path))] = str(tmp_path / "moved" / "readouts.npz")
-    assert cli.main([*given, "--out", str(tmp_path / "out")]) == 0  # the same, elsewhere
+    assert cli.main([*given, "--output", str(tmp_path / "out")]) == 0  # the same, elsewhere
     weights = {block: [2 * array for array in row] for block, row in readouts.weights.items()}
     BlockReadouts(weights, epochs=2).save(tmp_path / "moved" / "readouts.npz")
     capsys.readouterr()
-    assert cli.main([*given, "--out", str(tmp_path / "out")]) == 2
+    assert cli.main([*given, "--output", str(tmp_path / "out")]) == 2
     assert "another analysis: readouts is" in capsys.readouterr().err
 
 
@@ -169,9 +169,9 @@ def test_the_control_is_fitted_as_long_as_the_readouts(
     monkeypatch.setattr(analysis, "fit_readout", refuse)
     plain = [x for x in arguments if x not in ("--readout-epochs", "2")]
     given = ["--readout", str(done / "readouts.npz")]
-    assert cli.main([*plain, *given, "--out", str(tmp_path / "a")]) == 130
+    assert cli.main([*plain, *given, "--output", str(tmp_path / "a")]) == 130
     assert asked == [2]
-    assert cli.main([*plain, *given, "--readout-epochs", "3", "--out", str(tmp_path / "b")]) == 2
+    assert cli.main([*plain, *given, "--readout-epochs", "3", "--output", str(tmp_path / "b")]) == 2
     assert "fitted for 2 epochs" in capsys.readouterr().err
     # Those saved with a preset are taken if they were fitted as long as asked.
     copy = shutil.copytree(preset, tmp_path / "preset")
@@ -180,7 +180,7 @@ def test_the_control_is_fitted_as_long_as_the_readouts(
     for epochs, expected in (([], [2]), (["--readout-epochs", "3"], [3])):
         asked.clear()
         out = tmp_path / f"out{len(epochs)}"
-        assert cli.main([*plain, *epochs, "--out", str(out)]) == 130
+        assert cli.main([*plain, *epochs, "--output", str(out)]) == 130
         assert asked == expected
         assert (out / "stages" / "trained_readouts").exists() == (not epochs)
 
@@ -199,43 +199,43 @@ def test_mistakes_are_named(changes, message, done, arguments, tmp_path, capsys)
     (out / "stages").mkdir(parents=True)
     settings = (done / "stages" / "settings.json").read_text()
     (out / "stages" / "settings.json").write_text(settings)
-    assert cli.main([*arguments, "--out", str(out), *changes]) == 2
+    assert cli.main([*arguments, "--output", str(out), *changes]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_block_without_readout_is_named(done, arguments, tmp_path, capsys):
     given = ["--readout", str(done / "readouts.npz"), "--blocks", "5"]
-    assert cli.main([*arguments, *given, "--out", str(tmp_path)]) == 2
+    assert cli.main([*arguments, *given, "--output", str(tmp_path)]) == 2
     assert "readouts of the blocks [0, 1]. Received: blocks=[5]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("threshold", ["0", "1", "high", "nan"])
 def test_threshold_is_a_share(threshold, capsys):
     with pytest.raises(SystemExit) as exit:
-        cli.main(["shp", "x", "--dataset", "digits", "--out", "y", "--threshold", threshold])
+        cli.main(["shp", "x", "--dataset", "digits", "--output", "y", "--threshold", threshold])
     assert exit.value.code == 2
     assert f"between 0 and 1. Received: {threshold}" in capsys.readouterr().err
 
 
 def test_stages_are_whole_or_absent(tmp_path):
-    stages = Stages(tmp_path, {"a": 1})
+    cache = AnalysisCache(tmp_path, {"a": 1})
     result = SHPResult(3, np.eye(4)[None], np.ones(4), label_names=list("abcd"))
 
     def break_off():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stages.results("x", break_off)
-    assert list(stages.results("x", lambda: {3: result})) == [3]
-    loaded = Stages(tmp_path, {"a": 1}).results("x", break_off)[3]
+        cache.results("x", break_off)
+    assert list(cache.results("x", lambda: {3: result})) == [3]
+    loaded = AnalysisCache(tmp_path, {"a": 1}).results("x", break_off)[3]
     np.testing.assert_array_equal(loaded.class_means, result.class_means)
     scores = {3: {"s": np.arange(2.0)}}
-    assert stages.scores("y", lambda: scores)[3]["s"].tolist() == [0, 1]
+    assert cache.scores("y", lambda: scores)[3]["s"].tolist() == [0, 1]
     assert json.loads((tmp_path / "settings.json").read_text()) == {"a": 1}
     with pytest.raises(ValueError, match="a is 1 there and 2 here"):
-        Stages(tmp_path, {"a": 2})
+        AnalysisCache(tmp_path, {"a": 2})
     with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path, {"a": 2}, fresh=True).results("x", break_off)
+        AnalysisCache(tmp_path, {"a": 2}, fresh=True).results("x", break_off)
 
 
 def _read(path):

@@ -104,7 +104,7 @@ def test_long_commands_say_how_to_go_on():
     for arguments in (
         ["train", "x"],
         ["tune", "x"],
-        ["shp", "x", "--dataset", "y", "--out", "z"],
+        ["shp", "x", "--dataset", "y", "--output", "z"],
         ["bench", "attention"],
         ["bench", "cct"],
         ["bench", "model", "x"],

@@ -2,7 +2,7 @@ import pytest
 
 from lsmha_keras.cli import main
 from lsmha_keras.training.recipe import Recipe
-from lsmha_keras.training.toml_file import to_toml_text
+from lsmha_keras.training.settings import to_toml_text
 from tests.studies.tiny import study_dict
 from tests.training.tiny import write_dataset
 

@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from lsmha_keras import cli, presets
-from lsmha_keras.evidence import evidence_text
+from lsmha_keras.evidence import tables as evidence_text
 from lsmha_keras.evidence import verify_preset as verify_module
-from lsmha_keras.evidence.preset_verification import PresetVerification
+from lsmha_keras.evidence.verify_preset import PresetVerification
 from tests.evidence.runs import write_run
 
 pytestmark = pytest.mark.backend_free

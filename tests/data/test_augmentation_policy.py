@@ -1,10 +1,11 @@
-"""Policies from recipes, and layers of other packages in them."""
+"""From a recipe's table to augmented batches, and weaker tables."""
 
 import keras
 import numpy as np
 import pytest
 
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip, OneOf
+from lsmha_keras.data.augmentation_policy import scale_augmentation
 
 SHAPE = (32, 32, 3)
 
@@ -24,12 +25,19 @@ def test_full_table_in_the_order_of_application():
         random_resized_crop=[0.8, 1.0],
     )
     names = [type(layer).__name__ for layer in policy.layers]
-    expected = ["ResizedCrop", "PadCrop", "HorizontalFlip", "RandAugment", "RandomErasing", "OneOf"]
+    expected = [
+        "ResizedCrop",
+        "PadCrop",
+        "HorizontalFlip",
+        "RandAugmentPerImage",
+        "RandomErasing",
+        "OneOf",
+    ]
     assert names == expected
     crop, pad, flip, rand, erase, mix = policy.layers
     assert crop.area == [0.8, 1.0] and pad.padding == 4 and flip.probability == 0.5
     assert (rand.num_ops, rand.magnitude, rand.magnitude_std, rand.probability) == (1, 7, 0.1, 0.9)
-    assert erase.probability == 0.25 and [layer.alpha for layer in mix.layers] == [0.8, 1.0]
+    assert erase.factor == 0.25 and [mix.layers[0].alpha, mix.layers[1].factor] == [0.8, 1.0]
     assert policy.mixes_labels
 
 
@@ -83,3 +91,55 @@ def test_runs_and_keys():
     results = [policy.augment(runs[0][1], images, None, key)[0] for key in ([1, 2], [1, 2], [2, 1])]
     assert np.array_equal(results[0], results[1])
     assert not np.array_equal(results[0], results[2])
+
+
+pytestmark = pytest.mark.backend_free
+
+TABLE = {
+    "random_resized_crop": [0.2, 1.0],
+    "pad_crop": 4,
+    "flip": True,
+    "rand_augment": {"magnitude": 8, "num_ops": 2},
+    "random_erasing": 0.2,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+}
+
+
+def test_half():
+    assert scale_augmentation(TABLE, 0.5) == {
+        "random_resized_crop": [0.6, 1.0],
+        "pad_crop": 2,
+        "flip": True,
+        "rand_augment": {"magnitude": 4.0, "num_ops": 2},
+        "random_erasing": 0.1,
+        "mixup": 0.4,
+        "cutmix": 0.5,
+    }
+
+
+def test_true_stands_for_what_the_recipe_means_by_it():
+    table = {"random_resized_crop": True, "rand_augment": True, "random_erasing": True}
+    half = scale_augmentation(table, 0.5)
+    crop, rand_augment, erasing = AugmentationPolicy.from_config(table, (32, 32, 3), 10).layers
+    assert half["random_resized_crop"] == [1 - (1 - crop.area[0]) / 2, crop.area[1]]
+    assert half["rand_augment"] == {"magnitude": rand_augment.magnitude / 2}
+    assert half["random_erasing"] == erasing.factor / 2
+
+
+def test_ends():
+    assert scale_augmentation(TABLE, 1.0) == TABLE
+    assert scale_augmentation(TABLE, 0) == {}
+    assert scale_augmentation({"pad_crop": 4}, 0.1) == {}  # less than half a pixel
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.7, 1.0])
+def test_what_comes_out_is_an_augmentation(strength):
+    table = scale_augmentation({**TABLE, "rand_augment": True, "random_erasing": True}, strength)
+    assert AugmentationPolicy.from_config(table, (32, 32, 3), 10).layers
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, True, float("nan")])
+def test_out_of_range(strength):
+    with pytest.raises(ValueError, match="0 .. 1"):
+        scale_augmentation(TABLE, strength)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import lsmha_keras as lsmha
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.data_at_hand import data_at_hand
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.data.open_dataset import can_open_offline
 
 pytestmark = pytest.mark.backend_free
 
@@ -334,7 +334,7 @@ def test_resizing_equals_pillow_and_selection_shares_storage():
 
 
 def test_protocol_3_pickles_of_bytes_are_read():
-    from lsmha_keras.data.sources.restricted_unpickler import RestrictedUnpickler
+    from lsmha_keras.data.sources.cifar import RestrictedUnpickler
 
     given = {b"data": np.arange(6, dtype="uint8").reshape(2, 3), b"labels": [1, 2]}
     for protocol in (2, 3, 4):
@@ -359,9 +359,9 @@ def test_what_is_at_hand_is_told_without_opening(tmp_path, monkeypatch):
     (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)  # as TensorFlow Datasets prepares it
     (tmp_path / "mine.npz").touch()
     names = ("cifar100", "cifar10", "mnist:3.0.1", "mine.npz", "oxford_flowers102", "photos/")
-    found = [name for name in names if data_at_hand(name, tmp_path)]
+    found = [name for name in names if can_open_offline(name, tmp_path)]
     assert found == ["cifar100", "mnist:3.0.1", "mine.npz"]
-    assert not data_at_hand("cifar100")
+    assert not can_open_offline("cifar100")
     monkeypatch.setenv("LSMHA_DATA_DIR", str(tmp_path))
-    assert data_at_hand("cifar100")
-    assert data_at_hand(tmp_path / "mine.npz", "elsewhere")
+    assert can_open_offline("cifar100")
+    assert can_open_offline(tmp_path / "mine.npz", "elsewhere")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lsmha_keras.data.split import parse_split
+from lsmha_keras.data.open_dataset import parse_split
 
 pytestmark = pytest.mark.backend_free
 

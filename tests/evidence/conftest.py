@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.class_report import class_report
+from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.write_preset import write_preset
 from tests.training.tiny import recipe_dict, write_dataset
@@ -15,7 +15,7 @@ def model_and_run(tmp_path_factory):
     """A model that was not trained, and a directory as if it had been, with its data beside."""
     root = tmp_path_factory.mktemp("verified")
     recipe = load_recipe(recipe_dict(write_dataset(root / "tiny.npz")))
-    test_set = open_source(recipe.data.name, "test", None, None, None)
+    test_set = open_dataset_for_model(recipe.data.name, "test", None, None, None)
     model = build_model(recipe, test_set)
     run = root / "run"
     run.mkdir()

@@ -2,8 +2,8 @@
 
 import json
 
-from lsmha_keras.evidence.csv_rows import write_rows
 from lsmha_keras.evidence.runs import COLUMNS
+from lsmha_keras.tables import write_rows
 
 RECIPE = """
 name = "{name}"
@@ -71,4 +71,4 @@ def write_layouts(path, runs):
         given = {"layout": layout, "conv_blocks": conv_blocks, "accuracy": accuracy, "seed": seed}
         same = {"heads": 4, "parameters": 1000, "epochs": 9, "dataset": "data", "start": "random"}
         rows.append({**dict.fromkeys(COLUMNS, ""), **same, **given, **(more[0] if more else {})})
-    write_rows(path, COLUMNS, rows)
+    write_rows(path, rows, COLUMNS)

@@ -8,8 +8,7 @@ import pytest
 
 from lsmha_keras import cli
 from lsmha_keras.evidence import verify_preset as module
-from lsmha_keras.evidence.record_latency import record_latency
-from lsmha_keras.evidence.verify_preset import verify_preset
+from lsmha_keras.evidence.verify_preset import record_latency, verify_preset
 from lsmha_keras.presets import list_presets, verify_checksums
 
 pytestmark = pytest.mark.backend_free

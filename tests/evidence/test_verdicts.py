@@ -5,8 +5,8 @@ import statistics
 
 import pytest
 
-from lsmha_keras.evidence.csv_rows import read_rows
 from lsmha_keras.presets import zoo_dir
+from lsmha_keras.tables import read_rows
 
 pytestmark = pytest.mark.backend_free
 

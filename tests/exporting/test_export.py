@@ -186,7 +186,7 @@ def test_only_an_export_is_replaced(tmp_path):
     lsmha.export(model, "onnx", target)
     before = (target / "model.onnx").read_bytes()
     other = small_classifier(seed=1)
-    with pytest.raises(ValueError, match="--force"):
+    with pytest.raises(ValueError, match="--overwrite"):
         lsmha.export(other, "onnx", target)
     assert (target / "model.onnx").read_bytes() == before
     lsmha.export(other, "onnx", target, overwrite=True)
@@ -204,13 +204,13 @@ def test_the_command_writes_an_export(tmp_path, capsys):
     model = small_classifier(class_names=list("abcdefg"))
     model.save_to_preset(str(tmp_path / "preset"))
     out = tmp_path / "out"
-    arguments = ["export", str(tmp_path / "preset"), "--format", "onnx", "--out", str(out)]
+    arguments = ["export", str(tmp_path / "preset"), "--format", "onnx", "--output", str(out)]
     assert cli.main(arguments) == 0
     written = {line.split(" (")[0] for line in capsys.readouterr().out.splitlines()}
     assert written == {str(out / n) for n in ("checksums.sha256", "model.json", "model.onnx")}
     assert cli.main(arguments) == 2
-    assert "--force" in capsys.readouterr().err
-    assert cli.main([*arguments, "--force", "--softmax"]) == 0
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main([*arguments, "--overwrite", "--softmax"]) == 0
     found = run_onnx(out / "model.onnx", images_for(model))
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 

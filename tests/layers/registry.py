@@ -64,12 +64,12 @@ LAYERS = [
 
 # They take no symbolic tensors.
 AUGMENTATIONS = [
-    (lsmha.CutMix, {"alpha": 0.5, "seed": 3}),
+    (lsmha.CutMix, {"factor": 0.5, "seed": 3}),
     (lsmha.HorizontalFlip, {"probability": 0.25, "seed": 3}),
     (lsmha.MixUp, {"alpha": 0.5, "seed": 3}),
     (lsmha.PadCrop, {"padding": 2, "seed": 3}),
-    (lsmha.RandAugment, {"num_ops": 1, "magnitude": 5, "fill": 0, "seed": 3}),
-    (lsmha.RandomErasing, {"probability": 0.5, "area": [0.1, 0.2], "seed": 3}),
+    (lsmha.RandAugmentPerImage, {"num_ops": 1, "magnitude": 5, "fill": 0, "seed": 3}),
+    (lsmha.RandomErasing, {"factor": 0.5, "scale": [0.1, 0.2], "seed": 3}),
     (lsmha.ResizedCrop, {"area": [0.5, 1.0], "aspect_ratio": [0.5, 2.0], "seed": 3}),
     (lsmha.OneOf, {"layers": [lsmha.MixUp(seed=1), lsmha.CutMix(seed=2)], "seed": 3}),
 ]

@@ -130,7 +130,7 @@ def test_same_weights_give_same_logits_after_saving(tmp_path):
 
 
 LOAD_ELSEWHERE = """
-import sys, numpy as np, keras
+import sys, numpy as np
 import lsmha_keras
 directory = sys.argv[1]
 images = np.load(directory + "/images.npy")
@@ -142,9 +142,16 @@ model = keras_hub.models.ImageClassifier.from_preset(directory + "/preset")
 np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-5)
 assert type(model) is lsmha_keras.CCTImageClassifier
 """
+# Keras comes last, so that nothing registers itself.
+CUSTOM_OBJECTS = """
+import lsmha_keras, keras, functools
+keras.saving.load_model = functools.partial(
+    keras.saving.load_model, custom_objects=lsmha_keras.custom_objects()
+)
+"""
 
 
-@pytest.mark.parametrize("first", ["lsmha_keras", "keras_hub"])
+@pytest.mark.parametrize("first", ["import keras", "import keras_hub, keras", CUSTOM_OBJECTS])
 def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
     model = small_classifier()
     images = random_images(4, 16, 16, 3)
@@ -152,7 +159,7 @@ def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
     np.save(tmp_path / "expected.npy", model.predict(images, verbose=0))
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
-    script = f"import {first}\n" + LOAD_ELSEWHERE
+    script = f"{first}\n{LOAD_ELSEWHERE}"
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
 
 

@@ -12,9 +12,9 @@ import lsmha_keras as lsmha
 from lsmha_keras.studies.search_space import SearchSpace
 from lsmha_keras.studies.study import Study
 from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.class_report import class_report
+from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import Recipe
-from lsmha_keras.training.training_state import full_precision
+from lsmha_keras.training.training_state import cast_to_float32
 from lsmha_keras.training.write_preset import write_preset
 from tests.checks import random_images, random_tokens, to_numpy
 from tests.models.test_cct_image_classifier import small_classifier
@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 def sources(trained, tmp_path_factory):
     """What `from_preset` loads from, and the model that is there, None for an architecture."""
     run = small_classifier(num_classes=4, class_names=list("abcd"), dtype="mixed_bfloat16")
-    run = full_precision(run)
+    run = cast_to_float32(run)
     report = class_report(run, (random_images(8, 16, 16, 3), np.arange(8) % 4), batch_size=8)
     written = tmp_path_factory.mktemp("run") / "preset"
     history = [{"epoch": 1, "loss": 1.4}]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.data.open_for_model import model_image_size
+from lsmha_keras.data.open_dataset import model_image_size
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from tests.checks import random_images, to_numpy
 from tests.models.test_cct_image_classifier import small_classifier

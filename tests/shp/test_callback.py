@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.shp.callback import SingleHeadPerformance
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import single_head_performance
 from lsmha_keras.shp.readout_trainer import fit_readout
@@ -63,7 +63,7 @@ def make_model(learning_rate=2e-3, use_ema=False, num_conv_blocks=1):
 
 
 def make_callback(data, **kwargs):
-    return SingleHeadPerformance(data["train"], data["test"], max_images=30, **kwargs)
+    return SHPCallback(data["train"], data["test"], max_images=30, **kwargs)
 
 
 def fit(model, data, callbacks, epochs):
@@ -93,7 +93,7 @@ def random_states():
 def watched(data, tmp_path_factory):
     """A training with the callback: callback, history, weights, random states, folder."""
     folder = tmp_path_factory.mktemp("watched")
-    callback = make_callback(data, every=2, directory=folder / "shp")
+    callback = make_callback(data, every=2, output_dir=folder / "shp")
     loggers = [keras.callbacks.CSVLogger(folder / "log.csv")]
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
         loggers.append(keras.callbacks.TensorBoard(str(folder / "board"), write_graph=False))
@@ -222,9 +222,7 @@ def test_a_measurement_reads_few_images(data):
             read.append((train_data.read, test_data.read))
             train_data.read, test_data.read = set(), set()
 
-    callback = SingleHeadPerformance(
-        train_data, test_data, blocks=[1], max_images=20, readout_epochs=2
-    )
+    callback = SHPCallback(train_data, test_data, blocks=[1], max_images=20, readout_epochs=2)
     history = fit(make_model(num_conv_blocks=0), data, [callback, Collect()], epochs=3)
     (_, _), (train_2, test_2), (train_3, test_3) = read
     assert len(train_2) == len(train_3) == len(test_2) == 20
@@ -237,7 +235,7 @@ def test_training_from_a_recipe(path, tmp_path):
     """Datasets by name; the figures get into the run's own table, and the run stays the same."""
     recipe = recipe_dict(path, schedule={"epochs": 2}, data={"validation_split": "test"})
     plain = train(recipe, tmp_path / "plain", verbose=0)
-    callback = SingleHeadPerformance("tiny.npz", "tiny.npz", data_dir=path.parent)
+    callback = SHPCallback("tiny.npz", "tiny.npz", data_dir=path.parent)
     watched = train(recipe, tmp_path / "watched", callbacks=[callback], verbose=0)
     assert callback.results[1].label_counts.sum() == 40  # the test images
     rows = read_history(tmp_path / "watched")
@@ -261,7 +259,7 @@ def test_training_from_a_recipe(path, tmp_path):
 def test_bad_arguments(data, arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"`{name}` must .* Received: {name}={value!r}"):
-        SingleHeadPerformance(data["train"], data["test"], **arguments)
+        SHPCallback(data["train"], data["test"], **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -285,5 +283,5 @@ def test_bad_data_stop_training_before_it_starts(data, untrained, change, messag
     epochs = []
     watch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
     with pytest.raises(ValueError, match=message):
-        fit(untrained, data, [SingleHeadPerformance(**arguments), watch], epochs=1)
+        fit(untrained, data, [SHPCallback(**arguments), watch], epochs=1)
     assert not epochs

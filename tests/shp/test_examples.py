@@ -25,7 +25,7 @@ MODULES = [
         "shp_result",
         "statistics",
     )
-] + [importlib.import_module("lsmha_keras.data.image_batches")]
+] + [importlib.import_module("lsmha_keras.data.labelled")]
 PRESET = 'lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16_cifar100")'
 
 

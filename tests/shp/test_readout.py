@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.data.image_batches import ImageBatches
+from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer, fit_readout
 from tests.checks import to_numpy
 from tests.shp.models import (

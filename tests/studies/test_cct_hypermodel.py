@@ -76,7 +76,7 @@ def test_hyperband_with_a_callback_and_the_best_model(data, tmp_path):
         factor=2,
         directory=tmp_path,
     )
-    shp = lsmha.SingleHeadPerformance(data, data, max_images=16, directory=tmp_path / "shp")
+    shp = lsmha.SHPCallback(data, data, max_images=16, output_dir=tmp_path / "shp")
     run(tuner, data, callbacks=[shp])
     assert {path.name for path in (tmp_path / "shp").iterdir()} >= {
         "epoch_001_block_0.npz",

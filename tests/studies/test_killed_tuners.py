@@ -11,7 +11,7 @@ from tests.training.tiny import write_dataset
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
-from lsmha_keras.studies import study_tuner, trial_job  # noqa: E402
+from lsmha_keras.studies import execution, study_tuner  # noqa: E402
 from lsmha_keras.studies.search import search  # noqa: E402
 from lsmha_keras.studies.study import Study  # noqa: E402
 from lsmha_keras.training.checkpoint import LAST  # noqa: E402
@@ -40,10 +40,10 @@ class Run:
 
     def __init__(self, monkeypatch):
         self.calls, self.saved, self.kill = 0, 0, (None, None)
-        monkeypatch.setattr(trial_job, "run_execution", self.run)
+        monkeypatch.setattr(execution, "run_execution", self.run)
         # Nothing was trained that would have to be shown or forgotten.
-        monkeypatch.setattr(trial_job, "write_hparams", lambda *args: None)
-        monkeypatch.setattr(trial_job.keras.utils, "clear_session", lambda **options: None)
+        monkeypatch.setattr(execution, "write_hparams", lambda *args: None)
+        monkeypatch.setattr(execution.keras.utils, "clear_session", lambda **options: None)
         ended, saved = study_tuner.StudyTuner.on_trial_end, keras_tuner.Oracle.save
 
         def end(tuner, trial):

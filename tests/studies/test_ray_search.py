@@ -18,7 +18,7 @@ from tests.training.tiny import read_history, write_dataset
 pytest.importorskip("keras_tuner")
 ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
-from lsmha_keras.studies import ray_cluster  # noqa: E402
+from lsmha_keras.studies import ray_search  # noqa: E402
 from lsmha_keras.studies.execution_table import collect_executions, read_table  # noqa: E402
 from lsmha_keras.studies.search import search  # noqa: E402
 
@@ -46,7 +46,7 @@ def serial(study, tmp_path_factory):
 def here():
     """Starts Ray with two workers for this module."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ray_cluster._SETTINGS.items():
+        for name, value in ray_search._SETTINGS.items():
             patch.setenv(name, value)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
@@ -87,7 +87,7 @@ def test_a_killed_worker_changes_nothing(study, serial, here, tmp_path, capsys):
 
 
 def test_a_trial_that_kills_every_worker_is_a_failure(study, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
+    monkeypatch.setattr(ray_search, "_RETRIES", 0)
     callbacks = [killer(tmp_path / "killed")]
     one = {**study, "tuner": {**study["tuner"], "max_trials": 1}}
     with pytest.raises(RuntimeError, match="All 1 executions failed.*WorkerCrashedError"):

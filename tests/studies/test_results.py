@@ -6,8 +6,8 @@ import pytest
 
 from lsmha_keras.presets import tuning_dir
 from lsmha_keras.studies.execution_table import read_table
+from lsmha_keras.studies.search_result import study_report
 from lsmha_keras.studies.study import load_study
-from lsmha_keras.studies.study_report import study_report
 
 pytestmark = pytest.mark.backend_free
 

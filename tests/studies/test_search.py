@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from lsmha_keras.studies import run_execution as run_execution_module
+from lsmha_keras.studies import execution as run_execution_module
 from tests.studies.tiny import study_dict
 from tests.training.tiny import read_history, write_dataset
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_no_failure_of_the_trial(dataset, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(run_execution_module, "fit_recipe", full)
-    with pytest.raises(Exception, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         search(study, tmp_path / "runs", verbose=0)
     assert not list((tmp_path / "runs").glob("trial_*/execution_*/execution.json"))
     monkeypatch.setattr(run_execution_module, "fit_recipe", fit)
@@ -269,7 +269,7 @@ def test_workers_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
     study, runs = study_dict(dataset), tmp_path / "runs"
     with pytest.raises(ValueError, match="give `workers` or `ray_address`.*trial_cores=2"):
         search(study, runs, trial_cores=2)
-    with pytest.raises(ValueError, match="`workers` must be a positive integer.*workers=0"):
+    with pytest.raises(ValueError, match="`workers` must be a positive int.*workers=0"):
         search(study, runs, workers=0)
     with pytest.raises(ValueError, match="or a part of one GPU.*trial_gpus=1.5"):
         search(study, runs, workers=2, trial_gpus=1.5)
@@ -314,7 +314,7 @@ def ray_runs_here():
 def test_the_grid_is_kerastuners(tmp_path):
     import keras_tuner
 
-    from lsmha_keras.studies.grid_oracle import GridOracle
+    from lsmha_keras.studies.study_tuner import GridOracle
 
     def values(kind, at_once):
         hp = keras_tuner.HyperParameters()

@@ -8,13 +8,12 @@ import pytest
 from keras import ops
 
 from lsmha_keras.data.open_dataset import open_dataset
-from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.device_loop import device_loop_class
-from lsmha_keras.training.fit_recipe import compile_model, make_policy
+from lsmha_keras.training.devices import recipe_runtime
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.recipe_runtime import recipe_runtime
+from lsmha_keras.training.recipe_data import Visit, program_key
 from lsmha_keras.training.train import train
-from lsmha_keras.training.visit import Visit, program_key
 from tests.training.tiny import recipe_dict
 
 BACKEND = keras.backend.backend()

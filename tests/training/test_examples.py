@@ -14,12 +14,10 @@ import pytest
 
 import lsmha_keras.training
 from lsmha_keras.data.open_dataset import open_dataset
-from lsmha_keras.training.build_model import build_model
-from lsmha_keras.training.class_report import class_report
-from lsmha_keras.training.evaluate import evaluate
-from lsmha_keras.training.fit_recipe import compile_model
+from lsmha_keras.training.build_model import build_model, compile_model
+from lsmha_keras.training.devices import recipe_runtime
+from lsmha_keras.training.evaluate import class_report, evaluate
 from lsmha_keras.training.recipe_data import open_recipe_data
-from lsmha_keras.training.recipe_runtime import recipe_runtime
 from lsmha_keras.training.train import train
 from tests.training.tiny import CLASSES, SIDE
 
@@ -29,7 +27,7 @@ MODULES = [
     module.name
     for module in pkgutil.iter_modules(lsmha_keras.training.__path__, "lsmha_keras.training.")
     if not module.name.endswith(_OF_ONE_FRAMEWORK)
-] + ["lsmha_keras.data.labelled", "lsmha_keras.data.open_for_model"]
+] + ["lsmha_keras.data.labelled", "lsmha_keras.data.open_dataset"]
 
 
 def blocks():

@@ -11,8 +11,8 @@ import pytest
 
 from lsmha_keras.data.open_dataset import open_dataset
 from lsmha_keras.training.device_loop import device_loop_class
+from lsmha_keras.training.devices import is_on_device
 from lsmha_keras.training.evaluate import evaluate
-from lsmha_keras.training.placement import is_on_device
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
@@ -240,12 +240,12 @@ def test_images_that_do_not_fit_say_their_size_and_stay_on_the_host(data, tmp_pa
     with pytest.raises(ValueError, match="they take 0.07 MiB, and there is room for 0.04 MiB"):
         train(recipe_dict(data, data={"placement": "device"}), tmp_path / "run", verbose=0)
     recipe, source, said = load_recipe(recipe_dict(data)), open_dataset(data), []
-    assert not is_on_device(recipe, source, None, say=said.append)
+    assert not is_on_device(recipe, source, None, log=said.append)
     assert said == [
         "The images stay on the host: they take 0.07 MiB, and there is room for 0.04 MiB."
     ]
     mock_gpu(monkeypatch, "larger", (8, 0), 2**18)
-    assert is_on_device(recipe, source, None, say=said.append) and len(said) == 1
+    assert is_on_device(recipe, source, None, log=said.append) and len(said) == 1
 
 
 @on_device
@@ -273,9 +273,8 @@ def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, t
     import jax
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-    from lsmha_keras.training.build_model import build_model
-    from lsmha_keras.training.fit_recipe import compile_model, make_policy
-    from lsmha_keras.training.recipe_runtime import recipe_runtime
+    from lsmha_keras.training.build_model import build_model, compile_model, make_policy
+    from lsmha_keras.training.devices import recipe_runtime
 
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "x.npz", x=rng.integers(0, 256, (8, 32, 32, 3), "uint8"), y=np.arange(8))

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import evaluate
+from lsmha_keras.training.fit_recipe import tensorboard
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.tensorboard import tensorboard
 from lsmha_keras.training.train import train
 from lsmha_keras.training.training_state import load_state
 from lsmha_keras.training.write_preset import golden_images
@@ -254,13 +254,13 @@ def test_folder_of_images_of_many_sizes(tmp_path):
                 image.fromarray(pixels).save(folder / f"{i}.png")
     # Every image is brought to the model's size at once, in all splits.
     for split in ("train", "test", "train[:50%]+train[50%:]"):
-        source = open_source("photos", split, tmp_path, None, lambda: (SIDE, SIDE))
+        source = open_dataset_for_model("photos", split, tmp_path, None, lambda: (SIDE, SIDE))
         assert source.image_shape == (SIDE, SIDE, 3)
         assert set(zip(source.labels, source.load([0, 1])[:, 0, 0, 0], strict=False)) == {
             (0, 60),
             (1, 180),
         }
-    assert open_source("photos", "test", tmp_path, 8, None).image_shape == (8, 8, 3)
+    assert open_dataset_for_model("photos", "test", tmp_path, 8, None).image_shape == (8, 8, 3)
     recipe = recipe_dict("photos", schedule={"epochs": 1, "warmup_epochs": 0})
     trained = train(recipe, tmp_path / "run", data_dir=tmp_path, verbose=0)
     assert trained.model.class_names == ["class_0", "class_1"]

@@ -1,11 +1,16 @@
-"""Base class of the augmentation layers."""
+"""Base class of the augmentation layers, and the choice between several."""
+
+from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from lsmha_keras.arguments import check_channels_last, plain
+from lsmha_keras.errors import InputError
 
 
 class ImageAugmentation(keras.layers.Layer):
@@ -60,19 +65,19 @@ class ImageAugmentation(keras.layers.Layer):
     def __call__(self, images, training=True):
         batch = images if isinstance(images, dict) else {"images": images}
         if self.mixes_labels and "labels" not in batch:
-            raise ValueError(
+            raise InputError(
                 f"`{type(self).__name__}` mixes labels, so it takes a dictionary with the keys "
                 f"'images' and 'labels' (one-hot). Received: {type(images).__name__}"
             )
         if isinstance(batch["images"], keras.KerasTensor):
-            raise ValueError(
+            raise InputError(
                 f"`{type(self).__name__}` belongs in the input pipeline (`dataset.map`, "
                 "`AugmentationPolicy`), not inside a model. Received: a symbolic KerasTensor"
             )
         if not training:
             return images
         if self.mixes_labels and len(batch["labels"].shape) != 2:
-            raise ValueError(
+            raise InputError(
                 f"`{type(self).__name__}` mixes labels, which must be one-hot, of shape (batch, "
                 f"classes): see `keras.ops.one_hot`. Received: shape={tuple(batch['labels'].shape)}"
             )
@@ -104,7 +109,7 @@ class ImageAugmentation(keras.layers.Layer):
         import tensorflow as tf
 
         if images.shape.rank != 4:
-            raise ValueError(
+            raise InputError(
                 "`images` must be a batch of shape (batch, height, width, channels): call "
                 f"`dataset.batch` before `dataset.map`. Received: shape={images.shape}"
             )
@@ -136,7 +141,7 @@ def check_fraction(**fractions):
     """
     for name, value in fractions.items():
         if not isinstance(plain(value), (int, float)) or not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be in 0 .. 1. Received: {name}={value!r}")
+            raise InputError(f"`{name}` must be in 0 .. 1. Received: {name}={value!r}")
 
 
 def _is_in_graph(array):
@@ -147,12 +152,61 @@ def _is_in_graph(array):
 
 def _check_images(images):
     if images.ndim != 4:
-        raise ValueError(
+        raise InputError(
             "`images` must have shape (batch, height, width, channels). "
             f"Received: shape={images.shape}"
         )
     if images.size and (images.min() < 0 or images.max() > 255):
-        raise ValueError(
+        raise InputError(
             "`images` must have values in 0 .. 255. "
             f"Received: values from {images.min()} to {images.max()}"
         )
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class OneOf(ImageAugmentation):
+    """Applies one of several layers to a whole batch, chosen with even odds for each batch.
+
+    Args:
+        layers: list of `ImageAugmentation` layers.
+        seed: see `ImageAugmentation`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if there are no layers or one is of another kind.
+
+    Example:
+        >>> from lsmha_keras.data import CutMix, MixUp
+        >>> OneOf([MixUp(0.8), CutMix(1.0)]).mixes_labels
+        True
+    """
+
+    def __init__(self, layers: Sequence[Any], seed: int | None = None, **kwargs: Any) -> None:
+        if not layers or not all(isinstance(layer, ImageAugmentation) for layer in layers):
+            raise InputError(
+                "`layers` must be a list of augmentation layers of this package. "
+                f"Received: layers={layers!r}"
+            )
+        super().__init__(seed=seed, **kwargs)
+        self.layers = list(layers)
+        self.mixes_labels = any(layer.mixes_labels for layer in layers)
+
+    def augment(self, images, labels, rng):
+        return self.layers[rng.integers(len(self.layers))].augment(images, labels, rng)
+
+    def get_config(self):
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        return {**super().get_config(), "layers": layers}
+
+    @classmethod
+    def from_config(cls, config):
+        """Creates the layer, and the layers in it, from `get_config`'s dictionary.
+
+        Args:
+            config: dictionary.
+
+        Returns:
+            A `OneOf`.
+        """
+        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
+        return cls(**{**config, "layers": layers})

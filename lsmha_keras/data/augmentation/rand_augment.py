@@ -1,11 +1,17 @@
 """RandAugment with operations drawn for each image."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 import numpy as np
 
-from lsmha_keras.arguments import plain
-from lsmha_keras.data.augmentation import affine, blends, color_tables
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.data.augmentation import affine, colors
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
+from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
 _MAX = 10.0  # of the scale of magnitudes
@@ -22,22 +28,22 @@ def _factor(change, xp=np):
 # Name: (function, argument from the level in 0 .. 1, whether the sign of the effect is random).
 # The arguments are computed by NumPy, or on a device by the `keras.ops` that is passed as `xp`.
 _TABLES = {
-    "AutoContrast": (color_tables.auto_contrast, _nothing, False),
-    "Equalize": (color_tables.equalize, _nothing, False),
-    "Invert": (color_tables.invert, _nothing, False),
+    "AutoContrast": (colors.auto_contrast, _nothing, False),
+    "Equalize": (colors.equalize, _nothing, False),
+    "Invert": (colors.invert, _nothing, False),
     "Posterize": (
-        color_tables.posterize,
+        colors.posterize,
         lambda level, xp=np: xp.maximum(1, 4 - xp.floor(level * 4)),
         False,
     ),
-    "Solarize": (color_tables.solarize, lambda level, xp=np: 256 - xp.floor(level * 256), False),
-    "SolarizeAdd": (color_tables.solarize_add, lambda level, xp=np: xp.floor(level * 110), False),
-    "Contrast": (color_tables.contrast, _factor, True),
-    "Brightness": (color_tables.brightness, _factor, True),
+    "Solarize": (colors.solarize, lambda level, xp=np: 256 - xp.floor(level * 256), False),
+    "SolarizeAdd": (colors.solarize_add, lambda level, xp=np: xp.floor(level * 110), False),
+    "Contrast": (colors.contrast, _factor, True),
+    "Brightness": (colors.brightness, _factor, True),
 }
 _BLENDS = {
-    "Color": (blends.color, _factor, True),
-    "Sharpness": (blends.sharpness, _factor, True),
+    "Color": (colors.color, _factor, True),
+    "Sharpness": (colors.sharpness, _factor, True),
 }
 _AFFINE = {
     "Rotate": (affine.rotate, lambda change, xp=np: 30 * change, True),
@@ -50,12 +56,13 @@ OPERATIONS = {**_TABLES, **_BLENDS, **_AFFINE}
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class RandAugment(ImageAugmentation):
+class RandAugmentPerImage(ImageAugmentation):
     """Applies random operations in a row, drawn for each image from a list of 15.
 
     The operations are AutoContrast, Equalize, Invert, Rotate, Posterize, Solarize, SolarizeAdd,
     Color, Contrast, Brightness, Sharpness, ShearX, ShearY, TranslateX and TranslateY, each the
-    stronger the larger the magnitude, as in timm's `rand-m9-mstd0.5-inc1`. For speed, images are
+    stronger the larger the magnitude, as in timm's `rand-m9-mstd0.5-inc1`.
+    `keras.layers.RandAugment` draws one operation for a batch. For speed, images are
     gathered by kind: operations on colours become lookup tables, geometric ones affine matrices.
     Results equal Pillow's; bilinear interpolation is within one grey level of it.
 
@@ -81,7 +88,7 @@ class RandAugment(ImageAugmentation):
     Example:
         >>> import numpy as np
         >>> images = np.full((2, 4, 4, 3), 10, dtype="uint8")
-        >>> layer = RandAugment(1, probability=1.0, operations=["Invert"])
+        >>> layer = RandAugmentPerImage(1, probability=1.0, operations=["Invert"])
         >>> np.unique(layer(images)).tolist()
         [245]
 
@@ -91,16 +98,16 @@ class RandAugment(ImageAugmentation):
 
     def __init__(
         self,
-        num_ops=2,
-        magnitude=9,
-        magnitude_std=0.5,
-        probability=0.5,
-        operations=None,
-        fill=128,
-        interpolation="bilinear",
-        seed=None,
-        **kwargs,
-    ):
+        num_ops: int = 2,
+        magnitude: float = 9,
+        magnitude_std: float = 0.5,
+        probability: float = 0.5,
+        operations: Sequence[str] | None = None,
+        fill: int | Sequence[int] = 128,
+        interpolation: Literal["nearest", "bilinear"] = "bilinear",
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_fraction(probability=probability)
         _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interpolation)
         super().__init__(seed=seed, **kwargs)
@@ -114,7 +121,7 @@ class RandAugment(ImageAugmentation):
 
     def augment(self, images, labels, rng):
         if images.shape[-1] not in (1, 3):
-            raise ValueError(
+            raise InputError(
                 "`images` must have 1 or 3 channels for their colours to be changed. "
                 f"Received: shape={images.shape}"
             )
@@ -160,8 +167,8 @@ def apply_operations(images, rows, arguments, fill=128, interpolation="bilinear"
         arguments: dictionary from the same names to Pillow's argument for each image: bits,
             threshold, addition, factor, degrees, shear, or the translation as a fraction of the
             side; anything for the operations without argument.
-        fill: see `RandAugment`.
-        interpolation: see `RandAugment`.
+        fill: see `RandAugmentPerImage`.
+        interpolation: see `RandAugmentPerImage`.
     """
     _, height, width, channels = images.shape
     tables, matrices = [], []
@@ -176,7 +183,7 @@ def apply_operations(images, rows, arguments, fill=128, interpolation="bilinear"
             matrices.append((at, function(arguments[name], height, width)))
     if tables:
         at, table = (np.concatenate(parts) for parts in zip(*tables, strict=True))
-        images[at] = color_tables.look_up(images[at], table)
+        images[at] = colors.look_up(images[at], table)
     if matrices:
         at, matrix = (np.concatenate(parts) for parts in zip(*matrices, strict=True))
         images[at] = affine.transform(images[at], matrix, fill, interpolation)
@@ -188,26 +195,25 @@ def _argument(name, level, signs):
 
 
 def _check_arguments(num_ops, magnitude, magnitude_std, operations, fill, interpolation):
-    if not isinstance(plain(num_ops), int) or num_ops < 1:
-        raise ValueError(f"`num_ops` must be a positive int. Received: num_ops={num_ops!r}")
+    positive_int("num_ops", num_ops)
     if not 0 <= magnitude <= _MAX:
-        raise ValueError(f"`magnitude` must be in 0 .. 10. Received: magnitude={magnitude!r}")
+        raise InputError(f"`magnitude` must be in 0 .. 10. Received: magnitude={magnitude!r}")
     if not magnitude_std >= 0:
-        raise ValueError(
+        raise InputError(
             f"`magnitude_std` must not be negative. Received: magnitude_std={magnitude_std!r}"
         )
     for name in operations or ():
         if name not in OPERATIONS:
-            raise ValueError(
+            raise InputError(
                 f"Unknown operation{nearest(name, OPERATIONS)}. Expected some of "
                 f"{', '.join(OPERATIONS)}. Received: operations={operations!r}"
             )
     if operations is not None and not operations:
-        raise ValueError(f"`operations` must not be empty. Received: operations={operations!r}")
+        raise InputError(f"`operations` must not be empty. Received: operations={operations!r}")
     if np.min(fill) < 0 or np.max(fill) > 255:
-        raise ValueError(f"`fill` must be in 0 .. 255. Received: fill={fill!r}")
+        raise InputError(f"`fill` must be in 0 .. 255. Received: fill={fill!r}")
     if interpolation not in affine.INTERPOLATIONS:
-        raise ValueError(
+        raise InputError(
             f"`interpolation` must be one of {', '.join(affine.INTERPOLATIONS)}. "
             f"Received: interpolation={interpolation!r}"
         )

@@ -3,15 +3,17 @@
 import numpy as np
 from keras import ops, random
 
-from lsmha_keras.data.augmentation.cut_mix import CutMix
-from lsmha_keras.data.augmentation.horizontal_flip import HorizontalFlip
-from lsmha_keras.data.augmentation.mix_up import MixUp
-from lsmha_keras.data.augmentation.one_of import OneOf
-from lsmha_keras.data.augmentation.pad_crop import PadCrop
-from lsmha_keras.data.augmentation.rand_augment import OPERATIONS, RandAugment
-from lsmha_keras.data.augmentation.random_erasing import RandomErasing
-from lsmha_keras.data.augmentation.resized_crop import ResizedCrop
+from lsmha_keras.data.augmentation.geometry import (
+    HorizontalFlip,
+    PadCrop,
+    RandomErasing,
+    ResizedCrop,
+)
+from lsmha_keras.data.augmentation.image_augmentation import OneOf
+from lsmha_keras.data.augmentation.mixing import CutMix, MixUp
+from lsmha_keras.data.augmentation.rand_augment import OPERATIONS, RandAugmentPerImage
 from lsmha_keras.data.device import colors, geometry, mixing
+from lsmha_keras.errors import InputError
 
 _TRIES = 10
 _GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
@@ -44,7 +46,7 @@ def augment(layers, images, labels, seeds):
     images = ops.cast(images, "int32")
     for layer in layers:
         if type(layer) not in _APPLY:
-            raise ValueError(
+            raise InputError(
                 f"On the device run {', '.join(kind.__name__ for kind in _APPLY)}; set "
                 f'data.placement = "host" for other layers. Received: {type(layer).__name__}'
             )
@@ -61,8 +63,8 @@ def apply_operations(images, chosen, arguments, fill, interpolation):
             applied to the image.
         arguments: dictionary from the same names to `(batch,)` float32, as for
             `augmentation.rand_augment.apply_operations`.
-        fill: see `RandAugment`.
-        interpolation: see `RandAugment`.
+        fill: see `RandAugmentPerImage`.
+        interpolation: see `RandAugmentPerImage`.
 
     Returns:
         int32 images.
@@ -104,8 +106,8 @@ def _resized_crop(layer, images, labels, seeds):
 
 
 def _random_erasing(layer, images, labels, seeds):
-    chosen = _with_probability(layer.probability, len(images), seeds)
-    boxes = _draw_boxes(images.shape, layer.area, layer.aspect_ratio, seeds)
+    chosen = _with_probability(layer.factor, len(images), seeds)
+    boxes = _draw_boxes(images.shape, layer.scale, layer.aspect_ratio, seeds)
     noise = random.randint(images.shape, 0, 256, seed=next(seeds))
     return mixing.erase(images, boxes, chosen, noise), labels
 
@@ -133,7 +135,7 @@ def _mix_up(layer, images, labels, seeds):
 
 
 def _cut_mix(layer, images, labels, seeds):
-    partners, weights = _draw_pairs(layer.alpha, len(images), seeds)
+    partners, weights = _draw_pairs(layer.factor, len(images), seeds)
     side = ops.sqrt(1 - weights)
     rows, columns = (_interval(side, size, seeds) for size in images.shape[1:3])
     return mixing.cut_mix(images, labels, partners, rows, columns)
@@ -154,7 +156,7 @@ _APPLY = {
     PadCrop: _pad_crop,
     ResizedCrop: _resized_crop,
     HorizontalFlip: _flip,
-    RandAugment: _rand_augment,
+    RandAugmentPerImage: _rand_augment,
     RandomErasing: _random_erasing,
     MixUp: _mix_up,
     CutMix: _cut_mix,

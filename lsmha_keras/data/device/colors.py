@@ -1,4 +1,4 @@
-"""The colour operations of `augmentation.color_tables` and `augmentation.blends`, on a device.
+"""The colour operations of `augmentation.colors`, on a device.
 
 The same formulas in `keras.ops`, with one operation an image picked afterwards. Grey levels are
 int32. Whole-number operations equal the NumPy ones exactly. The three blends are cut off in float32

@@ -9,9 +9,17 @@ import zlib
 
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.sources.restricted_unpickler import RestrictedUnpickler
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.errors import InputError
 
+# What a pickled array is made of, under the names of NumPy 1 and 2.
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),  # bytes, in pickles that Python 3 wrote for Python 2
+}
 SPLITS = ("train", "test")
 
 
@@ -112,7 +120,7 @@ class _Part:
 
 
 # So that train[:90%] and train[90%:] share one array; what nobody uses any more goes.
-_PARTS_IN_USE = weakref.WeakValueDictionary()
+_PARTS_IN_USE: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 def _read_part(layout, base, path):
@@ -126,7 +134,7 @@ def _read_part(layout, base, path):
 def _to_channels_last(parts, path):
     for part in parts:
         if part.ndim != 2 or part.shape[1] != 3072 or part.dtype != np.uint8:
-            raise ValueError(
+            raise InputError(
                 f"{path} is not a CIFAR dataset: expected uint8 rows of 3072 values. "
                 f"Received: shape={part.shape}, dtype={part.dtype}"
             )
@@ -141,7 +149,7 @@ def _to_channels_last(parts, path):
 def _field(content, key, path):
     if not isinstance(content, dict) or key not in content:
         found = list(content) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
+        raise InputError(
             f"{path} is not the CIFAR dataset that was asked for: expected the key "
             f"{key.decode()!r}. Received: {found}"
         )
@@ -164,9 +172,38 @@ def _read_files(path, folder, names):
                 for name in names
             ]
     except (EOFError, pickle.UnpicklingError, tarfile.TarError, zlib.error, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"{file} is missing, damaged or truncated; expected the files {names} of the original "
             f"Python version of the dataset. Download it again. Received: {error}"
         ) from error
     except KeyError as error:
-        raise ValueError(f"{path} lacks a file of the dataset. Received: {error}") from error
+        raise InputError(f"{path} lacks a file of the dataset. Received: {error}") from error
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles builtin containers, strings, numbers and NumPy arrays, and refuses all else.
+
+    Args:
+        file: binary file.
+
+    Raises:
+        pickle.UnpicklingError: from `load`, if the pickle names anything else.
+
+    Example:
+        >>> import io, pickle
+        >>> RestrictedUnpickler(io.BytesIO(pickle.dumps({"a": [1, 2]}))).load()
+        {'a': [1, 2]}
+    """
+
+    def __init__(self, file):
+        # Python 2 wrote the CIFAR files: their strings are bytes.
+        super().__init__(file, encoding="bytes")
+
+    def find_class(self, module, name):
+        """Refuses every global but the few that rebuild an array."""
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(
+                "only arrays, numbers, strings and containers are read from pickles. "
+                f"Received: {module}.{name}"
+            )
+        return super().find_class(module, name)

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
+from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.errors import PackageError
 from lsmha_keras.image_resize import resize_image
 
 SPLITS = ("train", "test")
@@ -41,7 +42,7 @@ def _read_digits():
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             "The dataset 'digits' comes with scikit-learn, which is not installed. "
             "Install it with: pip install scikit-learn"
         ) from error

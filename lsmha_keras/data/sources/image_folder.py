@@ -4,7 +4,8 @@ import pathlib
 
 import numpy as np
 
-from lsmha_keras.data.image_dataset import ImageDataset
+from lsmha_keras.data.datasets import ImageDataset
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import is_hidden
 from lsmha_keras.image_file import EXTENSIONS, find_images, read_image
 from lsmha_keras.nearest import nearest
@@ -62,12 +63,12 @@ def open_image_folder(root, base, image_size=None):
     parts = _find_parts(root)
     if parts:
         if base not in parts:
-            raise ValueError(
+            raise InputError(
                 f"The folder {root} has the splits {', '.join(parts)}{nearest(base, parts)}. "
                 f"Received: split={base!r}"
             )
     elif base != "train":
-        raise ValueError(
+        raise InputError(
             f"The folder {root} has no sub-folder {base!r}; as a folder of class folders it is "
             f"one part, of which 'train[:80%]' and 'train[80%:]' are ranges. "
             f"Received: split={base!r}"
@@ -78,12 +79,12 @@ def open_image_folder(root, base, image_size=None):
     part = root / base if parts else root
     extra = sorted({path.name for path in _folders(part)} - set(classes))
     if extra:
-        raise ValueError(
+        raise InputError(
             f"{part} has classes that {reference} lacks. Received: {', '.join(extra[:5])}"
         )
     files, labels = _interleave([find_images(part / name) for name in classes])
     if not files:
-        raise ValueError(
+        raise InputError(
             f"{part} must hold one folder of images ({', '.join(EXTENSIONS)}) for each class. "
             f"Received: {len(classes)} folders, no images"
         )
@@ -104,7 +105,7 @@ def _find_parts(root):
         own = [path for path in find_images(folder) if path.parent == folder]
         classes = [sub for sub in _folders(folder) if find_images(sub)]
         if own and classes:
-            raise ValueError(
+            raise InputError(
                 f"{folder} can be a part of the data, which holds class folders only, or a class, "
                 f"which holds images only: move the images or the folders away. Received: both "
                 f"{own[0].name} and the folder {classes[0].name}"

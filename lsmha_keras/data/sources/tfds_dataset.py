@@ -7,8 +7,8 @@ import urllib.request
 
 import numpy as np
 
-from lsmha_keras.data.array_dataset import ArrayDataset
-from lsmha_keras.data.image_dataset import ImageDataset, parse_image_size
+from lsmha_keras.data.datasets import ArrayDataset, ImageDataset, parse_image_size
+from lsmha_keras.errors import ImageSizeError, InputError, PackageError
 from lsmha_keras.image_resize import resize_image
 from lsmha_keras.nearest import nearest
 
@@ -73,7 +73,7 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     _prepare(builder, name, data_dir, hint)
     splits = list(builder.info.splits)
     if base not in splits:
-        raise ValueError(
+        raise InputError(
             f"{name!r} has the splits {', '.join(splits)}{nearest(base, splits)}. "
             f"Received: split={base!r}"
         )
@@ -88,7 +88,7 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     size = parse_image_size(image_size) or shape[:2]
     if None in size:
         # Says what is needed before gigabytes have been read.
-        raise ValueError(
+        raise ImageSizeError(
             f"The images of {name!r} have different sizes, so `image_size` is needed to bring them "
             "to one. Received: image_size=None"
         )
@@ -100,7 +100,7 @@ def _import_tfds(name, built_in, hint):
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError(
+        raise PackageError(
             f"{name!r} is none of the built-in datasets ({', '.join(built_in)}) found on this "
             f"machine{nearest(name, built_in)}. {_where(hint)} Others come from TensorFlow "
             "Datasets, which is not installed. Install it with: "
@@ -115,7 +115,7 @@ def _find_builder(tfds, name, data_dir, built_in):
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         # ValueError: not even the form of a TFDS name, as with "cifar-100".
         known = [*built_in, *tfds.list_builders(with_community_datasets=False)]
-        raise ValueError(
+        raise InputError(
             f"Unknown dataset{nearest(name, known)}. Expected {', '.join(built_in)}, a folder, an "
             f".npz file, or a name of TensorFlow Datasets. Received: name={name!r}"
         ) from error
@@ -126,7 +126,7 @@ def _check_features(tfds, builder, name):
     image, label = (dict(features.items()).get(key) for key in ("image", "label"))
     sound = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
     if not sound or image.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f"{name!r} must have a uint8 feature 'image' and a class label 'label'. "
             f"Received: the features {', '.join(features)}"
         )
@@ -141,7 +141,7 @@ def _prepare(builder, name, data_dir, hint):
     except Exception as error:  # of sockets, requests, TFDS's checks, ...: all mean the same
         reason = (str(error).splitlines() or [""])[0]
         place = f"{str(data_dir)!r}" if data_dir else "TensorFlow Datasets' folder"
-        raise ValueError(
+        raise InputError(
             f"{name!r} is not in {place} and cannot be downloaded and prepared now. {_where(hint)} "
             f"Received: {type(error).__name__}: {reason}"
         ) from error

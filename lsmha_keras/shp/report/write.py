@@ -1,12 +1,12 @@
 """Writes a report on single-head performance: arrays, tables, figures and a page."""
 
-import csv
 import json
 import math
 import pathlib
 
 import numpy as np
 
+from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory
 from lsmha_keras.shp.controls import THRESHOLDS
 from lsmha_keras.shp.head_scores import rank_correlations
@@ -19,13 +19,14 @@ from lsmha_keras.shp.report.tables import (
     labels_covered,
     sweep_rows,
 )
+from lsmha_keras.tables import write_rows
 
 
 def write_report(
     results,
-    out,
+    output_dir,
     controls=None,
-    classical=None,
+    head_scores=None,
     thresholds=THRESHOLDS,
     title="Single-head performance",
 ):
@@ -42,9 +43,9 @@ def write_report(
 
     Args:
         results: `{block: SHPResult}`.
-        out: folder; made if missing, and files in it are written over.
+        output_dir: folder; made if missing, and files in it are written over.
         controls: dict from a control's name to `{block: SHPResult}` with the same blocks.
-        classical: what `head_scores` returns, for all of the blocks or some.
+        head_scores: what `head_scores` returns, for all of the blocks or some.
         thresholds: list of floats, the threshold sweep.
         title: str, the page's title.
 
@@ -63,53 +64,48 @@ def write_report(
     """
     variants = {"trained": results, **(controls or {})}
     _check_blocks(variants)
-    out = pathlib.Path(out)
-    with fill_directory(out) as folder:
-        _write(folder, variants, classical, thresholds, title)
-    return out / "index.html"
+    output_dir = pathlib.Path(output_dir)
+    with fill_directory(output_dir) as folder:
+        _write(folder, variants, head_scores, thresholds, title)
+    return output_dir / "index.html"
 
 
-def _write(out, variants, classical, thresholds, title):
+def _write(output_dir, variants, head_scores, thresholds, title):
     results = variants["trained"]
     covered = {block: labels_covered(results[block]) for block in results}
-    correlations = rank_correlations(classical or {}, covered)
+    correlations = rank_correlations(head_scores or {}, covered)
     tables = {
         "blocks": block_rows(variants),
-        "statistics": head_rows(variants, classical),
+        "statistics": head_rows(variants, head_scores),
         "labels": label_rows(variants),
         "threshold_sweep": sweep_rows(variants, thresholds),
         "rank_correlations": [{"block": b, **row} for b, row in correlations.items()],
     }
     for name, rows in tables.items():
-        _write_csv(out / f"{name}.csv", rows)
-    _write_json(out / "statistics.json", {"title": title, **tables})
-    _write_arrays(out / "shp.npz", variants)
-    _draw(out, variants, thresholds)
-    page = render_page(variants, title, classical, correlations)
-    (out / "index.html").write_text(page, encoding="utf-8")
+        _write_csv(output_dir / f"{name}.csv", rows)
+    _write_json(output_dir / "statistics.json", {"title": title, **tables})
+    _write_arrays(output_dir / "shp.npz", variants)
+    _draw(output_dir, variants, thresholds)
+    page = render_page(variants, title, head_scores, correlations)
+    (output_dir / "index.html").write_text(page, encoding="utf-8")
 
 
 def _check_blocks(variants):
     blocks = set(variants["trained"])
     if not blocks:
-        raise ValueError("There must be results of at least one block. Received: results={}")
+        raise InputError("There must be results of at least one block. Received: results={}")
     for name, results in variants.items():
         if set(results) != blocks:
-            raise ValueError(
+            raise InputError(
                 f"Every control must have the blocks {sorted(blocks)}. "
                 f"Received: {name!r} with {sorted(results)}"
             )
 
 
 def _write_csv(path, rows):
-    if not rows:
-        return
-    # The first variant's heads have more columns than the others.
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    if rows:
+        # The first variant's heads have more columns than the others.
+        write_rows(path, [{key: _short(value) for key, value in row.items()} for row in rows])
 
 
 def _short(value):
@@ -143,10 +139,10 @@ def _write_arrays(path, variants):
     np.savez_compressed(path, **arrays)
 
 
-def _draw(out, variants, thresholds):
+def _draw(output_dir, variants, thresholds):
     results = variants["trained"]
     controls = {name: found for name, found in variants.items() if name != "trained"}
-    plots.plot_along_blocks(results, controls).savefig(out / "along_blocks.png")
+    plots.plot_along_blocks(results, controls).savefig(output_dir / "along_blocks.png")
     for block, result in results.items():
         others = {name: by_block[block] for name, by_block in controls.items()}
         figures = {
@@ -157,4 +153,4 @@ def _draw(out, variants, thresholds):
             "threshold_sweep": plots.plot_threshold_sweep(result, thresholds, others),
         }
         for name, figure in figures.items():
-            figure.savefig(out / f"block_{block}_{name}.png")
+            figure.savefig(output_dir / f"block_{block}_{name}.png")

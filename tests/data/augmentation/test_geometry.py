@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from lsmha_keras.data import HorizontalFlip, PadCrop, RandomErasing, ResizedCrop
-from lsmha_keras.data.augmentation.pad_crop import crop_padded
-from lsmha_keras.data.augmentation.resized_crop import crop_and_enlarge, draw_boxes
+from lsmha_keras.data.augmentation.geometry import crop_and_enlarge, crop_padded, draw_boxes
 
 pytestmark = pytest.mark.backend_free
 
@@ -79,7 +78,7 @@ def test_boxes_that_cannot_fit_are_cut():
 
 def test_erasing_fills_one_box_of_some_images_with_noise():
     images = np.full((2000, 32, 32, 3), 128, dtype="uint8")
-    layer = RandomErasing(0.25, area=(0.1, 0.3), aspect_ratio=(0.5, 2.0))
+    layer = RandomErasing(0.25, scale=(0.1, 0.3), aspect_ratio=(0.5, 2.0))
     erased, _ = layer.augment(images, None, np.random.default_rng(0))
     changed = (erased != 128).any(axis=-1)
     touched = changed.any(axis=(1, 2))
@@ -103,8 +102,8 @@ def test_erasing_fills_one_box_of_some_images_with_noise():
         (ResizedCrop, {"area": (0.8, 1.2)}, "at most 1. Received: area"),
         (ResizedCrop, {"area": 0.8}, "area=0.8"),
         (ResizedCrop, {"aspect_ratio": (2, 1)}, "the smaller one first"),
-        (RandomErasing, {"probability": 2}, "probability=2"),
-        (RandomErasing, {"area": (0, 0.5)}, r"area=\(0, 0.5\)"),
+        (RandomErasing, {"factor": 2}, "factor=2"),
+        (RandomErasing, {"scale": (0, 0.5)}, r"scale=\(0, 0.5\)"),
     ],
 )
 def test_bad_arguments(layer, arguments, message):

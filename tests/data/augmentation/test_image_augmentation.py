@@ -12,7 +12,7 @@ from lsmha_keras.data import (
     MixUp,
     OneOf,
     PadCrop,
-    RandAugment,
+    RandAugmentPerImage,
     RandomErasing,
     ResizedCrop,
 )
@@ -21,7 +21,7 @@ LAYERS = [
     PadCrop(3, seed=5),
     HorizontalFlip(0.25, seed=5),
     ResizedCrop([0.5, 0.9], [0.8, 1.5], seed=5),
-    RandAugment(3, 8, 0.25, 0.75, ["Invert", "Rotate", "Equalize"], 9, "nearest", seed=5),
+    RandAugmentPerImage(3, 8, 0.25, 0.75, ["Invert", "Rotate", "Equalize"], 9, "nearest", seed=5),
     RandomErasing(0.5, [0.1, 0.2], [0.5, 2.0], seed=5),
     MixUp(0.3, seed=5),
     CutMix(0.7, seed=5),

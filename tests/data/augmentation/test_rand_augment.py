@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from lsmha_keras.data import RandAugment
+from lsmha_keras.data import RandAugmentPerImage
 from lsmha_keras.data.augmentation.rand_augment import OPERATIONS, apply_operations
 
 pytestmark = pytest.mark.backend_free
@@ -99,7 +99,7 @@ def test_operations_are_drawn_for_each_image_with_the_probability():
     # A picture on which operations leave different traces, once for each of 3,000 draws.
     image = pictures()[5]
     images = np.tile(image, (3000, 1, 1, 1))
-    layer = RandAugment(1, magnitude=9, magnitude_std=0.0, probability=0.5)
+    layer = RandAugmentPerImage(1, magnitude=9, magnitude_std=0.0, probability=0.5)
     result, _ = layer.augment(images, None, np.random.default_rng(0))
     unchanged = (result == images).all(axis=(1, 2, 3)).mean()
     assert unchanged == pytest.approx(0.5, abs=0.03)
@@ -110,7 +110,7 @@ def test_operations_are_drawn_for_each_image_with_the_probability():
 
 def test_magnitudes_are_noisy_and_signs_even():
     images = np.full((4000, 1, 1, 1), 100, dtype="uint8")
-    layer = RandAugment(
+    layer = RandAugmentPerImage(
         1, magnitude=5, magnitude_std=1.0, probability=1.0, operations=["Brightness"]
     )
     result, _ = layer.augment(images, None, np.random.default_rng(0))
@@ -123,13 +123,13 @@ def test_magnitudes_are_noisy_and_signs_even():
 
 def test_two_operations_follow_each_other():
     images = pictures()[:4]
-    layer = RandAugment(2, probability=1.0, operations=["Invert"])
+    layer = RandAugmentPerImage(2, probability=1.0, operations=["Invert"])
     assert np.array_equal(layer.augment(images, None, np.random.default_rng(0))[0], images)
 
 
 def test_grey_images_and_float_images():
     images = pictures()[:16]
-    layer = RandAugment(2, probability=1.0)
+    layer = RandAugmentPerImage(2, probability=1.0)
     whole, _ = layer.augment(images, None, np.random.default_rng(3))
     floats, _ = layer.augment(images.astype("float32"), None, np.random.default_rng(3))
     assert floats.dtype == np.float32 and np.array_equal(floats, whole)
@@ -154,4 +154,4 @@ def test_grey_images_and_float_images():
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        RandAugment(**arguments)
+        RandAugmentPerImage(**arguments)

@@ -9,12 +9,10 @@ from keras import ops
 from scipy.stats import ks_2samp
 
 from lsmha_keras.data import AugmentationPolicy, HorizontalFlip
-from lsmha_keras.data.augmentation.cut_mix import CutMix
-from lsmha_keras.data.augmentation.mix_up import MixUp
-from lsmha_keras.data.augmentation.pad_crop import crop_padded
+from lsmha_keras.data.augmentation.geometry import crop_and_enlarge, crop_padded, draw_boxes
+from lsmha_keras.data.augmentation.mixing import CutMix, MixUp
 from lsmha_keras.data.augmentation.rand_augment import OPERATIONS
 from lsmha_keras.data.augmentation.rand_augment import apply_operations as apply_in_numpy
-from lsmha_keras.data.augmentation.resized_crop import crop_and_enlarge, draw_boxes
 from lsmha_keras.data.device import geometry, mixing
 from lsmha_keras.data.device.augment import apply_operations, augment
 from tests.data.augmentation.test_mixing import Scripted, one_hot

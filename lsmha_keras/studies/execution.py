@@ -1,0 +1,306 @@
+"""Trains the executions of a trial, wherever that happens: in this process or on a worker."""
+
+import dataclasses
+import json
+import pathlib
+import time
+import traceback
+
+import keras
+
+from lsmha_keras.errors import InputError
+from lsmha_keras.files import write_atomically
+from lsmha_keras.shp.callback import SHPCallback
+from lsmha_keras.studies.hparams_log import write_hparams
+from lsmha_keras.studies.study import Study
+from lsmha_keras.text_files import read_json
+from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.devices import describe_hardware, describe_versions, recipe_runtime
+from lsmha_keras.training.fit_recipe import fit_recipe
+from lsmha_keras.training.output_dir import claim_output_dir
+
+EXECUTION = "execution.json"
+_COST = "cost.json"
+_SIGNALS = ("snr", "readout_accuracy")
+_MEASURED = ("val_accuracy", "latency_ms", "parameters", "multiply_adds", "score")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialJob:
+    """The trainings of a trial, which need no oracle. It can be pickled.
+
+    Attributes:
+        study: `Study`.
+        trial: str, KerasTuner's number of the trial.
+        values: dict of the hyperparameters, KerasTuner's own among them.
+        directory: `pathlib.Path` of the trial.
+        recipes: tuple of `Recipe`, one for each execution.
+    """
+
+    study: Study
+    trial: str
+    values: dict
+    directory: pathlib.Path
+    recipes: tuple
+
+    def run(self, sources, callbacks=(), verbose=0, log=print):
+        """Trains all executions, or reads the results of those that were trained before.
+
+        Args:
+            sources: dict with the "train" and "validation" data.
+            callbacks: more Keras callbacks.
+            verbose: as in `lsmha_keras.train`.
+            log: function that is told, as a text, how each execution ended.
+
+        Returns:
+            list of dicts, the rows of the study's table. After an infeasible execution there are
+            no more: only the seeds of the others differ.
+
+        Raises:
+            OSError: if the disk is full or data cannot be read.
+        """
+        rows = []
+        for execution in range(len(self.recipes)):
+            began = time.monotonic()
+            rows.append(self._execute(execution, sources, callbacks, verbose))
+            seconds = time.monotonic() - began
+            log(f"  execution {execution}: {_outcome(rows[-1])} ({seconds:.0f} s)")
+            if rows[-1]["status"] == "infeasible":
+                break
+        return rows
+
+    def give_up(self, error):
+        """Writes that the executions without a result failed.
+
+        Args:
+            error: str, the cause.
+
+        Returns:
+            list of dicts, the rows of the trial.
+        """
+        rows = []
+        for execution, recipe in enumerate(self.recipes):
+            path = self.directory / f"execution_{execution}" / EXECUTION
+            if path.exists():
+                rows.append(read_json(path))
+                continue
+            row = {"study": self.study.name, **self._facts(execution), "seed": recipe.runtime.seed}
+            rows.append(row | {"status": "failed", "score": None, "error": error})
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(rows[-1], indent=1))
+        return rows
+
+    def _execute(self, execution, sources, callbacks, verbose):
+        directory = self.directory / f"execution_{execution}"
+        row = run_execution(
+            self.study,
+            self.recipes[execution],
+            directory,
+            sources,
+            self._facts(execution),
+            callbacks,
+            verbose,
+        )
+        metrics = {name: row[name] for name in _MEASURED if row.get(name) is not None}
+        failed = row["status"] == "failed"
+        write_hparams(directory / "tensorboard" / "hparams", self.values, metrics, failed)
+        # Every model leaves functions and memory behind.
+        keras.utils.clear_session(free_memory=True)
+        return row
+
+    def _facts(self, execution):
+        values = {f"hp.{name}": value for name, value in self.values.items()}
+        return {"trial": self.trial, "execution": execution, **values}
+
+
+def _outcome(row):
+    cost = f"{row['latency_ms']:.2f} ms" if row.get("latency_ms") is not None else "not measured"
+    if row["status"] == "completed":
+        return f"accuracy {row['val_accuracy']:.2%}, {cost}, {row['train_seconds']:.0f} s"
+    if row["status"] == "infeasible":
+        return f"above the budget by {-row['score']:.2f}x ({cost}), not trained"
+    return f"failed: {row['error']}"
+
+
+def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
+    """Trains one execution of a trial, or reads its results if it has finished.
+
+    Stopped and called again, it continues from the last finished epoch.
+
+    Args:
+        study: `Study`.
+        recipe: `Recipe` of the trial, with the seed of the execution.
+        directory: `pathlib.Path` of the execution, in that of its trial.
+        sources: dict with the "train" and "validation" data.
+        facts: dict of what the row starts with: "trial", "execution" and the hyperparameters.
+        callbacks: more Keras callbacks.
+        verbose: as in `lsmha_keras.train`.
+
+    Returns:
+        dict, the row of the execution in the study's table. Its "status" is "completed",
+        "infeasible" (above the budget, not trained) or "failed" (with "error").
+
+    Raises:
+        OSError: if the disk is full or data cannot be read: the execution has no row then, and is
+            trained when the study goes on.
+
+    Example:
+
+    ```python
+    row = run_execution(study, recipe, directory / "execution_0", sources, {"trial": "00"})
+    ```
+    """
+    finished = directory / EXECUTION
+    if finished.exists():
+        return read_json(finished)
+    row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
+    try:
+        _train(row, study, recipe, directory, sources, callbacks, verbose)
+    except OSError:  # A full disk or a lost mount, which says nothing about the trial.
+        raise
+    except Exception as error:  # Memory, NaN, an unforeseen value: the search continues.
+        row |= {"status": "failed", "score": None, "error": _describe(error)}
+        _write(directory / "error.txt", traceback.format_exc())
+    _write(finished, json.dumps(row, indent=1))
+    return row
+
+
+def _train(row, study, recipe, directory, sources, callbacks, verbose):
+    """Measures and trains, and writes into the row what is known so far."""
+    claim_output_dir(directory, recipe)
+    with recipe_runtime(recipe.runtime):
+        cost = _cost(study, recipe, directory.parent, sources["train"])
+        row |= vars(cost)
+        excess = cost.excess(study.budget.limits())
+        if excess > 1:
+            # Below every accuracy, and the lower the further away: oracles learn from it.
+            row |= {"status": "infeasible", "score": -excess}
+            return
+        callbacks = [*_watchers(study, recipe, sources), *callbacks]
+        _, checkpoint = fit_recipe(recipe, sources, directory, callbacks, verbose)
+    last = checkpoint.history[-1]
+    row |= {
+        "val_accuracy": last["val_accuracy"],
+        "epochs": len(checkpoint.history),
+        "train_seconds": round(checkpoint.train_seconds, 2),
+    }
+    if study.shp.enabled:
+        row |= {f"shp_{name}": last[_signal(study, recipe, name)] for name in _SIGNALS}
+    row |= {"status": "completed", "score": row[study.tuner.objective]}
+
+
+def _cost(study, recipe, trial_dir, source):
+    """Measures once for all executions of a trial: they have the same architecture."""
+    path = trial_dir / _COST
+    if path.exists():
+        return TrialCost(**read_json(path))
+    model = build_model(recipe, source)
+    cost = measure_cost(model, memory=study.budget.memory_mib is not None)
+    _write(path, json.dumps(vars(cost)))
+    return cost
+
+
+def _watchers(study, recipe, sources):
+    section = study.shp
+    if not section.enabled:
+        return []
+    shp = SHPCallback(sources["train"], sources["validation"], max_images=section.max_images)
+    if section.patience is None:
+        return [shp]
+    monitor = _signal(study, recipe, section.monitor)
+    stop = keras.callbacks.EarlyStopping(monitor, patience=section.patience, mode="max")
+    return [shp, stop]
+
+
+def _signal(study, recipe, name):
+    """Returns how the logs call a signal of the last block, which is never convolutional."""
+    layers = recipe.model.overrides.get("num_layers", study.defaults["num_layers"])
+    return f"shp/block_{layers - 1}_{name}"
+
+
+def _environment():
+    machine, _, cores = describe_hardware().partition(", ")
+    versions = describe_versions()
+    return {
+        "backend": keras.backend.backend(),
+        "machine": machine,
+        "cores": cores,
+        "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _describe(error):
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialCost:
+    """What a model costs on this machine.
+
+    Attributes:
+        parameters: int.
+        multiply_adds: int, of one image.
+        latency_ms: float, median time of one image, in milliseconds.
+        memory_mib: float or None, peak memory that one image adds, in MiB; `None` where it was not
+            measured.
+    """
+
+    parameters: int
+    multiply_adds: int
+    latency_ms: float
+    memory_mib: float | None = None
+
+    def excess(self, limits):
+        """Compares with the limits of a budget.
+
+        Args:
+            limits: dict from the name of an attribute to its highest value.
+
+        Returns:
+            float, by what factor the model is above the limit it misses most; at most 1 if it meets
+            all.
+
+        Raises:
+            ValueError: if what is limited could not be measured.
+
+        Example:
+            >>> TrialCost(2000, 10, 3.0).excess({"parameters": 1000, "latency_ms": 6.0})
+            2.0
+        """
+        for name in limits:
+            if getattr(self, name) is None:
+                raise InputError(
+                    f"`{name}` cannot be measured here (memory: on Linux and CPUs only). "
+                    f"Received: budget.{name}={limits[name]}"
+                )
+        return max((getattr(self, name) / limit for name, limit in limits.items()), default=0.0)
+
+
+def measure_cost(model, memory=False, runs=50):
+    """Measures what a model costs on the current backend and device.
+
+    Args:
+        model: `CCTImageClassifier`.
+        memory: bool, whether memory is measured too, in a process of its own: seconds more.
+        runs: int, timed calls.
+
+    Returns:
+        A `TrialCost`.
+
+    Example:
+
+    ```python
+    measure_cost(model).latency_ms
+    ```
+    """
+    from lsmha_keras.benchmark.benchmark_model import benchmark_model
+
+    (speed,) = benchmark_model(model, batch_sizes=[1], runs=runs, memory=memory)
+    return TrialCost(speed.parameters, speed.multiply_adds, speed.p50_ms, speed.peak_mib)
