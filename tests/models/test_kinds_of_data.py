@@ -1,5 +1,8 @@
 """What `keras.Model.fit` takes, a classifier takes as well, and the answer is that of arrays."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -129,6 +132,23 @@ def test_images_and_labels_in_dicts(kind):
     model.compile(keras.optimizers.SGD(0.0), model.loss)
     losses = model.fit(in_dicts(kind, images, labels), verbose=0).history["loss"]
     assert losses == [pytest.approx(figures[0], rel=0.05)]  # batch statistics are of the batch
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *GRAIN])
+def test_calls_keep_neither_the_model_nor_its_images(kind):
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    model = small_classifier(**STILL)
+    for verb in ("fit", "evaluate", "predict"):
+        data = as_arguments(kind, images, labels)
+        getattr(model, verb)(*data[: 1 if verb == "predict" else 2], verbose=0)
+    if kind == "arrays":
+        lsmha.SoftCommittee([model]).predict_members(images, verbose=0)
+    kept = {"model": weakref.ref(model)}
+    if kind in ("arrays", "PyDataset", "generator"):  # TensorFlow keeps other datasets themselves
+        kept["images"] = weakref.ref(images)
+    del model, images, labels, data
+    gc.collect()
+    assert not [name for name, value in kept.items() if value() is not None]
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", "tf.data"])
