@@ -136,6 +136,7 @@ def test_images_and_labels_in_dicts(kind):
     assert losses == [pytest.approx(figures[0], rel=0.05)]  # batch statistics are of the batch
 
 
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="about a list of TensorFlow's")
 @pytest.mark.parametrize("kind", ["arrays", "PyDataset", "generator"])
 def test_calls_keep_neither_the_model_nor_its_images(kind):
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
