@@ -35,6 +35,8 @@ def traces_once(cls):
 def _create_state(model, data, optimizer=None):
     import tensorflow as tf
 
+    if tf.distribute.has_strategy():
+        return  # Keras has created it.
     _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
     with tf.init_scope():  # outside of the trace
         if optimizer is not None and not optimizer.built:
