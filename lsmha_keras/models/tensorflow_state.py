@@ -1,5 +1,7 @@
 """Creates what training needs before TensorFlow traces a step."""
 
+import weakref
+
 import keras
 
 
@@ -20,30 +22,44 @@ def traces_once(cls):
     if keras.config.backend() != "tensorflow":
         return cls
 
-    def train_step(self, data):
-        _create_state(self, data, self.optimizer)
-        return super(cls, self).train_step(data)
+    def make_train_function(self, force=False):
+        before = self.train_function
+        super(cls, self).make_train_function(force)
+        if self.train_function is not before:
+            self.train_function = _after_creation(self, self.train_function, self.optimizer)
 
-    def test_step(self, data):
-        _create_state(self, data)
-        return super(cls, self).test_step(data)
+    def make_test_function(self, force=False):
+        before = self.test_function
+        super(cls, self).make_test_function(force)
+        if self.test_function is not before:
+            self.test_function = _after_creation(self, self.test_function)
 
-    cls.train_step, cls.test_step = train_step, test_step
+    cls.make_train_function, cls.make_test_function = make_train_function, make_test_function
     return cls
 
 
-def _create_state(model, data, optimizer=None):
+def _after_creation(model, function, optimizer=None):
+    owner = weakref.ref(model)
+
+    def run(iterator):
+        _create_state(owner(), getattr(iterator, "element_spec", None), optimizer)
+        return function(iterator)
+
+    return run
+
+
+def _create_state(model, spec, optimizer):
     import tensorflow as tf
 
     if tf.distribute.has_strategy():
         return  # Keras has created it.
-    _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    with tf.init_scope():  # outside of the trace
-        if optimizer is not None and not optimizer.built:
-            optimizer.build(model.trainable_variables)
-        # An array's accuracy depends on whether its labels are one-hot.
-        if isinstance(y, tf.Tensor) and not all(getattr(m, "built", True) for m in model.metrics):
-            if y.shape.rank and None not in y.shape[1:]:
-                labels = tf.zeros([1, *y.shape[1:]], y.dtype)
-                model.compute_metrics(None, labels, tf.zeros([1, model.num_classes]))
-                model.reset_metrics()
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    if not isinstance(spec, tuple) or all(getattr(m, "built", True) for m in model.metrics):
+        return
+    # Which accuracy it is depends on whether the labels are one-hot.
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(spec)
+    if isinstance(y, tf.TensorSpec) and y.shape.rank and None not in y.shape[1:]:
+        labels = tf.zeros([1, *y.shape[1:]], y.dtype)
+        model.compute_metrics(None, labels, tf.zeros([1, model.num_classes]))
+        model.reset_metrics()
