@@ -1,5 +1,6 @@
 """Settings of the whole suite; read before any test module, and so before any framework."""
 
+import gc
 import os
 
 # The workers of pytest-xdist share the cores. The frameworks' pools of threads, each as large as
@@ -49,6 +50,16 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.nodeid in passed]
         items[:] = [item for item in items if item.nodeid not in passed]
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish():
+    """Takes the imported frameworks out of the garbage collector's rounds.
+
+    Each of these goes through a million objects otherwise, and Keras asks for one per quantised
+    layer.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _PassedTests:

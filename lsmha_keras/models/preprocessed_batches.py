@@ -1,5 +1,6 @@
 """Feeds arrays and `PyDataset`s to a model through its preprocessor, without TensorFlow."""
 
+import contextlib
 import sys
 
 import keras
@@ -85,10 +86,33 @@ class PreprocessedBatches(keras.utils.PyDataset):
         else:
             self._reorder()
 
+    def release(self):
+        """Lets go of the images, the labels and the preprocessor."""
+        self.preprocess = self.x = self.y = self.sample_weight = None
+
     def _reorder(self):
         if self.shuffle:
             # NumPy's global generator, which `keras.utils.set_random_seed` seeds.
             np.random.shuffle(self._order)
+
+
+@contextlib.contextmanager
+def released(*data):
+    """At its end, lets go of what arrays were turned into `PreprocessedBatches`.
+
+    TensorFlow 2.21 keeps every Python function that a `tf.data` pipeline calls in its default
+    graph, which is never deleted. Keras feeds a `PyDataset` by such a function, so that each call
+    of `predict` would keep its images.
+
+    Args:
+        data: `PreprocessedBatches`, which cannot be used afterwards, or anything else.
+    """
+    try:
+        yield
+    finally:
+        for batches in data:
+            if isinstance(batches, PreprocessedBatches):
+                batches.release()
 
 
 def preprocessed(preprocess, x, y=None, sample_weight=None):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import types
+import weakref
 
 import keras
 import keras_hub
@@ -21,14 +22,17 @@ from lsmha_keras.models.preprocessed_batches import (
     preprocessed_generator,
     preprocessed_grain,
     preprocessed_loader,
+    released,
     to_numpy,
 )
+from lsmha_keras.models.tensorflow_state import traces_once
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import fit_progress, progress_style
 
 
 @keeps_weights
+@traces_once
 @torch_parameters_up_to_date
 class RawImageClassifier(keras_hub.models.ImageClassifier):
     """Base of classifiers that train and predict on images as they are, with values 0 to 255.
@@ -92,7 +96,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if isinstance(y, np.ndarray):
                 self._check_labels(y)
             elif _is_tf(y):
-                y = self._checked_in_graph(y, self._check_labels, y)
+                y = self._checked_in_graph(y, type(self)._check_labels, y)
             return super().preprocess_samples(x, y, sample_weight)
 
     @contextlib.contextmanager
@@ -125,16 +129,19 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
             # Only its ends leave the graph: they are what the checks look at.
             ends = tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
-            x = self._checked_in_graph(x, self._checked, ends)
+            x = self._checked_in_graph(x, type(self)._checked, ends)
         return x
 
     def _checked_in_graph(self, tensor, check, values):
         """Returns a tensor of a `tf.data` pipeline that is computed once `values` are checked."""
         import tensorflow as tf
 
+        owner = weakref.ref(self)  # TensorFlow keeps the function for good
+
         def run(values):
-            with self._noting_errors():
-                check(values)
+            model = owner()
+            with model._noting_errors():
+                check(model, values)
             return np.int32(0)
 
         with tf.control_dependencies([tf.numpy_function(run, [values], tf.int32)]):
@@ -207,7 +214,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         batches = self._preprocessed(x, y, sample_weight, batch_size, shuffle=bool(by_image))
         in_batches = isinstance(batches, PreprocessedBatches) and not by_image
         kwargs["shuffle"] = bool(shuffle) and in_batches
-        with trained_here(self), self._plain_errors():
+        with trained_here(self), self._plain_errors(), released(batches, validation_data):
             return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
 
     @locked
@@ -220,7 +227,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if cached or not self._is_known(x):
                 return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
             batches = self._preprocessed(x, y, sample_weight, batch_size)
-            return keras.Model.evaluate(self, batches, **kwargs)
+            with released(batches):
+                return keras.Model.evaluate(self, batches, **kwargs)
 
     @locked
     def predict(self, x, batch_size=None, **kwargs):
@@ -235,7 +243,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 return super().predict(x, batch_size=batch_size, **kwargs)
             x, count = _filled_up(self._as_images(x))
             batches = self._preprocessed(x, batch_size=batch_size)
-            outputs = keras.Model.predict(self, batches, **kwargs)
+            with released(batches):
+                outputs = keras.Model.predict(self, batches, **kwargs)
             return outputs if count is None else outputs[:count]
 
     def probabilities(self, outputs):
@@ -268,10 +277,13 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
         """Returns what Keras takes for data, with the preprocessor in between."""
+        owner = weakref.ref(self)  # TensorFlow keeps datasets, and what they hold, for good
+
+        def preprocess(*batch):
+            return owner().preprocess_samples(*batch)
+
         if _is_array(x) or isinstance(x, keras.utils.PyDataset):
-            return PreprocessedBatches(
-                self.preprocess_samples, x, y, sample_weight, batch_size, shuffle
-            )
+            return PreprocessedBatches(preprocess, x, y, sample_weight, batch_size, shuffle)
         if not (y is None and sample_weight is None and batch_size is None):
             raise InputError(
                 f"A {type(x).__name__} supplies `y`, `sample_weight` and the batches itself: pass "
@@ -279,16 +291,16 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 f"{type(sample_weight).__name__}, batch_size={batch_size}"
             )
         if isinstance(x, types.GeneratorType):
-            return preprocessed_generator(self.preprocess_samples, x)
+            return preprocessed_generator(preprocess, x)
         if is_torch_loader(x):
-            return preprocessed_loader(self.preprocess_samples, x)
+            return preprocessed_loader(preprocess, x)
         if is_grain(x):
-            return preprocessed_grain(self.preprocess_samples, x)
+            return preprocessed_grain(preprocess, x)
         import tensorflow as tf
 
         if x.cardinality() == 0:
             raise InputError(no_batches(x))
-        mapped = x.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
+        mapped = x.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
 
 

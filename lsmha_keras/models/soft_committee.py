@@ -21,7 +21,7 @@ from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked, refuse_if_trained
-from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
+from lsmha_keras.models.preprocessed_batches import released
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
@@ -151,8 +151,8 @@ class SoftCommittee(RawImageClassifier):
             `(images, members, classes)` array of logits.
         """
         refuse_if_trained(self, "predict")
-        batches = PreprocessedBatches(self.preprocess_samples, x, batch_size=batch_size)
-        with state_of_its_own(self._members_model), self._plain_errors():
+        batches = self._preprocessed(x, batch_size=batch_size)
+        with state_of_its_own(self._members_model), self._plain_errors(), released(batches):
             return self._members_model.predict(batches, verbose=progress_style(verbose))
 
     def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:

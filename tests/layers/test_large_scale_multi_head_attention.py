@@ -64,6 +64,7 @@ def test_batched_head_mask_acts_per_sample():
     layer = build(x, num_heads=6)
     masks = np.random.default_rng(1).uniform(size=(3, 6))
     batched = to_numpy(layer(x, head_mask=masks))
+    assert np.abs(batched - to_numpy(layer(x))).max() > 0.01
     for i in range(3):
         alone = to_numpy(layer(x[i : i + 1], head_mask=masks[i]))
         np.testing.assert_allclose(batched[i : i + 1], alone, atol=1e-6)

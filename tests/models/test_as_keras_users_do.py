@@ -43,10 +43,9 @@ def test_shuffle_says_in_which_order_images_come(kind):
     images, labels = numbered(48)
     data = (images, labels) if kind == "array" else (Images(images, labels),)
     batch_size = 8 if kind == "array" else None
-    orders = {}
+    model, orders = small_classifier(), {}
+    seen = Seen(model)
     for shuffle in (False, True, "batch"):
-        model = small_classifier()
-        seen = Seen(model)
         model.fit(*data, batch_size=batch_size, shuffle=shuffle, verbose=0)
         orders[shuffle] = np.array(seen.order[-48:]).reshape(6, 8)
     in_order = np.arange(48).reshape(6, 8)

@@ -75,6 +75,26 @@ def test_fit_learns_sorted_arrays():
     assert history.history["val_accuracy"][-1] > 0.9
 
 
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="counts TensorFlow's traces")
+@pytest.mark.parametrize("verb", ["fit", "evaluate"])
+def test_a_step_is_traced_once(verb):
+    import tensorflow as tf
+
+    traced = []
+
+    def label(y_true, y_pred):
+        traced.append(tf.inside_function())
+        return keras.ops.cast(y_true, "float32")
+
+    model, labels = small_classifier(), np.arange(16) % 5
+    model.compile(keras.optimizers.SGD(0.1), model.loss, metrics=[label])
+    found = getattr(model, verb)(random_images(16, 16, 16, 3), labels, batch_size=8, verbose=0)
+    assert traced.count(True) == 1
+    # What was created beforehand has not counted anything.
+    figure = found.history["label"][0] if verb == "fit" else found[1]
+    assert figure == pytest.approx(labels.mean())
+
+
 class Images(keras.utils.PyDataset):
     def __init__(self, images, labels, **kwargs):
         super().__init__(**kwargs)

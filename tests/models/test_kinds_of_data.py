@@ -1,5 +1,8 @@
 """What `keras.Model.fit` takes, a classifier takes as well, and the answer is that of arrays."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -52,37 +55,39 @@ def as_arguments(kind, images, labels):
 def test_every_kind_of_data_gives_what_arrays_give(kind):
     images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5  # The last batch is smaller.
     model = small_classifier(**STILL)
+    model.compile(keras.optimizers.SGD(0.1), model.loss)
     weights = model.get_weights()
-    logits = model.predict(images, verbose=0)
-    figures = model.evaluate(images, labels, verbose=0)
+    # Batches of one size, and one model: everything is compiled once.
+    options = {"batch_size": 8, "verbose": 0}
+    logits = model.predict(images, **options)
+    figures = model.evaluate(images, labels, **options)
     x = as_arguments(kind, images, labels)[0]
     np.testing.assert_allclose(model.predict(x, verbose=0), logits, atol=1e-5)
     x = as_arguments(kind, images, labels)[0]
     np.testing.assert_allclose(model.evaluate(x, verbose=0), figures, rtol=1e-5)
     losses = []
     for fitted in ("arrays", kind):
-        model = small_classifier(**STILL)
         model.set_weights(weights)
-        model.compile(keras.optimizers.SGD(0.1), model.loss)
         data = as_arguments(fitted, images, labels)
         batch = {"batch_size": 8} if fitted == "arrays" else {}
         epochs = 1 if kind == "generator" else 2
         history = model.fit(*data, shuffle=False, epochs=epochs, verbose=0, **batch).history
-        losses.append([*history["loss"], *model.evaluate(images, labels, verbose=0)[:1]])
+        losses.append([*history["loss"], model.evaluate(images, labels, **options)[0]])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *GRAIN])
 def test_validation_data_may_be_of_another_kind(kind):
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    model = small_classifier(**STILL)
     for train, validation in ((kind, "arrays"), ("arrays", kind), (kind, "PyDataset")):
-        model = small_classifier(**STILL)
         held_out = data_of(validation, images, labels)
         if validation != "arrays" and isinstance(held_out, tuple):
             held_out = held_out[0]
         data = as_arguments(train, images, labels)
-        history = model.fit(*data, validation_data=held_out, verbose=0).history
-        loss = model.evaluate(images, labels, verbose=0)[0]
+        batch = {"batch_size": 8} if train == "arrays" else {}
+        history = model.fit(*data, validation_data=held_out, verbose=0, **batch).history
+        loss = model.evaluate(images, labels, batch_size=8, verbose=0)[0]
         assert history["val_loss"] == [pytest.approx(loss, rel=1e-4)]
 
 
@@ -129,6 +134,22 @@ def test_images_and_labels_in_dicts(kind):
     model.compile(keras.optimizers.SGD(0.0), model.loss)
     losses = model.fit(in_dicts(kind, images, labels), verbose=0).history["loss"]
     assert losses == [pytest.approx(figures[0], rel=0.05)]  # batch statistics are of the batch
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="about a list of TensorFlow's")
+@pytest.mark.parametrize("kind", ["arrays", "PyDataset", "generator"])
+def test_calls_keep_neither_the_model_nor_its_images(kind):
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
+    model = small_classifier(**STILL)
+    for verb in ("fit", "evaluate", "predict"):
+        data = as_arguments(kind, images, labels)
+        getattr(model, verb)(*data[: 1 if verb == "predict" else 2], verbose=0)
+    if kind == "arrays":
+        lsmha.SoftCommittee([model]).predict_members(images, verbose=0)
+    kept = {"model": weakref.ref(model), "images": weakref.ref(images)}
+    del model, images, labels, data
+    gc.collect()
+    assert not [name for name, value in kept.items() if value() is not None]
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", "tf.data"])
