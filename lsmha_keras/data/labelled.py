@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from lsmha_keras.image_values import check_finite
+
 
 def labelled_batches(dataset, batch_size):
     """Goes through labelled images batch by batch.
@@ -113,6 +115,7 @@ def class_labels(labels, num_classes, offset=0):
         >>> class_labels(np.array([[0.0, 1.0, 0.0]]), 3).tolist()
         [1]
     """
+    check_finite("label", labels, offset)
     if labels.ndim == 2 and labels.shape[1] == num_classes and num_classes > 1:
         return labels.argmax(axis=1)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.models.shares import check_shares
 
 
@@ -20,16 +21,27 @@ class PreprocessedBatches(keras.utils.PyDataset):
         y, sample_weight: arrays or `None`; `None` if `x` is a `PyDataset`.
         batch_size: int or `None` for 32. `None` if `x` is a `PyDataset`.
         shuffle: bool, whether arrays are put in a new order every epoch.
+        devices: int, among how many each batch is divided.
 
     Raises:
-        ValueError: if arrays are empty or differ in length, or if arguments do not go together.
+        ValueError: if arrays are empty or differ in length, the batch size is not positive, or
+            arguments do not go together.
     """
 
-    def __init__(self, preprocess, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
+    def __init__(
+        self,
+        preprocess,
+        x,
+        y=None,
+        sample_weight=None,
+        batch_size=None,
+        shuffle=False,
+        devices=1,
+    ):
         self._is_dataset = isinstance(x, keras.utils.PyDataset)
         settings = ("workers", "use_multiprocessing", "max_queue_size")
         super().__init__(**{k: getattr(x, k) for k in settings} if self._is_dataset else {})
-        self.preprocess = preprocess
+        self.preprocess, self.devices = preprocess, devices
         if self._is_dataset:
             if not (y is None and sample_weight is None and batch_size is None):
                 raise ValueError(
@@ -48,10 +60,12 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 "`x`, `y` and `sample_weight` must be arrays of the same length, at least 1. "
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
-        self.batch_size = batch_size or 32
+        self.batch_size = 32 if batch_size is None else positive_int("batch_size", batch_size)
         if self.num_batches > 1:
-            check_shares(self.batch_size)
-        check_shares(len(self.x) % self.batch_size)  # before the first epoch, not at its end
+            check_shares(self.batch_size, devices)
+        check_shares(
+            len(self.x) % self.batch_size, devices
+        )  # before the first epoch, not at its end
         self.shuffle = shuffle
         self._order = np.arange(len(self.x))
         self._reorder()
@@ -71,7 +85,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
             x, y, sample_weight = (
                 None if a is None else a[rows] for a in (self.x, self.y, self.sample_weight)
             )
-        return preprocessed(self.preprocess, x, y, sample_weight)
+        return preprocessed(self.preprocess, x, y, sample_weight, self.devices)
 
     def on_epoch_begin(self):
         """Passes the event on to the wrapped dataset."""
@@ -91,7 +105,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
             np.random.shuffle(self._order)
 
 
-def preprocessed(preprocess, x, y=None, sample_weight=None):
+def preprocessed(preprocess, x, y=None, sample_weight=None, devices=1):
     """Returns one batch after its preprocessing, in NumPy arrays.
 
     Args:
@@ -99,14 +113,15 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
         x: array of images, or an array of objects, images of different sizes.
         y: array of labels or `None`.
         sample_weight: array or `None`.
+        devices: as for `PreprocessedBatches`.
 
     Raises:
         ValueError: if images have different sizes also after their preprocessing, or their number
-            cannot be divided among Keras's devices.
+            cannot be divided among the devices.
     """
     images = x.get("image", x.get("images")) if isinstance(x, dict) else x
     if images is not None:
-        check_shares(len(images))
+        check_shares(len(images), devices)
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
         batch = preprocess(x, y, sample_weight)
         # A committee whose members preprocess differently gets a dict of images.
@@ -129,21 +144,41 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
     return keras.tree.map_structure(to_numpy, batch)
 
 
-def preprocessed_generator(preprocess, batches):
+def preprocessed_generator(preprocess, batches, devices=1):
     """Yields the batches of an iterable, as tuples, after their preprocessing."""
     for batch in batches:
         x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
         x = {key: to_numpy(x[key]) for key in x} if isinstance(x, dict) else to_numpy(x)
-        parts = (x, *map(to_numpy, rest))
-        batch = preprocessed(preprocess, *parts)
+        batch = preprocessed(preprocess, x, *map(to_numpy, rest), devices=devices)
         yield batch if isinstance(batch, tuple) else (batch,)
 
 
 def no_batches(dataset):
     """Returns what is said of a dataset without batches, which Keras's loops do not expect."""
-    return (
-        f"A dataset must have at least one batch. Received: a {type(dataset).__name__} of length 0"
+    return f"Data must hold at least one batch. Received: a {type(dataset).__name__} without one"
+
+
+def check_counts(options):
+    """Refuses 0 batches, which Keras takes for "not given", and what is no number of them."""
+    for name in ("steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
+        if options.get(name) is not None:
+            positive_int(name, options[name])
+
+
+def is_of_no_batches(error):
+    """Returns whether Keras 3.15's loops fail so on data of unknown length without a batch."""
+    # JAX's loops take a first batch before they ask; `predict` returns what no batch has set.
+    return isinstance(error, StopIteration) or (
+        isinstance(error, UnboundLocalError) and "batch_outputs" in str(error)
     )
+
+
+def of_some_batches(result, x):
+    """Returns a history or figures, unless there was no batch, of which Keras says nothing."""
+    figures = getattr(result, "history", result)
+    if isinstance(figures, (list, dict)) and not figures and getattr(result, "epoch", True):
+        raise ValueError(no_batches(x))
+    return result
 
 
 def is_grain(value):
@@ -153,17 +188,17 @@ def is_grain(value):
     return isinstance(value, kinds)
 
 
-def preprocessed_grain(preprocess, data):
+def preprocessed_grain(preprocess, data, devices=1):
     """Returns a dataset of Grain of another one's, or a loader's, batches after preprocessing."""
     import grain
 
     if not isinstance(data, grain.DataLoader):
-        return data.map(lambda batch: next(preprocessed_generator(preprocess, [batch])))
+        return data.map(lambda batch: next(preprocessed_generator(preprocess, [batch], devices)))
 
     class Iterator(grain.DatasetIterator):
         def __init__(self):
             super().__init__()
-            self._batches = preprocessed_generator(preprocess, data)
+            self._batches = preprocessed_generator(preprocess, data, devices)
 
         def __next__(self):
             return next(self._batches)
@@ -186,7 +221,7 @@ def is_torch_loader(value):
     return torch is not None and isinstance(value, torch.utils.data.DataLoader)
 
 
-def preprocessed_loader(preprocess, loader):
+def preprocessed_loader(preprocess, loader, devices=1):
     """Returns a `torch.utils.data.DataLoader` of another one's batches after preprocessing."""
     import torch
 
@@ -195,7 +230,7 @@ def preprocessed_loader(preprocess, loader):
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self):
-            return preprocessed_generator(preprocess, loader)
+            return preprocessed_generator(preprocess, loader, devices)
 
     if hasattr(loader.dataset, "__len__"):
         Batches.__len__ = lambda self: len(loader)

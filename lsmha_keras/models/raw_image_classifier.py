@@ -1,6 +1,7 @@
 """What classifiers of raw images have in common."""
 
 import contextlib
+import functools
 import os
 import types
 
@@ -8,20 +9,23 @@ import keras
 import keras_hub
 import numpy as np
 
-from lsmha_keras.image_values import check_image_values, warn_of_fractions
+from lsmha_keras.image_values import check_finite, check_image_values, warn_of_fractions
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import locked
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
+    check_counts,
     is_grain,
+    is_of_no_batches,
     is_torch_loader,
     no_batches,
+    of_some_batches,
     preprocessed_generator,
     preprocessed_grain,
     preprocessed_loader,
     to_numpy,
 )
-from lsmha_keras.models.shares import devices_per_batch
+from lsmha_keras.models.shares import check_shares, devices_per_batch
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.models.trained_in_threads import refuse_if_trained, trained_here
 from lsmha_keras.probabilities import probabilities
@@ -89,10 +93,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         with self._noting_errors():
             if self.preprocessor is not None:
                 x = self._checked(x)
-            if isinstance(y, np.ndarray):
-                self._check_labels(y)
-            elif _is_tf(y):
-                y = self._checked_in_graph(y, self._check_labels, y)
+            y = self._checked_rows(y, self._check_labels)
+            finite = functools.partial(check_finite, "sample weight")
+            sample_weight = self._checked_rows(sample_weight, finite)
             return super().preprocess_samples(x, y, sample_weight)
 
     @contextlib.contextmanager
@@ -104,13 +107,18 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             raise
 
     @contextlib.contextmanager
-    def _plain_errors(self):
-        """Raises what is wrong with data as it is: TensorFlow writes pages around it."""
+    def _plain_errors(self, x):
+        """Raises what is wrong with data as it is: TensorFlow writes pages around it.
+
+        Keras 3.15's loops fail in their middle where data of unknown length hold no batch.
+        """
         self._data_error = None
         try:
             yield
         except Exception as error:
             found, self._data_error = self._data_error, None
+            if found is None and not _is_array(x) and is_of_no_batches(error):
+                found = ValueError(no_batches(x))
             if found is None or found is error:
                 raise
             raise found from None
@@ -127,6 +135,12 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             ends = tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
             x = self._checked_in_graph(x, self._checked, ends)
         return x
+
+    def _checked_rows(self, values, check):
+        """Returns labels or sample weights, checked now or when a `tf.data` pipeline runs."""
+        if isinstance(values, np.ndarray):
+            check(values)
+        return self._checked_in_graph(values, check, values) if _is_tf(values) else values
 
     def _checked_in_graph(self, tensor, check, values):
         """Returns a tensor of a `tf.data` pipeline that is computed once `values` are checked."""
@@ -146,8 +160,14 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 "Labels must be numbers, not names: `names, labels = np.unique(labels, "
                 f"return_inverse=True)` makes them. Received: labels such as {str(y.flat[0])!r}"
             )
+        check_finite("label", y)
         indices = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        if indices.ndim == 1 and y.dtype.kind in "iu" and y.size and self._takes_indices():
+        if indices.ndim == 1 and y.dtype.kind in "iuf" and y.size and self._takes_indices():
+            if (broken := indices[indices != np.floor(indices)]).size:
+                raise ValueError(
+                    "Labels of sparse categorical losses must be whole numbers, the indices of "
+                    f"classes. Received: label {broken[0]}"
+                )
             if y.min() < 0 or y.max() >= self.num_classes:
                 raise ValueError(
                     f"Labels must be from 0 to {self.num_classes - 1}, as the model has "
@@ -189,9 +209,10 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         `shuffle=False` leaves the order as it is. A `PyDataset` has its batches shuffled, and so
         have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
         """
+        check_counts(kwargs)
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
         if not self._is_known(x):
-            with trained_here(self), self._plain_errors():
+            with trained_here(self), self._plain_errors(x):
                 return super().fit(
                     x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
                 )
@@ -199,7 +220,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         if isinstance(validation_data, (tuple, list)):
             held_out = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
-            validation_data = self._preprocessed(*held_out, batch_size=batch_size)
+            size = kwargs.get("validation_batch_size") or batch_size
+            validation_data = self._preprocessed(*held_out, batch_size=size)
         elif self._is_known(validation_data):
             validation_data = self._preprocessed(validation_data)
         # Images are shuffled here, whole batches by Keras, and other datasets by themselves.
@@ -207,20 +229,24 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         batches = self._preprocessed(x, y, sample_weight, batch_size, shuffle=bool(by_image))
         in_batches = isinstance(batches, PreprocessedBatches) and not by_image
         kwargs["shuffle"] = bool(shuffle) and in_batches
-        with trained_here(self), self._plain_errors():
-            return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
+        with trained_here(self), self._plain_errors(x):
+            history = keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
+            return of_some_batches(history, x)
 
     @locked
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
+        check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
         refuse_if_trained(self, "evaluate")
-        with state_of_its_own(self), self._plain_errors():
+        with state_of_its_own(self), self._plain_errors(x):
             if cached or not self._is_known(x):
-                return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
-            batches = self._preprocessed(x, y, sample_weight, batch_size)
-            return keras.Model.evaluate(self, batches, **kwargs)
+                figures = super().evaluate(x, y, batch_size, sample_weight, **kwargs)
+            else:
+                batches = self._preprocessed(x, y, sample_weight, batch_size)
+                figures = keras.Model.evaluate(self, batches, **kwargs)
+            return of_some_batches(figures, x)
 
     @locked
     def predict(self, x, batch_size=None, **kwargs):
@@ -228,12 +254,13 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
         Images of one channel may come without their last dimension.
         """
+        check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         refuse_if_trained(self, "predict")
-        with state_of_its_own(self), self._plain_errors():
+        with state_of_its_own(self), self._plain_errors(x):
             if not self._is_known(x):
                 return super().predict(x, batch_size=batch_size, **kwargs)
-            x, count = _filled_up(self._as_images(x))
+            x, count = _filled_up(self._as_images(x), devices_per_batch(self))
             batches = self._preprocessed(x, batch_size=batch_size)
             outputs = keras.Model.predict(self, batches, **kwargs)
             return outputs if count is None else outputs[:count]
@@ -268,9 +295,10 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
         """Returns what Keras takes for data, with the preprocessor in between."""
+        devices = devices_per_batch(self)
         if _is_array(x) or isinstance(x, keras.utils.PyDataset):
             return PreprocessedBatches(
-                self.preprocess_samples, x, y, sample_weight, batch_size, shuffle
+                self.preprocess_samples, x, y, sample_weight, batch_size, shuffle, devices
             )
         if not (y is None and sample_weight is None and batch_size is None):
             raise ValueError(
@@ -279,22 +307,40 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 f"{type(sample_weight).__name__}, batch_size={batch_size}"
             )
         if isinstance(x, types.GeneratorType):
-            return preprocessed_generator(self.preprocess_samples, x)
+            return preprocessed_generator(self.preprocess_samples, x, devices)
         if is_torch_loader(x):
-            return preprocessed_loader(self.preprocess_samples, x)
+            return preprocessed_loader(self.preprocess_samples, x, devices)
         if is_grain(x):
-            return preprocessed_grain(self.preprocess_samples, x)
+            return preprocessed_grain(self.preprocess_samples, x, devices)
+        return self._preprocessed_in_graph(x, devices)
+
+    def _preprocessed_in_graph(self, dataset, devices):
+        """Returns a `tf.data.Dataset` of another one's batches after preprocessing."""
         import tensorflow as tf
 
-        if x.cardinality() == 0:
-            raise ValueError(no_batches(x))
-        mapped = x.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
+        if dataset.cardinality() == 0:
+            raise ValueError(no_batches(dataset))
+        spec = tf.nest.flatten(dataset.element_spec)[0]
+        if spec.shape.rank == 3:
+            raise ValueError(
+                "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
+                f"call its `batch`. Received: elements of shape {tuple(spec.shape)}"
+            )
+        check = functools.partial(check_shares, devices=devices)
+
+        def shared(*batch):
+            first, *rest = tf.nest.flatten(batch)
+            first = self._checked_in_graph(first, check, tf.shape(first)[0])
+            return tf.nest.pack_sequence_as(batch, [first, *rest])
+
+        if devices > 1:
+            dataset = dataset.map(shared)
+        mapped = dataset.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
         return mapped.prefetch(tf.data.AUTOTUNE)
 
 
-def _filled_up(x):
+def _filled_up(x, devices):
     """Repeats the last image until all devices get as many; returns how many there were."""
-    devices = devices_per_batch()
     if devices == 1 or not _is_array(x) or not len(x) % devices:
         return x, None
     missing = -len(x) % devices

@@ -3,8 +3,15 @@
 import keras
 
 
-def devices_per_batch():
-    """Returns among how many devices Keras divides every batch; 1 without a distribution."""
+def devices_per_batch(model):
+    """Returns among how many devices Keras divides every batch of a model; 1 if it does not.
+
+    Args:
+        model: Keras model. On TensorFlow the strategy counts in whose scope it was made, on JAX
+            the distribution that is set.
+    """
+    if keras.config.backend() == "tensorflow":
+        return model.distribute_strategy.num_replicas_in_sync
     distribution = keras.distribution.distribution()
     name = getattr(distribution, "batch_dim_name", None)
     if name is None:
@@ -13,16 +20,21 @@ def devices_per_batch():
     return mesh.shape[mesh.axis_names.index(name)]
 
 
-def check_shares(count):
-    """Refuses a batch that Keras 3.15 cannot divide: JAX gives every device as many images.
+def check_shares(count, devices):
+    """Refuses a batch that cannot be divided evenly.
+
+    JAX gives every device as many images. TensorFlow's `MirroredStrategy` takes the mean of the
+    devices' gradients, in which the images of a smaller share would count more, and fails where a
+    device gets none or the first batch is uneven (Keras 3.15.1, TensorFlow 2.21).
 
     Args:
         count: int, images of the batch.
+        devices: int, what `devices_per_batch` returned. Not asked here: data are read in other
+            threads, for which neither distribution nor strategy is set.
 
     Raises:
         ValueError: if they are no multiple of the devices.
     """
-    devices = devices_per_batch()
     if count % devices:
         raise ValueError(
             f"Each of {devices} devices gets as many images of a batch: `batch_size` and the "
