@@ -145,12 +145,15 @@ def preprocessed(preprocess, x, y=None, sample_weight=None, devices=1):
 
 
 def preprocessed_generator(preprocess, batches, devices=1):
-    """Yields the batches of an iterable, as tuples, after their preprocessing."""
+    """Yields the batches of an iterable, as tuples, after their preprocessing; at least one."""
+    batch = None
     for batch in batches:
         x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
         x = {key: to_numpy(x[key]) for key in x} if isinstance(x, dict) else to_numpy(x)
         batch = preprocessed(preprocess, x, *map(to_numpy, rest), devices=devices)
         yield batch if isinstance(batch, tuple) else (batch,)
+    if batch is None:
+        raise ValueError(no_batches(batches))
 
 
 def no_batches(dataset):
@@ -165,22 +168,6 @@ def check_counts(options):
             positive_int(name, options[name])
 
 
-def is_of_no_batches(error):
-    """Returns whether Keras 3.15's loops fail so on data of unknown length without a batch."""
-    # JAX's loops take a first batch before they ask; `predict` returns what no batch has set.
-    return isinstance(error, StopIteration) or (
-        isinstance(error, UnboundLocalError) and "batch_outputs" in str(error)
-    )
-
-
-def of_some_batches(result, x):
-    """Returns a history or figures, unless there was no batch, of which Keras says nothing."""
-    figures = getattr(result, "history", result)
-    if isinstance(figures, (list, dict)) and not figures and getattr(result, "epoch", True):
-        raise ValueError(no_batches(x))
-    return result
-
-
 def is_grain(value):
     """Returns whether `value` is a dataset or a `DataLoader` of Grain."""
     grain = sys.modules.get("grain")  # Where nobody has imported it there are none.
@@ -192,7 +179,9 @@ def preprocessed_grain(preprocess, data, devices=1):
     """Returns a dataset of Grain of another one's, or a loader's, batches after preprocessing."""
     import grain
 
-    if not isinstance(data, grain.DataLoader):
+    if isinstance(data, grain.MapDataset):
+        if not len(data):
+            raise ValueError(no_batches(data))
         return data.map(lambda batch: next(preprocessed_generator(preprocess, [batch], devices)))
 
     class Iterator(grain.DatasetIterator):

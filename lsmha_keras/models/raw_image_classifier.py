@@ -16,10 +16,8 @@ from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
     check_counts,
     is_grain,
-    is_of_no_batches,
     is_torch_loader,
     no_batches,
-    of_some_batches,
     preprocessed_generator,
     preprocessed_grain,
     preprocessed_loader,
@@ -107,18 +105,13 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             raise
 
     @contextlib.contextmanager
-    def _plain_errors(self, x):
-        """Raises what is wrong with data as it is: TensorFlow writes pages around it.
-
-        Keras 3.15's loops fail in their middle where data of unknown length hold no batch.
-        """
+    def _plain_errors(self):
+        """Raises what is wrong with data as it is: TensorFlow writes pages around it."""
         self._data_error = None
         try:
             yield
         except Exception as error:
             found, self._data_error = self._data_error, None
-            if found is None and not _is_array(x) and is_of_no_batches(error):
-                found = ValueError(no_batches(x))
             if found is None or found is error:
                 raise
             raise found from None
@@ -212,7 +205,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         check_counts(kwargs)
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
         if not self._is_known(x):
-            with trained_here(self), self._plain_errors(x):
+            with trained_here(self), self._plain_errors():
                 return super().fit(
                     x, y, batch_size, sample_weight, validation_data, validation_split, **kwargs
                 )
@@ -229,9 +222,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         batches = self._preprocessed(x, y, sample_weight, batch_size, shuffle=bool(by_image))
         in_batches = isinstance(batches, PreprocessedBatches) and not by_image
         kwargs["shuffle"] = bool(shuffle) and in_batches
-        with trained_here(self), self._plain_errors(x):
-            history = keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
-            return of_some_batches(history, x)
+        with trained_here(self), self._plain_errors():
+            return keras.Model.fit(self, batches, validation_data=validation_data, **kwargs)
 
     @locked
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
@@ -240,13 +232,11 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
         refuse_if_trained(self, "evaluate")
-        with state_of_its_own(self), self._plain_errors(x):
+        with state_of_its_own(self), self._plain_errors():
             if cached or not self._is_known(x):
-                figures = super().evaluate(x, y, batch_size, sample_weight, **kwargs)
-            else:
-                batches = self._preprocessed(x, y, sample_weight, batch_size)
-                figures = keras.Model.evaluate(self, batches, **kwargs)
-            return of_some_batches(figures, x)
+                return super().evaluate(x, y, batch_size, sample_weight, **kwargs)
+            batches = self._preprocessed(x, y, sample_weight, batch_size)
+            return keras.Model.evaluate(self, batches, **kwargs)
 
     @locked
     def predict(self, x, batch_size=None, **kwargs):
@@ -257,7 +247,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         refuse_if_trained(self, "predict")
-        with state_of_its_own(self), self._plain_errors(x):
+        with state_of_its_own(self), self._plain_errors():
             if not self._is_known(x):
                 return super().predict(x, batch_size=batch_size, **kwargs)
             x, count = _filled_up(self._as_images(x), devices_per_batch(self))
@@ -318,25 +308,45 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """Returns a `tf.data.Dataset` of another one's batches after preprocessing."""
         import tensorflow as tf
 
-        if dataset.cardinality() == 0:
-            raise ValueError(no_batches(dataset))
-        spec = tf.nest.flatten(dataset.element_spec)[0]
-        if spec.shape.rank == 3:
-            raise ValueError(
-                "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
-                f"call its `batch`. Received: elements of shape {tuple(spec.shape)}"
-            )
-        check = functools.partial(check_shares, devices=devices)
+        _check_batched(dataset, tf.nest.flatten(dataset.element_spec)[0].shape)
+        seen = []
+
+        def check(count):
+            seen.append(count)
+            check_shares(count, devices)
 
         def shared(*batch):
             first, *rest = tf.nest.flatten(batch)
             first = self._checked_in_graph(first, check, tf.shape(first)[0])
             return tf.nest.pack_sequence_as(batch, [first, *rest])
 
-        if devices > 1:
-            dataset = dataset.map(shared)
-        mapped = dataset.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
+        def end(step):
+            if not seen:
+                raise ValueError(no_batches(dataset))
+
+        is_of_unknown_length = dataset.cardinality() == tf.data.UNKNOWN_CARDINALITY
+        batches = dataset
+        if devices > 1 or is_of_unknown_length:
+            batches = batches.map(shared)
+        mapped = batches.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
+        if is_of_unknown_length:
+            # Nothing more, but for the check. Keras 3.15's loops fail in their middle, or are
+            # silent, where there was no batch.
+            ends = tf.data.Dataset.range(1)
+            nothing = ends.flat_map(lambda n: mapped.take(self._checked_in_graph(n, end, n)))
+            mapped = mapped.concatenate(nothing)
         return mapped.prefetch(tf.data.AUTOTUNE)
+
+
+def _check_batched(dataset, shape):
+    """Refuses a `tf.data.Dataset` of nothing, or of single images."""
+    if dataset.cardinality() == 0:
+        raise ValueError(no_batches(dataset))
+    if shape.rank == 3:
+        raise ValueError(
+            "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
+            f"call its `batch`. Received: elements of shape {tuple(shape)}"
+        )
 
 
 def _filled_up(x, devices):

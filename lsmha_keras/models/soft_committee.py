@@ -143,7 +143,7 @@ class SoftCommittee(RawImageClassifier):
         batches = PreprocessedBatches(
             self.preprocess_samples, x, batch_size=batch_size, devices=devices_per_batch(self)
         )
-        with state_of_its_own(self._members_model), self._plain_errors(x):
+        with state_of_its_own(self._members_model), self._plain_errors():
             return self._members_model.predict(batches, verbose=progress_style(verbose))
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
