@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from lsmha_keras.arguments import positive_int
-from lsmha_keras.models.shares import check_shares
 
 
 class PreprocessedBatches(keras.utils.PyDataset):
@@ -21,7 +20,8 @@ class PreprocessedBatches(keras.utils.PyDataset):
         y, sample_weight: arrays or `None`; `None` if `x` is a `PyDataset`.
         batch_size: int or `None` for 32. `None` if `x` is a `PyDataset`.
         shuffle: bool, whether arrays are put in a new order every epoch.
-        devices: int, among how many each batch is divided.
+        check_count: function of a batch's number of images that refuses what cannot be divided
+            among devices, or `None`.
 
     Raises:
         ValueError: if arrays are empty or differ in length, the batch size is not positive, or
@@ -36,12 +36,12 @@ class PreprocessedBatches(keras.utils.PyDataset):
         sample_weight=None,
         batch_size=None,
         shuffle=False,
-        devices=1,
+        check_count=None,
     ):
         self._is_dataset = isinstance(x, keras.utils.PyDataset)
         settings = ("workers", "use_multiprocessing", "max_queue_size")
         super().__init__(**{k: getattr(x, k) for k in settings} if self._is_dataset else {})
-        self.preprocess, self.devices = preprocess, devices
+        self.preprocess, self.check_count = preprocess, check_count
         if self._is_dataset:
             if not (y is None and sample_weight is None and batch_size is None):
                 raise ValueError(
@@ -61,11 +61,10 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
         self.batch_size = 32 if batch_size is None else positive_int("batch_size", batch_size)
-        if self.num_batches > 1:
-            check_shares(self.batch_size, devices)
-        check_shares(
-            len(self.x) % self.batch_size, devices
-        )  # before the first epoch, not at its end
+        if check_count is not None:  # before the first epoch, not at its end
+            rest = len(self.x) % self.batch_size
+            for count in [self.batch_size, rest] if self.num_batches > 1 else [len(self.x)]:
+                check_count(count)
         self.shuffle = shuffle
         self._order = np.arange(len(self.x))
         self._reorder()
@@ -85,7 +84,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
             x, y, sample_weight = (
                 None if a is None else a[rows] for a in (self.x, self.y, self.sample_weight)
             )
-        return preprocessed(self.preprocess, x, y, sample_weight, self.devices)
+        return preprocessed(self.preprocess, x, y, sample_weight, self.check_count)
 
     def on_epoch_begin(self):
         """Passes the event on to the wrapped dataset."""
@@ -105,7 +104,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
             np.random.shuffle(self._order)
 
 
-def preprocessed(preprocess, x, y=None, sample_weight=None, devices=1):
+def preprocessed(preprocess, x, y=None, sample_weight=None, check_count=None):
     """Returns one batch after its preprocessing, in NumPy arrays.
 
     Args:
@@ -113,15 +112,15 @@ def preprocessed(preprocess, x, y=None, sample_weight=None, devices=1):
         x: array of images, or an array of objects, images of different sizes.
         y: array of labels or `None`.
         sample_weight: array or `None`.
-        devices: as for `PreprocessedBatches`.
+        check_count: as for `PreprocessedBatches`.
 
     Raises:
         ValueError: if images have different sizes also after their preprocessing, or their number
             cannot be divided among the devices.
     """
     images = x.get("image", x.get("images")) if isinstance(x, dict) else x
-    if images is not None:
-        check_shares(len(images), devices)
+    if images is not None and check_count is not None:
+        check_count(len(images))
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
         batch = preprocess(x, y, sample_weight)
         # A committee whose members preprocess differently gets a dict of images.
@@ -144,13 +143,13 @@ def preprocessed(preprocess, x, y=None, sample_weight=None, devices=1):
     return keras.tree.map_structure(to_numpy, batch)
 
 
-def preprocessed_generator(preprocess, batches, devices=1):
+def preprocessed_generator(preprocess, batches, check_count=None):
     """Yields the batches of an iterable, as tuples, after their preprocessing; at least one."""
     batch = None
     for batch in batches:
         x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
         x = {key: to_numpy(x[key]) for key in x} if isinstance(x, dict) else to_numpy(x)
-        batch = preprocessed(preprocess, x, *map(to_numpy, rest), devices=devices)
+        batch = preprocessed(preprocess, x, *map(to_numpy, rest), check_count=check_count)
         yield batch if isinstance(batch, tuple) else (batch,)
     if batch is None:
         raise ValueError(no_batches(batches))
@@ -159,6 +158,17 @@ def preprocessed_generator(preprocess, batches, devices=1):
 def no_batches(dataset):
     """Returns what is said of a dataset without batches, which Keras's loops do not expect."""
     return f"Data must hold at least one batch. Received: a {type(dataset).__name__} without one"
+
+
+def check_batched(dataset, shape):
+    """Refuses a `tf.data.Dataset` of nothing, or of single images."""
+    if dataset.cardinality() == 0:
+        raise ValueError(no_batches(dataset))
+    if shape.rank == 3:
+        raise ValueError(
+            "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
+            f"call its `batch`. Received: elements of shape {tuple(shape)}"
+        )
 
 
 def check_counts(options):
@@ -175,19 +185,21 @@ def is_grain(value):
     return isinstance(value, kinds)
 
 
-def preprocessed_grain(preprocess, data, devices=1):
+def preprocessed_grain(preprocess, data, check_count=None):
     """Returns a dataset of Grain of another one's, or a loader's, batches after preprocessing."""
     import grain
 
     if isinstance(data, grain.MapDataset):
         if not len(data):
             raise ValueError(no_batches(data))
-        return data.map(lambda batch: next(preprocessed_generator(preprocess, [batch], devices)))
+        return data.map(
+            lambda batch: next(preprocessed_generator(preprocess, [batch], check_count))
+        )
 
     class Iterator(grain.DatasetIterator):
         def __init__(self):
             super().__init__()
-            self._batches = preprocessed_generator(preprocess, data, devices)
+            self._batches = preprocessed_generator(preprocess, data, check_count)
 
         def __next__(self):
             return next(self._batches)
@@ -210,7 +222,7 @@ def is_torch_loader(value):
     return torch is not None and isinstance(value, torch.utils.data.DataLoader)
 
 
-def preprocessed_loader(preprocess, loader, devices=1):
+def preprocessed_loader(preprocess, loader, check_count=None):
     """Returns a `torch.utils.data.DataLoader` of another one's batches after preprocessing."""
     import torch
 
@@ -219,7 +231,7 @@ def preprocessed_loader(preprocess, loader, devices=1):
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self):
-            return preprocessed_generator(preprocess, loader, devices)
+            return preprocessed_generator(preprocess, loader, check_count)
 
     if hasattr(loader.dataset, "__len__"):
         Batches.__len__ = lambda self: len(loader)

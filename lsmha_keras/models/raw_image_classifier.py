@@ -14,6 +14,7 @@ from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import locked
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
+    check_batched,
     check_counts,
     is_grain,
     is_torch_loader,
@@ -115,6 +116,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if found is None or found is error:
                 raise
             raise found from None
+        # Iterators over several devices end at an error as if the data had (TensorFlow 2.21).
+        if self._data_error is not None and devices_per_batch(self) > 1:
+            raise self._data_error
 
     def _checked(self, x):
         if isinstance(x, np.ndarray):
@@ -283,12 +287,23 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             return True
         return is_torch_loader(x) or is_grain(x) or _is_tf_dataset(x)
 
+    @property
+    def _check_count(self):
+        # Not asked for where data are read: other threads do that, which no strategy is set for.
+        devices = devices_per_batch(self)
+
+        def check(count):
+            with self._noting_errors():
+                check_shares(count, devices)
+
+        return check
+
     def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
         """Returns what Keras takes for data, with the preprocessor in between."""
-        devices = devices_per_batch(self)
+        check = self._check_count
         if _is_array(x) or isinstance(x, keras.utils.PyDataset):
             return PreprocessedBatches(
-                self.preprocess_samples, x, y, sample_weight, batch_size, shuffle, devices
+                self.preprocess_samples, x, y, sample_weight, batch_size, shuffle, check
             )
         if not (y is None and sample_weight is None and batch_size is None):
             raise ValueError(
@@ -297,23 +312,23 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 f"{type(sample_weight).__name__}, batch_size={batch_size}"
             )
         if isinstance(x, types.GeneratorType):
-            return preprocessed_generator(self.preprocess_samples, x, devices)
+            return preprocessed_generator(self.preprocess_samples, x, check)
         if is_torch_loader(x):
-            return preprocessed_loader(self.preprocess_samples, x, devices)
+            return preprocessed_loader(self.preprocess_samples, x, check)
         if is_grain(x):
-            return preprocessed_grain(self.preprocess_samples, x, devices)
-        return self._preprocessed_in_graph(x, devices)
+            return preprocessed_grain(self.preprocess_samples, x, check)
+        return self._preprocessed_in_graph(x)
 
-    def _preprocessed_in_graph(self, dataset, devices):
+    def _preprocessed_in_graph(self, dataset):
         """Returns a `tf.data.Dataset` of another one's batches after preprocessing."""
         import tensorflow as tf
 
-        _check_batched(dataset, tf.nest.flatten(dataset.element_spec)[0].shape)
-        seen = []
+        check_batched(dataset, tf.nest.flatten(dataset.element_spec)[0].shape)
+        check_count, seen = self._check_count, []
 
         def check(count):
             seen.append(count)
-            check_shares(count, devices)
+            check_count(count)
 
         def shared(*batch):
             first, *rest = tf.nest.flatten(batch)
@@ -326,7 +341,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
         is_of_unknown_length = dataset.cardinality() == tf.data.UNKNOWN_CARDINALITY
         batches = dataset
-        if devices > 1 or is_of_unknown_length:
+        if devices_per_batch(self) > 1 or is_of_unknown_length:
             batches = batches.map(shared)
         mapped = batches.map(self.preprocess_samples, num_parallel_calls=tf.data.AUTOTUNE)
         if is_of_unknown_length:
@@ -336,17 +351,6 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             nothing = ends.flat_map(lambda n: mapped.take(self._checked_in_graph(n, end, n)))
             mapped = mapped.concatenate(nothing)
         return mapped.prefetch(tf.data.AUTOTUNE)
-
-
-def _check_batched(dataset, shape):
-    """Refuses a `tf.data.Dataset` of nothing, or of single images."""
-    if dataset.cardinality() == 0:
-        raise ValueError(no_batches(dataset))
-    if shape.rank == 3:
-        raise ValueError(
-            "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
-            f"call its `batch`. Received: elements of shape {tuple(shape)}"
-        )
 
 
 def _filled_up(x, devices):

@@ -29,8 +29,7 @@ def check_shares(count, devices):
 
     Args:
         count: int, images of the batch.
-        devices: int, what `devices_per_batch` returned. Not asked here: data are read in other
-            threads, for which neither distribution nor strategy is set.
+        devices: int, what `devices_per_batch` returned.
 
     Raises:
         ValueError: if they are no multiple of the devices.

@@ -20,7 +20,6 @@ from lsmha_keras.models.preprocessed_batches import PreprocessedBatches
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 from lsmha_keras.models.save_preset import save_preset
-from lsmha_keras.models.shares import devices_per_batch
 from lsmha_keras.models.torch_parameters import register_torch_parameters
 from lsmha_keras.models.trained_in_threads import refuse_if_trained
 from lsmha_keras.progress import progress_style
@@ -141,7 +140,7 @@ class SoftCommittee(RawImageClassifier):
         """
         refuse_if_trained(self, "predict")
         batches = PreprocessedBatches(
-            self.preprocess_samples, x, batch_size=batch_size, devices=devices_per_batch(self)
+            self.preprocess_samples, x, batch_size=batch_size, check_count=self._check_count
         )
         with state_of_its_own(self._members_model), self._plain_errors():
             return self._members_model.predict(batches, verbose=progress_style(verbose))
