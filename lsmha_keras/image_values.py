@@ -1,4 +1,4 @@
-"""Checks the values of images before they are normalised."""
+"""Checks the values of images before they are normalised, and of what belongs to them."""
 
 import warnings
 
@@ -42,3 +42,22 @@ def warn_of_fractions(images, stacklevel=2):
         stacklevel=stacklevel + 1,
     )
     return True
+
+
+def check_finite(name, values, first=None):
+    """Refuses labels or sample weights that are NaN or infinite: the loss would be as well.
+
+    Args:
+        name: str, what one of them is called.
+        values: NumPy array with a row for each image.
+        first: int, number of the first row's image, for the message; `None` leaves it out.
+
+    Raises:
+        ValueError: if a number is not finite; names the first one's row.
+    """
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    rows = np.atleast_1d(values)
+    row = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0]
+    where = "" if first is None else f" of image {first + row}"
+    raise InputError(f"Each {name} must be finite. Received: {name} {rows[row]}{where}")

@@ -8,6 +8,7 @@ import numpy as np
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
 from lsmha_keras.errors import InputError
+from lsmha_keras.image_values import check_finite
 
 
 def labelled_batches(dataset, batch_size):
@@ -119,6 +120,7 @@ def class_labels(labels, num_classes, offset=0):
         >>> class_labels(np.array([[0.0, 1.0, 0.0]]), 3).tolist()
         [1]
     """
+    check_finite("label", labels, offset)
     if labels.ndim == 2 and labels.shape[1] == num_classes and num_classes > 1:
         return labels.argmax(axis=1)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

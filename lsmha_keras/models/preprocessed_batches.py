@@ -6,7 +6,9 @@ import sys
 import keras
 import numpy as np
 
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.shares import check_shares, devices_per_batch
 
 
 class PreprocessedBatches(keras.utils.PyDataset):
@@ -21,16 +23,28 @@ class PreprocessedBatches(keras.utils.PyDataset):
         y, sample_weight: arrays or `None`; `None` if `x` is a `PyDataset`.
         batch_size: int or `None` for 32. `None` if `x` is a `PyDataset`.
         shuffle: bool, whether arrays are put in a new order every epoch.
+        check_count: function of a batch's number of images that refuses what cannot be divided
+            among devices, or `None`.
 
     Raises:
-        ValueError: if arrays are empty or differ in length, or if arguments do not go together.
+        ValueError: if arrays are empty or differ in length, the batch size is not positive, or
+            arguments do not go together.
     """
 
-    def __init__(self, preprocess, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
+    def __init__(
+        self,
+        preprocess,
+        x,
+        y=None,
+        sample_weight=None,
+        batch_size=None,
+        shuffle=False,
+        check_count=None,
+    ):
         self._is_dataset = isinstance(x, keras.utils.PyDataset)
         settings = ("workers", "use_multiprocessing", "max_queue_size")
         super().__init__(**{k: getattr(x, k) for k in settings} if self._is_dataset else {})
-        self.preprocess = preprocess
+        self.preprocess, self.check_count = preprocess, check_count
         if self._is_dataset:
             if not (y is None and sample_weight is None and batch_size is None):
                 raise InputError(
@@ -49,10 +63,11 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 "`x`, `y` and `sample_weight` must be arrays of the same length, at least 1. "
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
-        self.batch_size = batch_size or 32
-        if self.num_batches > 1:
-            check_shares(self.batch_size)
-        check_shares(len(self.x) % self.batch_size)  # before the first epoch, not at its end
+        self.batch_size = 32 if batch_size is None else positive_int("batch_size", batch_size)
+        if check_count is not None:  # before the first epoch, not at its end
+            rest = len(self.x) % self.batch_size
+            for count in [self.batch_size, rest] if self.num_batches > 1 else [len(self.x)]:
+                check_count(count)
         self.shuffle = shuffle
         self._order = np.arange(len(self.x))
         self._reorder()
@@ -72,7 +87,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
             x, y, sample_weight = (
                 None if a is None else a[rows] for a in (self.x, self.y, self.sample_weight)
             )
-        return preprocessed(self.preprocess, x, y, sample_weight)
+        return preprocessed(self.preprocess, x, y, sample_weight, self.check_count)
 
     def on_epoch_begin(self):
         """Passes the event on to the wrapped dataset."""
@@ -115,7 +130,7 @@ def released(*data):
                 batches.release()
 
 
-def preprocessed(preprocess, x, y=None, sample_weight=None):
+def preprocessed(preprocess, x, y=None, sample_weight=None, check_count=None):
     """Returns one batch after its preprocessing, in NumPy arrays.
 
     Args:
@@ -123,14 +138,15 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
         x: array of images, or an array of objects, images of different sizes.
         y: array of labels or `None`.
         sample_weight: array or `None`.
+        check_count: as for `PreprocessedBatches`.
 
     Raises:
         ValueError: if images have different sizes also after their preprocessing, or their number
-            cannot be divided among Keras's devices.
+            cannot be divided among the devices.
     """
     images = x.get("image", x.get("images")) if isinstance(x, dict) else x
-    if images is not None:
-        check_shares(len(images))
+    if images is not None and check_count is not None:
+        check_count(len(images))
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
         batch = preprocess(x, y, sample_weight)
         # A committee whose members preprocess differently gets a dict of images.
@@ -153,21 +169,39 @@ def preprocessed(preprocess, x, y=None, sample_weight=None):
     return keras.tree.map_structure(to_numpy, batch)
 
 
-def preprocessed_generator(preprocess, batches):
-    """Yields the batches of an iterable, as tuples, after their preprocessing."""
+def preprocessed_generator(preprocess, batches, check_count=None):
+    """Yields the batches of an iterable, as tuples, after their preprocessing; at least one."""
+    batch = None
     for batch in batches:
         x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
         x = {key: to_numpy(x[key]) for key in x} if isinstance(x, dict) else to_numpy(x)
-        parts = (x, *map(to_numpy, rest))
-        batch = preprocessed(preprocess, *parts)
+        batch = preprocessed(preprocess, x, *map(to_numpy, rest), check_count=check_count)
         yield batch if isinstance(batch, tuple) else (batch,)
+    if batch is None:
+        raise InputError(no_batches(batches))
 
 
 def no_batches(dataset):
     """Returns what is said of a dataset without batches, which Keras's loops do not expect."""
-    return (
-        f"A dataset must have at least one batch. Received: a {type(dataset).__name__} of length 0"
-    )
+    return f"Data must hold at least one batch. Received: a {type(dataset).__name__} without one"
+
+
+def check_batched(dataset, shape):
+    """Refuses a `tf.data.Dataset` of nothing, or of single images."""
+    if dataset.cardinality() == 0:
+        raise InputError(no_batches(dataset))
+    if shape.rank == 3:
+        raise InputError(
+            "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
+            f"call its `batch`. Received: elements of shape {tuple(shape)}"
+        )
+
+
+def check_counts(options):
+    """Refuses 0 batches, which Keras takes for "not given", and what is no number of them."""
+    for name in ("steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
+        if options.get(name) is not None:
+            positive_int(name, options[name])
 
 
 def is_grain(value):
@@ -177,17 +211,21 @@ def is_grain(value):
     return isinstance(value, kinds)
 
 
-def preprocessed_grain(preprocess, data):
+def preprocessed_grain(preprocess, data, check_count=None):
     """Returns a dataset of Grain of another one's, or a loader's, batches after preprocessing."""
     import grain
 
-    if not isinstance(data, grain.DataLoader):
-        return data.map(lambda batch: next(preprocessed_generator(preprocess, [batch])))
+    if isinstance(data, grain.MapDataset):
+        if not len(data):
+            raise InputError(no_batches(data))
+        return data.map(
+            lambda batch: next(preprocessed_generator(preprocess, [batch], check_count))
+        )
 
     class Iterator(grain.DatasetIterator):
         def __init__(self):
             super().__init__()
-            self._batches = preprocessed_generator(preprocess, data)
+            self._batches = preprocessed_generator(preprocess, data, check_count)
 
         def __next__(self):
             return next(self._batches)
@@ -210,7 +248,7 @@ def is_torch_loader(value):
     return torch is not None and isinstance(value, torch.utils.data.DataLoader)
 
 
-def preprocessed_loader(preprocess, loader):
+def preprocessed_loader(preprocess, loader, check_count=None):
     """Returns a `torch.utils.data.DataLoader` of another one's batches after preprocessing."""
     import torch
 
@@ -219,7 +257,7 @@ def preprocessed_loader(preprocess, loader):
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self):
-            return preprocessed_generator(preprocess, loader)
+            return preprocessed_generator(preprocess, loader, check_count)
 
     if hasattr(loader.dataset, "__len__"):
         Batches.__len__ = lambda self: len(loader)
@@ -246,30 +284,45 @@ def to_numpy(value):
     return np.asarray(value)
 
 
-def devices_per_batch():
-    """Returns among how many devices Keras divides every batch; 1 without a distribution."""
-    distribution = keras.distribution.distribution()
-    name = getattr(distribution, "batch_dim_name", None)
-    if name is None:
-        return 1
-    mesh = distribution.device_mesh
-    return mesh.shape[mesh.axis_names.index(name)]
-
-
-def check_shares(count):
-    """Refuses a batch that Keras 3.15 cannot divide: JAX gives every device as many images.
+def preprocessed_dataset(model, dataset, preprocess):
+    """Returns a `tf.data.Dataset` of another one's batches after preprocessing.
 
     Args:
-        count: int, images of the batch.
+        model: classifier that is called on the batches.
+        dataset: `tf.data.Dataset` of batches of raw images.
+        preprocess: function of a batch.
 
     Raises:
-        ValueError: if they are no multiple of the devices.
+        ValueError: if the dataset is not batched or empty; if that is not known before, where it
+            is read.
     """
-    devices = devices_per_batch()
-    if count % devices:
-        raise InputError(
-            f"Each of {devices} devices gets as many images of a batch: `batch_size` and the "
-            f"number of images must be multiples of {devices}. `predict` of arrays and "
-            "`lsmha_keras.evaluate` fill the last batch up themselves. "
-            f"Received: a batch of {count} images"
-        )
+    import tensorflow as tf
+
+    check_batched(dataset, tf.nest.flatten(dataset.element_spec)[0].shape)
+    devices, seen = devices_per_batch(model), []
+
+    def check(owner, count):
+        seen.append(count)
+        check_shares(count, devices)
+
+    def shared(*batch):
+        first, *rest = tf.nest.flatten(batch)
+        first = model.checked_in_graph(first, check, tf.shape(first)[0])
+        return tf.nest.pack_sequence_as(batch, [first, *rest])
+
+    def end(owner, step):
+        if not seen:
+            raise InputError(no_batches(dataset))
+
+    is_of_unknown_length = dataset.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    batches = dataset
+    if devices > 1 or is_of_unknown_length:
+        batches = batches.map(shared)
+    mapped = batches.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
+    if is_of_unknown_length:
+        # Nothing more, but for the check. Keras 3.15's loops fail in their middle, or are
+        # silent, where there was no batch.
+        ends = tf.data.Dataset.range(1)
+        nothing = ends.flat_map(lambda n: mapped.take(model.checked_in_graph(n, end, n)))
+        mapped = mapped.concatenate(nothing)
+    return mapped.prefetch(tf.data.AUTOTUNE)

@@ -10,21 +10,22 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_values import check_image_values, warn_of_fractions
+from lsmha_keras.image_values import check_finite, check_image_values, warn_of_fractions
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import locked, refuse_if_trained, trained_here
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
-    devices_per_batch,
+    check_counts,
     is_grain,
     is_torch_loader,
-    no_batches,
+    preprocessed_dataset,
     preprocessed_generator,
     preprocessed_grain,
     preprocessed_loader,
     released,
     to_numpy,
 )
+from lsmha_keras.models.shares import check_shares, devices_per_batch
 from lsmha_keras.models.tensorflow_state import traces_once
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.probabilities import probabilities
@@ -93,10 +94,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         with self._noting_errors():
             if self.preprocessor is not None:
                 x = self._checked(x)
-            if isinstance(y, np.ndarray):
-                self._check_labels(y)
-            elif _is_tf(y):
-                y = self._checked_in_graph(y, type(self)._check_labels, y)
+            y = self._checked_rows(y, type(self)._check_labels)
+            sample_weight = self._checked_rows(sample_weight, _check_weights)
             return super().preprocess_samples(x, y, sample_weight)
 
     @contextlib.contextmanager
@@ -118,6 +117,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if found is None or found is error:
                 raise
             raise found from None
+        # Iterators over several devices end at an error as if the data had (TensorFlow 2.21).
+        if self._data_error is not None and devices_per_batch(self) > 1:
+            raise self._data_error
 
     def _checked(self, x):
         if isinstance(x, np.ndarray):
@@ -129,10 +131,16 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
             # Only its ends leave the graph: they are what the checks look at.
             ends = tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
-            x = self._checked_in_graph(x, type(self)._checked, ends)
+            x = self.checked_in_graph(x, type(self)._checked, ends)
         return x
 
-    def _checked_in_graph(self, tensor, check, values):
+    def _checked_rows(self, values, check):
+        """Returns labels or sample weights, checked now or when a `tf.data` pipeline runs."""
+        if isinstance(values, np.ndarray):
+            check(self, values)
+        return self.checked_in_graph(values, check, values) if _is_tf(values) else values
+
+    def checked_in_graph(self, tensor, check, values):
         """Returns a tensor of a `tf.data` pipeline that is computed once `values` are checked."""
         import tensorflow as tf
 
@@ -153,8 +161,14 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 "Labels must be numbers, not names: `names, labels = np.unique(labels, "
                 f"return_inverse=True)` makes them. Received: labels such as {str(y.flat[0])!r}"
             )
+        check_finite("label", y)
         indices = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        if indices.ndim == 1 and y.dtype.kind in "iu" and y.size and self._takes_indices():
+        if indices.ndim == 1 and y.dtype.kind in "iuf" and y.size and self._takes_indices():
+            if (broken := indices[indices != np.floor(indices)]).size:
+                raise InputError(
+                    "Labels of sparse categorical losses must be whole numbers, the indices of "
+                    f"classes. Received: label {broken[0]}"
+                )
             if y.min() < 0 or y.max() >= self.num_classes:
                 raise InputError(
                     f"Labels must be from 0 to {self.num_classes - 1}, as the model has "
@@ -196,6 +210,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         `shuffle=False` leaves the order as it is. A `PyDataset` has its batches shuffled, and so
         have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
         """
+        check_counts(kwargs)
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
         if not self._is_known(x):
             with trained_here(self), self._plain_errors():
@@ -206,7 +221,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
         if isinstance(validation_data, (tuple, list)):
             held_out = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
-            validation_data = self._preprocessed(*held_out, batch_size=batch_size)
+            size = kwargs.get("validation_batch_size") or batch_size
+            validation_data = self._preprocessed(*held_out, batch_size=size)
         elif self._is_known(validation_data):
             validation_data = self._preprocessed(validation_data)
         # Images are shuffled here, whole batches by Keras, and other datasets by themselves.
@@ -220,6 +236,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     @locked
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
+        check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
         refuse_if_trained(self, "evaluate")
@@ -236,12 +253,13 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
         Images of one channel may come without their last dimension.
         """
+        check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
         refuse_if_trained(self, "predict")
         with state_of_its_own(self), self._plain_errors():
             if not self._is_known(x):
                 return super().predict(x, batch_size=batch_size, **kwargs)
-            x, count = _filled_up(self._as_images(x))
+            x, count = _filled_up(self._as_images(x), devices_per_batch(self))
             batches = self._preprocessed(x, batch_size=batch_size)
             with released(batches):
                 outputs = keras.Model.predict(self, batches, **kwargs)
@@ -275,6 +293,18 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             return True
         return is_torch_loader(x) or is_grain(x) or _is_tf_dataset(x)
 
+    @property
+    def _check_count(self):
+        # Not asked for where data are read: other threads do that, which no strategy is set for.
+        devices = devices_per_batch(self)
+        owner = weakref.ref(self)
+
+        def check(count):
+            with owner()._noting_errors():
+                check_shares(count, devices)
+
+        return check
+
     def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
         """Returns what Keras takes for data, with the preprocessor in between."""
         owner = weakref.ref(self)  # TensorFlow keeps datasets, and what they hold, for good
@@ -282,8 +312,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         def preprocess(*batch):
             return owner().preprocess_samples(*batch)
 
+        check = self._check_count
         if _is_array(x) or isinstance(x, keras.utils.PyDataset):
-            return PreprocessedBatches(preprocess, x, y, sample_weight, batch_size, shuffle)
+            return PreprocessedBatches(preprocess, x, y, sample_weight, batch_size, shuffle, check)
         if not (y is None and sample_weight is None and batch_size is None):
             raise InputError(
                 f"A {type(x).__name__} supplies `y`, `sample_weight` and the batches itself: pass "
@@ -291,22 +322,20 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 f"{type(sample_weight).__name__}, batch_size={batch_size}"
             )
         if isinstance(x, types.GeneratorType):
-            return preprocessed_generator(preprocess, x)
+            return preprocessed_generator(preprocess, x, check)
         if is_torch_loader(x):
-            return preprocessed_loader(preprocess, x)
+            return preprocessed_loader(preprocess, x, check)
         if is_grain(x):
-            return preprocessed_grain(preprocess, x)
-        import tensorflow as tf
-
-        if x.cardinality() == 0:
-            raise InputError(no_batches(x))
-        mapped = x.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
-        return mapped.prefetch(tf.data.AUTOTUNE)
+            return preprocessed_grain(preprocess, x, check)
+        return preprocessed_dataset(self, x, preprocess)
 
 
-def _filled_up(x):
+def _check_weights(model, sample_weight):
+    check_finite("sample weight", sample_weight)
+
+
+def _filled_up(x, devices):
     """Repeats the last image until all devices get as many; returns how many there were."""
-    devices = devices_per_batch()
     if devices == 1 or not _is_array(x) or not len(x) % devices:
         return x, None
     missing = -len(x) % devices

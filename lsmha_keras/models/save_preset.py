@@ -1,6 +1,7 @@
 """Saves a preset whole or not at all."""
 
 import contextlib
+import json
 import math
 import pathlib
 
@@ -46,6 +47,27 @@ def save_preset(preset_dir, variables):
     with DirectoryLock(beside, f".{path.absolute().name}.lsmha.lock"):
         with fill_directory(path, needed) as directory:
             yield directory
+            _name_no_mixed_policy(directory / "config.json")
             write_checksums(directory)
         (path / ONNX).unlink(missing_ok=True)
         write_checksums(path)
+
+
+def _name_no_mixed_policy(path):
+    """Writes float32, the dtype of the weights, for a policy of mixed precision.
+
+    With that KerasHub's own loaders fail ("Invalid dtype: mixed_bfloat16"), and any float they load
+    as what Keras is set to. It can go with the version in which `is_float_dtype` of KerasHub (0.32)
+    takes the names of mixed policies.
+
+    Args:
+        path: of the config of a backbone; need not be there.
+    """
+    if not path.is_file():
+        return
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    dtype = saved["config"].get("dtype")
+    policy = dtype.get("config", {}) if isinstance(dtype, dict) else {}
+    if policy.get("name", "").startswith("mixed_"):
+        policy["name"] = "float32"
+        path.write_text(json.dumps(saved, indent=4), encoding="utf-8")

@@ -161,8 +161,7 @@ def test_what_is_wrong_with_data_is_said_in_a_line(kind):
     labels_of_others = np.where(np.arange(16) == 12, 7, labels)
     model = small_classifier(**STILL)
     for verb in ("fit", "evaluate", "predict"):
-        empty = "at least one batch" if kind != "generator" else "Received an empty generator"
-        cases = [(nothing, empty), ((damaged, labels), "values from nan to nan")]
+        cases = [(nothing, "at least one batch"), ((damaged, labels), "values from nan to nan")]
         if verb != "predict":
             cases.append(((images, labels_of_others), "labels from (0|1) to 7"))
         for data, message in cases:
@@ -175,6 +174,122 @@ def test_what_is_wrong_with_data_is_said_in_a_line(kind):
     ):
         with pytest.raises(ValueError, match=f"^[^\\n]*{message}"):
             lsmha.evaluate(model, as_arguments(kind, *data)[0], batch_size=8)
+
+
+def empty_data(kind):
+    """Data whose length nobody knows before they are read, and that hold no batch."""
+    if kind == "tf.data":
+        tf = pytest.importorskip("tensorflow")
+        images = tf.data.Dataset.from_tensor_slices((np.zeros((4, 16, 16, 3)), np.zeros(4, int)))
+        return images.filter(lambda image, label: label > 0).batch(2)
+    data = pytest.importorskip("torch").utils.data
+
+    class Nothing(data.IterableDataset):
+        def __iter__(self):
+            return iter([])
+
+    return data.DataLoader(Nothing(), batch_size=2)
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "DataLoader"])
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict", "validation"])
+def test_data_of_unknown_length_that_hold_nothing(kind, verb):
+    model, nothing = small_classifier(), empty_data(kind)
+    with pytest.raises(ValueError, match="^Data must hold at least one batch. Received: a"):
+        if verb == "validation":
+            images = np.zeros((4, 16, 16, 3), "uint8")
+            model.fit(images, np.arange(4), validation_data=nothing, verbose=0)
+        else:
+            getattr(model, verb)(nothing, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "PyDataset", "tf.data"])
+@pytest.mark.parametrize("loss", ["sparse", "one-hot"])
+def test_labels_and_weights_that_are_no_numbers(kind, loss):
+    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5.0
+    model, weights = small_classifier(), np.ones(16, "float32")
+    if loss == "one-hot":
+        labels = np.eye(5, dtype="float32")[labels.astype(int)]
+        model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    bad_labels, bad_weights = labels.copy(), weights.copy()
+    bad_labels[3], bad_weights[3] = np.nan, np.inf
+    cases = [((bad_labels, weights), "label.*nan"), ((labels, bad_weights), "sample weight inf")]
+    if loss == "sparse":
+        cases.append(((labels + 0.5, weights), "whole numbers.* Received: label [0-4].5"))
+        cases.append(((labels + 3, weights), "labels from [3-6].0 to 7.0"))
+    for (y, weight), message in cases:
+        data = Weighted(images, y, weight).of(kind)
+        with pytest.raises(ValueError, match=f"^[^\\n]*{message}"):
+            model.evaluate(**data, verbose=0)
+    # Numbers of floating point are labels, if they are whole.
+    loss = model.evaluate(**Weighted(images, labels, weights).of(kind), verbose=0, return_dict=True)
+    assert np.isfinite(loss["loss"])
+    with pytest.raises(ValueError, match="label.*nan"):
+        model.fit(**Weighted(images, bad_labels, weights).of(kind), verbose=0)
+    with pytest.raises(ValueError, match="Received: label .*nan.* of image 3$"):
+        lsmha.evaluate(model, (images, bad_labels))
+
+
+class Weighted(keras.utils.PyDataset):
+    """Images, labels and sample weights in batches of 8."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[0]) // 8
+
+    def __getitem__(self, index):
+        return tuple(array[8 * index : 8 * index + 8] for array in self.arrays)
+
+    def of(self, kind):
+        if kind == "PyDataset":
+            return {"x": self}
+        if kind == "tf.data":
+            tf = pytest.importorskip("tensorflow")
+            return {"x": tf.data.Dataset.from_tensor_slices(self.arrays).batch(8)}
+        return dict(zip(("x", "y", "sample_weight"), self.arrays, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("fit", "batch_size"),
+        ("fit", "steps_per_epoch"),
+        ("fit", "validation_steps"),
+        ("fit", "validation_batch_size"),
+        ("evaluate", "batch_size"),
+        ("evaluate", "steps"),
+        ("predict", "batch_size"),
+        ("predict", "steps"),
+    ],
+)
+def test_numbers_of_batches_and_images_are_positive(verb, name):
+    """Keras takes 0 for "not given", and goes through the data as if nothing had been said."""
+    images, labels = random_images(8, 16, 16, 3), np.arange(8) % 5
+    model = small_classifier()
+    for value in (0, -1, 1.5):
+        labelled = () if verb == "predict" else (labels,)
+        with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
+            getattr(model, verb)(images, *labelled, verbose=0, **{name: value})
+
+
+def test_validation_has_its_own_batch_size():
+    images, labels = random_images(8, 16, 16, 3), np.arange(8) % 5
+    model, batches = small_classifier(), []
+    watch = keras.callbacks.Callback()
+    watch.on_test_batch_end = lambda batch, logs=None: batches.append(batch)
+    held_out = {"validation_data": (images, labels), "validation_batch_size": 2}
+    model.fit(images, labels, batch_size=8, callbacks=[watch], verbose=0, **held_out)
+    assert batches == [0, 1, 2, 3]
+
+
+def test_elements_that_are_no_batches():
+    tf = pytest.importorskip("tensorflow")
+    images = tf.data.Dataset.from_tensor_slices(np.zeros((4, 16, 16, 3), "uint8"))
+    with pytest.raises(ValueError, match=r"call its `batch`. Received: .* \(16, 16, 3\)"):
+        small_classifier().predict(images, verbose=0)
 
 
 def test_images_of_different_sizes():

@@ -309,9 +309,19 @@ def test_a_class_of_ones_own_loads_what_its_base_class_saved(trained, tmp_path):
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
 def test_what_was_saved_in_half_precision_loads_in_that_of_keras(trained, tmp_path, precision):
+    import keras_hub
+
     half = lsmha.CCTImageClassifier.from_preset(trained[1], dtype=precision)
     half.save_to_preset(tmp_path)
-    for model in (lsmha.load_classifier(tmp_path), lsmha.CCTBackbone.from_preset(tmp_path)):
+    generic = keras_hub.models.ImageClassifier.from_preset(str(tmp_path))
+    for model in (
+        lsmha.load_classifier(tmp_path),
+        lsmha.CCTBackbone.from_preset(tmp_path),
+        generic,
+        generic.backbone,
+        generic.output_dense,
+        generic.preprocessor.image_converter,
+    ):
         assert model.dtype_policy.name == "float32"
     loaded = lsmha.CCTImageClassifier.from_preset(tmp_path, dtype=precision)
     assert loaded.backbone.dtype_policy.name == loaded.output_dense.dtype_policy.name == precision

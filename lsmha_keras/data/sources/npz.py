@@ -7,6 +7,7 @@ import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.errors import InputError
+from lsmha_keras.image_values import check_finite
 
 _NAME = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.npz")
 
@@ -36,9 +37,7 @@ def open_npz(path, base, image_size=None):
                     f"{base!r}. Received: the arrays {sorted(archive)}"
                 )
             images, labels = (archive[key] for key in wanted)
-            num_classes = 1 + max(
-                (int(archive[key].max(initial=-1)) for key in archive if _is_labels(key)),
-            )
+            num_classes = 1 + max(_largest(archive[key]) for key in archive if _is_labels(key))
             names = archive["class_names"] if "class_names" in archive else range(num_classes)
             return ArrayDataset(images, labels, list(names), image_size, name=str(path))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
@@ -48,6 +47,11 @@ def open_npz(path, base, image_size=None):
 def _is_labels(key):
     # All parts count, so that train and test agree on the number of classes.
     return key == "y" or key.startswith("y_")
+
+
+def _largest(labels):
+    check_finite("label", labels, first=0)
+    return int(labels.max(initial=-1))
 
 
 def find_npz_parts(path):
