@@ -1,6 +1,7 @@
 """The compact convolutional transformer as an image classifier."""
 
 import contextlib
+import functools
 
 import keras
 import keras_hub
@@ -9,6 +10,7 @@ import numpy as np
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.layers.weight_arguments import built_with_weights, initial_values
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
@@ -113,7 +115,7 @@ class CCTImageClassifier(RawImageClassifier):
         self.output_dense = keras.layers.Dense(
             num_classes,
             activation=activation,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            kernel_initializer=initial_values(keras.initializers.TruncatedNormal(stddev=0.02)),
             dtype=policy,
             name="predictions",
         )
@@ -281,9 +283,13 @@ class CCTImageClassifier(RawImageClassifier):
         if num_classes is not None:
             head = {"class_names": None, **head, "num_classes": num_classes}
         backbone = CCTBackbone.from_preset(source, load_weights, **inner)
-        classifier = saved_cls.from_config({**arguments, **head, "backbone": backbone})
+        build = functools.partial(
+            saved_cls.from_config, {**arguments, **head, "backbone": backbone}
+        )
         if load_weights and num_classes is None:
-            classifier.load_task_weights(source / "task.weights.h5")
+            classifier = built_with_weights(_loaded, build, source / "task.weights.h5")
+        else:
+            classifier = build()
         if "preprocessor" not in head:
             classifier._fit_converter(image_shape)
         return classifier
@@ -356,3 +362,9 @@ class CCTImageClassifier(RawImageClassifier):
             else keras.dtype_policies.serialize(self.head_dtype),
             "class_names": self.class_names,
         }
+
+
+def _loaded(build, file):
+    classifier = build()
+    classifier.load_task_weights(file)
+    return classifier
