@@ -64,15 +64,14 @@ def initial_values(initializer):
     return _Overwritten(initializer)
 
 
-def built_with_weights(build, *args, **kwargs):
+def built_with_weights(build):
     """Builds a model and loads its weights, without drawing initial values before.
 
     Drawing takes most of the time of loading a preset on JAX, which compiles a program for every
     shape.
 
     Args:
-        build: function that returns the model with the weights that were loaded.
-        *args, **kwargs: what it is called with.
+        build: function without arguments that returns the model with its weights loaded.
 
     Returns:
         The model; its layers have the initializers that they would have otherwise.
@@ -82,7 +81,7 @@ def built_with_weights(build, *args, **kwargs):
     """
     token = _LOADED.set(True)
     try:
-        model = build(*args, **kwargs)
+        model = build()
     finally:
         _LOADED.reset(token)
     for layer in model._flatten_layers():

@@ -287,7 +287,8 @@ class CCTImageClassifier(RawImageClassifier):
             saved_cls.from_config, {**arguments, **head, "backbone": backbone}
         )
         if load_weights and num_classes is None:
-            classifier = built_with_weights(_loaded, build, source / "task.weights.h5")
+            file = source / "task.weights.h5"
+            classifier = built_with_weights(lambda: _with_weights(build(), file))
         else:
             classifier = build()
         if "preprocessor" not in head:
@@ -364,7 +365,6 @@ class CCTImageClassifier(RawImageClassifier):
         }
 
 
-def _loaded(build, file):
-    classifier = build()
+def _with_weights(classifier, file):
     classifier.load_task_weights(file)
     return classifier
