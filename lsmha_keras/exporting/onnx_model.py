@@ -10,7 +10,7 @@ from lsmha_keras.layers.conv_block import ConvBlock
 INPUT, OUTPUT = "images", "outputs"
 
 
-def onnx_model(classifier, softmax=False, half=True, any_size=False, metadata=None):
+def onnx_model(classifier, softmax=False, half=True, any_size=False):
     """Builds the ONNX graph of a classifier, preprocessing included.
 
     It takes images `(batch, height, width, channels)` of the model's size, uint8 from 0 to 255, and
@@ -22,7 +22,6 @@ def onnx_model(classifier, softmax=False, half=True, any_size=False, metadata=No
         softmax: bool, whether logits become probabilities in the graph. Defaults to `False`.
         half: bool, whether weights are stored in float16. Defaults to `True`.
         any_size: bool, whether images of other sizes are resized in the graph. Defaults to `False`.
-        metadata: optional dict of str, kept in the file.
 
     Returns:
         An `onnx.ModelProto`.
@@ -62,7 +61,6 @@ def onnx_model(classifier, softmax=False, half=True, any_size=False, metadata=No
         ir_version=IR_VERSION,
         producer_name="lsmha_keras",
     )
-    onnx.helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -44,7 +44,7 @@ def resized(graph, x, size):
 
 
 def _largest_part(graph, stored, other, wanted, wanted_other):
-    """`max(min(stored, other * wanted // wanted_other), 1)`"""
+    """Adds `max(min(stored, other * wanted // wanted_other), 1)`."""
     fitting = graph.add("Div", graph.add("Mul", other, wanted), wanted_other)
     return graph.add("Max", graph.add("Min", stored, fitting), graph.constant(np.int64(1)))
 

@@ -115,10 +115,10 @@ def test_a_file_with_other_answers_is_not_kept(tmp_path, monkeypatch):
     """As Keras's own export, which leaves the preprocessing out."""
     from lsmha_keras.exporting import onnx_model
 
-    def unnormalised(graph, converter):
+    def unnormalised(graph, converter, x):
         import onnx
 
-        return graph.transpose(graph.add("Cast", "images", to=onnx.TensorProto.FLOAT), 0, 3, 1, 2)
+        return graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
 
     monkeypatch.setattr(onnx_model, "_normalised", unnormalised)
     with pytest.raises(ValueError, match="other answers than `predict`.*a difference of"):
@@ -195,9 +195,10 @@ def test_only_an_export_is_replaced(tmp_path):
 
 def test_the_command_knows_the_formats():
     from lsmha_keras.commands import export as command
-    from lsmha_keras.exporting.export import FORMATS
+    from lsmha_keras.exporting.export import FORMATS, PRECISIONS
 
     assert command._FORMATS == FORMATS
+    assert command._PRECISIONS == PRECISIONS
 
 
 def test_the_command_writes_an_export(tmp_path, capsys):
