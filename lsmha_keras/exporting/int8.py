@@ -55,6 +55,16 @@ class Calibration:
         predicted = classifier.predict(checked, verbose=0).argmax(axis=1)
         return cls(str(dataset), images, checked, labels, predicted == labels)
 
+    def accuracy(self, run):
+        """Returns the accuracy of a runtime on the labelled images, in 0 .. 1.
+
+        Args:
+            run: function from images to outputs `(batch, classes)`.
+        """
+        chunks = [self.checked[i : i + _BATCH] for i in range(0, len(self.checked), _BATCH)]
+        predicted = np.concatenate([np.asarray(run(chunk)).argmax(axis=1) for chunk in chunks])
+        return float((predicted == self.labels).mean())
+
     def report(self, run):
         """Returns what `Description.calibration` holds of a runtime.
 
@@ -64,9 +74,7 @@ class Calibration:
         Raises:
             ValueError: if its accuracy is more than `MAX_LOSS` points below that in float32.
         """
-        chunks = [self.checked[i : i + _BATCH] for i in range(0, len(self.checked), _BATCH)]
-        predicted = np.concatenate([np.asarray(run(chunk)).argmax(axis=1) for chunk in chunks])
-        before, after = (100 * float(hits.mean()) for hits in (self.hits, predicted == self.labels))
+        before, after = 100 * float(self.hits.mean()), 100 * self.accuracy(run)
         # Both are multiples of one image, which float sums may miss by little.
         if before - after > MAX_LOSS + 1e-9:
             raise ValueError(
