@@ -138,7 +138,7 @@ def _row(way, seconds, ours, left_out, data):
         **summarise(seconds, ours),
         "p99_ms": round(1000 * float(np.percentile(seconds, 99)), 4) if p99 else "",
         "megabytes": round(sum(file.stat().st_size for file in way.files) / 1e6, 3) or "",
-        "accuracy": round(data.accuracy(way.run), 2) if data and way.run else "",
+        "accuracy": round(100 * data.accuracy(way.run), 2) if data and way.run else "",
         "note": way.note or left_out,
     }
     return {key: values[key] for key in FIGURES}
