@@ -163,6 +163,16 @@ def test_what_cannot_be_exported_is_named(make, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino", "litert", "tf_saved_model", "torch"])
+def test_another_kind_of_attention_is_named(format, tmp_path):
+    model = small_classifier(attention="moh")
+    kind = type(model.backbone.blocks[1].attention).__name__
+    message = f"run in Keras only. Received: block_1, a TransformerBlock with {kind}"
+    with pytest.raises(ValueError, match=message):
+        lsmha.export(model, format, tmp_path / "exported")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_block_is_named(tmp_path):
     class Other(type(small_classifier().backbone.blocks[1])):
         pass
