@@ -17,7 +17,7 @@ _EPILOG = """\
 examples:
   lsmha export lsmha-small --format onnx --out exported
   lsmha export runs/mine/preset --format openvino --out exported --softmax --force
-  lsmha export lsmha-small --format onnx --out photos --any-size
+  lsmha export lsmha-small --format onnx --out any_size --any-size
   lsmha export lsmha-small --format onnx --out int8 --precision int8 --calibration cifar100
 """
 
