@@ -26,8 +26,15 @@ def resize_to_fit(image, size):
     crop_width = max(min(image.width, image.height * width // height), 1)
     crop_height = max(min(image.height, image.width * height // width), 1)
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
-    box = (left, top, left + crop_width, top + crop_height)
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    # Columns first, then rows: each pass rounds to 8 bits, and which is first when Pillow does both
+    # at once depends on the size of the image since its version 13. Rows that the filter of the
+    # second pass does not reach are left out.
+    reach = crop_height // height + 2
+    first, last = max(top - reach, 0), min(top + crop_height + reach, image.height)
+    columns = (left, first, left + crop_width, last)
+    image = image.resize((width, last - first), Image.Resampling.BILINEAR, box=columns)
+    rows = (0, top - first, width, top - first + crop_height)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=rows)
 
 
 def resize_image(image, size):

@@ -333,8 +333,17 @@ def test_damaged_files_are_named(tmp_path, exported):
     alone = tmp_path / "alone.onnx"
     for content in (b"", b"no graph", whole[: len(whole) // 2]):
         alone.write_bytes(content)
-        with pytest.raises(ValueError, match=r"alone\.onnx"):
-            lsmha.Predictor(alone, runtime="onnxruntime")
+        for runtime in ("onnxruntime", "openvino"):
+            pytest.importorskip(runtime, reason="reads the file")
+            with pytest.raises(ValueError, match=r"alone\.onnx"):
+                lsmha.Predictor(alone, runtime=runtime)
+    # An export has checksums beside it, as a preset has.
+    path, _ = exported()
+    whole = (path / presets.ONNX).read_bytes()
+    (path / presets.ONNX).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for model in (path, path / presets.ONNX):
+        with pytest.raises(ValueError, match=r"model\.onnx was changed or damaged"):
+            lsmha.Predictor(model)
 
 
 def test_a_file_of_somebody_else_is_named(tmp_path, exported):

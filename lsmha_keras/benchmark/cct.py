@@ -62,7 +62,7 @@ def measure(model, phase, batch, heads, runs=10, limit=60.0):
     with contextlib.ExitStack() as stack:
         if not notes[PEER]:
             import_vit_pytorch_cct()  # If it is missing, say so now.
-            peer = StepProcess(_make_peer_step, backbone.get_config(), phase, images, labels)
+            peer = StepProcess(make_peer_step, backbone.get_config(), phase, images, labels)
             steps[PEER] = stack.enter_context(peer)
         seconds, left_out = time_in_turn(steps, runs, limit)
     notes |= left_out
@@ -99,7 +99,18 @@ def _make_our_step(backbone, phase, images, labels):
     return functools.partial(step, keras.ops.convert_to_tensor(images))
 
 
-def _make_peer_step(config, phase, images, labels):
+def make_peer_step(config, phase, images, labels):
+    """Makes a step of vit-pytorch's CCT, for `StepProcess`.
+
+    Args:
+        config: dict, of the `CCTBackbone` whose sizes it gets.
+        phase: "inference" or "training".
+        images: `(batch, height, width, channels)` float32, normalised.
+        labels: `(batch,)` ints.
+
+    Returns:
+        A function without arguments.
+    """
     import torch
 
     use_all_cores()

@@ -1,42 +1,104 @@
 """How long a user waits for an answer: `Predictor` in each runtime beside a model's own calls."""
 
+import contextlib
+import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
+import keras
 import numpy as np
 
+from lsmha_keras import presets
+from lsmha_keras.benchmark.cct import PEER, make_peer_step
+from lsmha_keras.benchmark.peers import import_vit_pytorch_cct
+from lsmha_keras.benchmark.step_process import StepProcess
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
-from lsmha_keras.models import load_classifier
+from lsmha_keras.exporting.export import export
+from lsmha_keras.exporting.int8 import Calibration
+from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+from lsmha_keras.models import CCTImageClassifier, load_classifier
 from lsmha_keras.predictor import RUNTIMES, Predictor, find_onnx
 
-CASE = ("preset", "what")
-FIGURES = ("way", "median_ms", "fastest_ms", "slowest_ms", "ratio_to_ours", "runs", "note")
-PACKAGES = ("onnxruntime", "openvino")
+CASE = ("together", "what")
+FIGURES = ("preset", "way", "median_ms", "p99_ms", "fastest_ms", "slowest_ms", "ratio_to_ours")
+FIGURES += ("runs", "megabytes", "accuracy", "note")
+PACKAGES = ("onnxruntime", "openvino", "vit-pytorch")
 # What is measured -> images of a call; a cold start is a process that classifies one photo.
 CALLS = {"one image": 1, "64 images": 64}
 COLD = "cold start"
 WHAT = (*CALLS, COLD)
 # `ratio_to_ours` compares with it.
 _OURS = "Predictor, onnxruntime"
+_CLASSES = 100
+# Fewer runs do not tell a 99th percentile.
+_P99_RUNS = 100
 
 
-def measure(preset, what, runs=20, limit=60.0):
-    """Times the ways to classify uint8 images of a preset's size, in turn.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Way:
+    """One way to an answer.
+
+    Attributes:
+        preset, name: str, of the model and of the way.
+        step: function without arguments that is timed, or `None`.
+        run: function from uint8 images to outputs, whose accuracy counts, or `None`.
+        files: paths of what it reads.
+        note: str, why it is not measured.
+    """
+
+    preset: str
+    name: str
+    step: Callable | None = None
+    run: Callable | None = None
+    files: tuple = ()
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """A classifier, what `Predictor` loads it from, and images that show its accuracy or `None`."""
+
+    preset: str
+    source: str
+    classifier: CCTImageClassifier
+    data: Calibration | None
+
+
+def measure(
+    together,
+    what,
+    runs=20,
+    limit=60.0,
+    runtimes=RUNTIMES,
+    against=(),
+    calibration=None,
+    data_dir=None,
+):
+    """Times the ways to classify uint8 images of a preset's size, those of all presets in turn.
 
     Args:
-        preset: name or directory of a trained preset.
+        together: str, names or directories of presets with spaces in between; architectures get
+            random weights and 100 classes.
         what: str, one of `WHAT`.
         runs: int, how often each is timed, after a first time that does not count.
         limit: float, seconds; what takes longer in that first time is not timed.
+        runtimes: those of `Predictor` that are measured where they are installed.
+        against: `("vit_pytorch.cct",)` for that peer, on normalised images and with random weights.
+        calibration: dataset for `Predictor` in int8 and for the accuracies of trained presets, or
+            `None`.
+        data_dir: folder that holds it.
 
     Returns:
         A list of dictionaries, their keys `FIGURES`: "predict" and "predict_on_batch" of the model
-        on the Keras backend, and `Predictor` in each runtime; for a cold start `lsmha predict` in
-        each runtime, in processes of their own.
+        on the Keras backend, `Predictor` in each runtime and precision, and the peer; for a cold
+        start `lsmha predict` in each runtime, in processes of their own. `ratio_to_ours` compares
+        with the first preset in onnxruntime; `accuracy` is in percent.
 
     Example:
 
@@ -44,46 +106,129 @@ def measure(preset, what, runs=20, limit=60.0):
     rows = measure("lsmha-small", "one image", runs=5)
     ```
     """
-    runtimes = [name for name in RUNTIMES if name == "keras" or importlib.util.find_spec(name)]
-    if find_onnx(preset)[0] is None:
-        runtimes = ["keras"]
-    with tempfile.TemporaryDirectory() as folder:
-        if what == COLD:
-            steps = _cold_starts(preset, runtimes, pathlib.Path(folder))
-        else:
-            steps = _calls(preset, runtimes, CALLS[what])
-        seconds, left_out = time_in_turn(steps, runs, limit)
-    rows = []
-    for way in steps:
-        row = summarise(seconds.get(way, []), seconds.get(_OURS, []))
-        rows.append({"way": way, **row, "note": left_out.get(way, "")})
-    return rows
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        models = [_model(name, folder, calibration, data_dir) for name in together.split()]
+        ways = []
+        for model in models:
+            if what == COLD:
+                ways += _cold_starts(model, runtimes, folder)
+                continue
+            shape = (CALLS[what], *model.classifier.image_shape)
+            images = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+            ways += _calls(model, runtimes, images)
+            if model.data:
+                ways += _int8_calls(model, runtimes, images, folder, data_dir)
+            if PEER in against:
+                ways.append(_peer(model, images, stack))
+        seconds, left_out = time_in_turn({w: w.step for w in ways if w.step}, runs, limit)
+        ours = next((found for way, found in seconds.items() if way.name == _OURS), [])
+        data = {model.preset: model.data for model in models if what == "one image"}
+        return [
+            _row(way, seconds.get(way, []), ours, left_out.get(way, ""), data.get(way.preset))
+            for way in ways
+        ]
 
 
-def _calls(preset, runtimes, count):
-    model = load_classifier(preset)
-    shape = (count, *model.image_shape)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
-    steps = {
-        "predict": lambda: model.predict(images, batch_size=count, verbose=0),
-        "predict_on_batch": lambda: model.predict_on_batch(images),
+def _row(way, seconds, ours, left_out, data):
+    p99 = len(seconds) >= _P99_RUNS
+    values = {
+        "preset": way.preset,
+        "way": way.name,
+        **summarise(seconds, ours),
+        "p99_ms": round(1000 * float(np.percentile(seconds, 99)), 4) if p99 else "",
+        "megabytes": round(sum(file.stat().st_size for file in way.files) / 1e6, 3) or "",
+        "accuracy": round(100 * data.accuracy(way.run), 2) if data and way.run else "",
+        "note": way.note or left_out,
     }
-    for runtime in runtimes:
-        predictor = Predictor(preset, runtime=runtime)
-        steps[f"Predictor, {runtime}"] = lambda call=predictor.logits: call(images)
-    return steps
+    return {key: values[key] for key in FIGURES}
 
 
-def _cold_starts(preset, runtimes, folder):
+def _model(name, folder, calibration, data_dir):
+    """Loads a preset; an architecture becomes one with random weights first."""
+    source, data = name, None
+    if isinstance(presets.resolve_preset(name), dict):
+        source = tempfile.mkdtemp(dir=folder)
+        CCTImageClassifier.from_preset(name, num_classes=_CLASSES).save_to_preset(source)
+        write_preset_onnx(source)
+    classifier = load_classifier(source)
+    if calibration and source == name:
+        data = Calibration.of(classifier, calibration, data_dir)
+    return _Model(presets.ALIASES.get(name, name), source, classifier, data)
+
+
+def _usable(model, runtimes):
+    """Returns the runtimes that are installed and can run a model, with what each reads."""
+    file, directory = find_onnx(model.source)
+    weights = (*directory.glob("*.json"), *directory.glob("*.weights.h5"))
+    found = {runtime: (file,) for runtime in runtimes if file and importlib.util.find_spec(runtime)}
+    return found | ({"keras": weights} if "keras" in runtimes else {}), weights
+
+
+def _calls(model, runtimes, images):
+    usable, weights = _usable(model, runtimes)
+    classifier = model.classifier
+    runs = {
+        "predict": lambda x: classifier.predict(x, batch_size=len(x), verbose=0),
+        "predict_on_batch": classifier.predict_on_batch,
+    }
+    files = dict.fromkeys(runs, weights)
+    for runtime in usable:
+        name = f"Predictor, {runtime}"
+        runs[name] = Predictor(model.source, runtime=runtime).logits
+        files[name] = usable[runtime]
+    return [
+        _Way(model.preset, name, lambda run=run: run(images), run, files[name])
+        for name, run in runs.items()
+    ]
+
+
+def _int8_calls(model, runtimes, images, folder, data_dir):
+    usable, _ = _usable(model, runtimes)
+    names = {f"Predictor, {runtime}, int8": runtime for runtime in usable if runtime != "keras"}
+    options = {"precision": "int8", "calibration": model.data.name, "data_dir": data_dir}
+    try:
+        path = export(model.source, "onnx", tempfile.mkdtemp(dir=folder), **options)
+    except ValueError as error:  # the accuracy falls too far
+        return [_Way(model.preset, name, note=str(error)) for name in names]
+    ways = []
+    for name, runtime in names.items():
+        run = Predictor(path, runtime=runtime).logits
+        step = functools.partial(run, images)
+        ways.append(_Way(model.preset, name, step, run, (path / presets.ONNX,)))
+    return ways
+
+
+def _peer(model, images, stack):
+    """vit-pytorch's CCT of the same sizes and heads, where there is one."""
+    backbone = model.classifier.backbone
+    if backbone.num_conv_blocks or backbone.tokenizer_design != "plain":
+        note = "not timed: it has neither conv blocks nor other tokenizers"
+        return _Way(model.preset, PEER, note=note)
+    import_vit_pytorch_cct()  # If it is missing, say so now.
+    values = model.classifier.preprocess_samples(images)
+    values = np.asarray(keras.ops.convert_to_numpy(values), "float32")
+    labels = np.zeros(len(images), "int64")
+    process = StepProcess(make_peer_step, backbone.get_config(), "inference", values, labels)
+    return _Way(model.preset, PEER, stack.enter_context(process))
+
+
+def _cold_starts(model, runtimes, folder):
     from PIL import Image
 
     photo = folder / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype="uint8")
     Image.fromarray(pixels).save(photo)
-    return {
-        f"Predictor, {runtime}": lambda runtime=runtime: _start(preset, runtime, photo)
-        for runtime in runtimes
-    }
+    usable, _ = _usable(model, runtimes)
+    return [
+        _Way(
+            model.preset,
+            f"Predictor, {runtime}",
+            functools.partial(_start, model.source, runtime, photo),
+            files=files,
+        )
+        for runtime, files in usable.items()
+    ]
 
 
 def _start(preset, runtime, photo):

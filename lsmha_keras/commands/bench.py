@@ -110,19 +110,27 @@ Time what a user waits for: one photo, 64 of them, and the first answer of a fre
 
 `lsmha_keras.Predictor` in each runtime that is installed, beside `predict` and `predict_on_batch`
 of the model on the Keras backend, on uint8 images of the model's size. A cold start is a process,
-`lsmha predict` on a photo of 640 x 480 pixels. Threads are as each runtime sets them.
+`lsmha predict` on a photo of 640 x 480 pixels. Threads are as each runtime sets them. With
+--calibration `Predictor` in int8 is measured too, and the accuracy of each way on 2,000 images. The
+presets take turns; architectures have random weights and 100 classes.
 """
 
 _LATENCY_EPILOG = """\
 examples:
   lsmha bench latency lsmha-small --output latency.csv
   lsmha bench latency lsmha-small --what "one image" --runs 200 --backend jax
+  lsmha bench latency lsmha-small --calibration cifar100 --against vit_pytorch.cct --plot speed.png
+  lsmha bench latency cct_7_3x1_h16 cct_7_3x1_h16_c4 --runtime openvino --what "one image"
 
-ratio_to_ours is a median time over that of Predictor in onnxruntime.
+ratio_to_ours is a median time over that of the first PRESET's Predictor in onnxruntime. p99_ms
+needs 100 runs. megabytes is what is read from the disk. The peer, vit-pytorch's CCT, has the sizes
+of the preset, random weights and images that are normalised already, in a process of its own:
+pip install torch einops && pip install --no-deps vit-pytorch
 """
 
 _PHASES = ("inference", "training")
 _WHAT = ("one image", "64 images", "cold start")
+_RUNTIMES = ("openvino", "onnxruntime", "keras")
 _TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
 _KINDS_SIZES = {"batch": [1, 64], "tokens": [256], "heads": [16, 64]}
 _MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
@@ -202,6 +210,24 @@ def _add_latency(kinds, parents):
     parser.add_argument(
         "--runs", type=positive, default=20, metavar="N", help="timed runs of each (default: 20)"
     )
+    parser.add_argument(
+        "--runtime",
+        nargs="+",
+        choices=("all", *_RUNTIMES),
+        default=["all"],
+        metavar="RUNTIME",
+        help=f"of Predictor: {_words(_RUNTIMES)} or all (default: all)",
+    )
+    parser.add_argument(
+        "--against", nargs="+", choices=("vit_pytorch.cct",), default=[], help="(default: nothing)"
+    )
+    parser.add_argument("--calibration", metavar="DATA", help="dataset for int8 and accuracies")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the dataset")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw accuracy over the time of one image, of the whole table",
+    )
     _add_output(parser, "predictor_latency.csv")
 
 
@@ -226,6 +252,11 @@ def run(args):
         table.put(case, rows)
         for row in rows:
             log(_line(row))
+    if getattr(args, "plot", None):
+        from lsmha_keras.benchmark.plot_latency import plot_latency
+
+        plot_latency(path, args.plot)
+        log(args.plot)
     if args.quiet:
         print(path)
     return 0
@@ -316,8 +347,13 @@ def _plan_train(args):
 def _plan_latency(args):
     for name in args.presets:
         resolve_preset(name)
-    cases = _combine(preset=args.presets, what=args.what)
-    return "predictor_latency", cases, {"runs": args.runs, "limit": args.limit}
+    if args.plot and not args.calibration:
+        raise InputError("`--plot` shows accuracies, which need `--calibration DATA`")
+    options = {"runs": args.runs, "limit": args.limit, "against": args.against}
+    options |= {"calibration": args.calibration, "data_dir": args.data_dir}
+    options["runtimes"] = _RUNTIMES if "all" in args.runtime else args.runtime
+    cases = _combine(together=[_words(args.presets)], what=args.what)
+    return "predictor_latency", cases, options
 
 
 def _combine(**values):
@@ -343,6 +379,7 @@ def _line(row):
     name = row.get("attention") if "ratio_to_multi_head" in row else row.get("layer")
     name = name or row.get("way") or row.get("library") or row.get("model", "training")
     name += " with XLA" if row.get("xla") else ""
+    name = f"{row['preset']}: {name}" if "preset" in row else name
     figures = ""
     if row.get("median_ms", "") != "":
         spread = f"({row['fastest_ms']:.2f} to {row['slowest_ms']:.2f})"

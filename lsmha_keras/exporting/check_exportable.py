@@ -63,7 +63,10 @@ def _check_layers(classifier):
             and type(block.attention) is LargeScaleMultiHeadAttention
         )
         if not known:
+            attention = getattr(block, "attention", None)
+            kind = f" with {type(attention).__name__}" if attention is not None else ""
             raise InputError(
                 "Blocks must be a `ConvBlock` or a `TransformerBlock` with a "
-                f"`LargeScaleMultiHeadAttention`. Received: {block.name}, a {type(block).__name__}"
+                "`LargeScaleMultiHeadAttention`; other kinds of attention run in Keras only. "
+                f"Received: {block.name}, a {type(block).__name__}{kind}"
             )

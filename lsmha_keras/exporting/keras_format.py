@@ -30,7 +30,7 @@ def check_packages(format):
         needed_package(backend, extra=backend)
 
 
-def write(format, classifier, folder, description, images, expected):
+def write(format, classifier, folder, description, answers, calibration=None):
     """Writes a model in one of `BACKENDS`' formats into a folder, if it gives what is expected.
 
     Args:
@@ -38,8 +38,9 @@ def write(format, classifier, folder, description, images, expected):
         classifier: `CCTImageClassifier`.
         folder: `pathlib.Path`.
         description: `Description`.
-        images: `(images, height, width, channels)` uint8.
-        expected: `(images, classes)` array.
+        answers: list of one pair, images `(images, height, width, channels)`, uint8, and the
+            expected outputs `(images, classes)`.
+        calibration: `None`; `export` refuses int8 for these formats.
 
     Returns:
         The `Description`.
@@ -50,6 +51,7 @@ def write(format, classifier, folder, description, images, expected):
     softmax = description.activation == "softmax"
     with tempfile.TemporaryDirectory() as job:
         classifier.save_to_preset(os.path.join(job, _PRESET))
+        ((images, expected),) = answers
         np.savez(os.path.join(job, _CHECK), images=images, expected=expected)
         module = "lsmha_keras.exporting.keras_format"
         child = subprocess.run(
@@ -82,7 +84,8 @@ def main(format, job, folder, softmax):
     model = flat_model(classifier, softmax == "1")
     run = _WRITERS[format](model, pathlib.Path(folder))
     with np.load(os.path.join(job, _CHECK)) as check:
-        refuse_difference(format, largest_difference(run, check["images"], check["expected"]))
+        answers = [(check["images"], check["expected"])]
+        refuse_difference(format, largest_difference(run, answers))
 
 
 def _write_saved_model(model, folder):

@@ -16,7 +16,7 @@ def check_packages(format="onnx"):
     needed_package("onnxruntime")
 
 
-def write(format, classifier, folder, description, images, expected):
+def write(format, classifier, folder, description, answers, calibration=None):
     """Writes `model.onnx` into a folder, if it gives what is expected.
 
     Weights are stored in float16 where the answers stay within a quarter of the tolerance, as other
@@ -27,29 +27,66 @@ def write(format, classifier, folder, description, images, expected):
         classifier: `CCTImageClassifier`.
         folder: `pathlib.Path`.
         description: `Description`.
-        images: `(images, height, width, channels)` uint8.
-        expected: `(images, classes)` array.
+        answers: list of pairs of images `(images, height, width, channels)`, uint8, and the
+            expected outputs `(images, classes)`.
+        calibration: `Calibration` for a graph in int8, or `None`.
 
     Returns:
         The `Description` that the file holds.
 
     Raises:
-        ValueError: if it gives other answers in either precision.
+        ValueError: if it gives other answers in either precision, or the accuracy falls in int8.
     """
-    from lsmha_keras.exporting.onnx_model import onnx_model
-
+    if calibration is not None:
+        return _write_int8(classifier, folder, description, answers, calibration)
     for weights in ("float16", "float32"):
         description = dataclasses.replace(description, weights=weights)
-        model = onnx_model(
-            classifier,
-            softmax=description.activation == "softmax",
-            half=weights == "float16",
-            metadata={KEY: description.to_json()},
-        )
-        write_atomically(folder / ONNX, model.SerializeToString())
-        runtime = OnnxRuntime(folder / ONNX, num_threads=1)
-        difference = largest_difference(runtime.run, images, expected)
+        runtime = _written(_graph(classifier, description), folder)
+        difference = largest_difference(runtime.run, answers)
         if difference <= TOLERANCE / 4:
             break
     refuse_difference("ONNX", difference)
     return description
+
+
+def _write_int8(classifier, folder, description, answers, calibration):
+    from lsmha_keras.exporting.int8 import quantised
+
+    model = _graph(classifier, dataclasses.replace(description, weights="float32"))
+    model = quantised(model, calibration.images)
+    runtime = _written(model, folder)
+    # Of the size of the batch, answers must not depend in int8 either.
+    own = [(images, runtime.run(images)) for images, _ in answers]
+    refuse_difference("ONNX", largest_difference(runtime.run, own))
+    description = dataclasses.replace(
+        description, weights="int8", calibration=calibration.report(runtime.run)
+    )
+    set_description(model, description)
+    _written(model, folder)
+    return description
+
+
+def _graph(classifier, description):
+    from lsmha_keras.exporting.onnx_model import onnx_model
+
+    model = onnx_model(
+        classifier,
+        softmax=description.activation == "softmax",
+        half=description.weights == "float16",
+        any_size=description.any_size,
+    )
+    set_description(model, description)
+    return model
+
+
+def set_description(model, description):
+    """Makes a `Description` the metadata of an `onnx.ModelProto`."""
+    import onnx
+
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {KEY: description.to_json()})
+
+
+def _written(model, folder):
+    write_atomically(folder / ONNX, model.SerializeToString())
+    return OnnxRuntime(folder / ONNX, num_threads=1)

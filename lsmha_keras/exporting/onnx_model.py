@@ -4,12 +4,13 @@ import numpy as np
 
 from lsmha_keras.exporting.check_exportable import activation_of
 from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph
+from lsmha_keras.exporting.onnx_resize import resized
 from lsmha_keras.layers.conv_block import ConvBlock
 
 INPUT, OUTPUT = "images", "outputs"
 
 
-def onnx_model(classifier, softmax=False, half=True, metadata=None):
+def onnx_model(classifier, softmax=False, half=True, any_size=False):
     """Builds the ONNX graph of a classifier, preprocessing included.
 
     It takes images `(batch, height, width, channels)` of the model's size, uint8 from 0 to 255, and
@@ -20,7 +21,7 @@ def onnx_model(classifier, softmax=False, half=True, metadata=None):
         classifier: `CCTImageClassifier` that `check_exportable` accepts; it is left as it is.
         softmax: bool, whether logits become probabilities in the graph. Defaults to `False`.
         half: bool, whether weights are stored in float16. Defaults to `True`.
-        metadata: optional dict of str, kept in the file.
+        any_size: bool, whether images of other sizes are resized in the graph. Defaults to `False`.
 
     Returns:
         An `onnx.ModelProto`.
@@ -36,15 +37,19 @@ def onnx_model(classifier, softmax=False, half=True, metadata=None):
 
     fused = classifier.fuse()
     graph = OnnxGraph(half)
-    x = _normalised(graph, classifier.preprocessor.image_converter)
+    height, width, channels = classifier.image_shape
+    x = graph.transpose(INPUT, 0, 3, 1, 2)
+    if any_size:
+        x = resized(graph, x, (height, width))
+    x = _normalised(graph, classifier.preprocessor.image_converter, x)
     x = _backbone(graph, fused.backbone, x)
     x = _head(graph, fused, x)
     activation = "softmax" if softmax else activation_of(classifier)
     if activation != "linear":
         x = graph.add(activation.capitalize(), x)
     graph.nodes.append(onnx.helper.make_node("Identity", [x], [OUTPUT], OUTPUT))
-    height, width, channels = classifier.image_shape
-    shapes = ["batch", height, width, channels], ["batch", classifier.num_classes]
+    sides = ["height", "width"] if any_size else [height, width]
+    shapes = ["batch", *sides, channels], ["batch", classifier.num_classes]
     types = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
     ends = [
         onnx.helper.make_tensor_value_info(name, kind, shape)
@@ -56,20 +61,20 @@ def onnx_model(classifier, softmax=False, half=True, metadata=None):
         ir_version=IR_VERSION,
         producer_name="lsmha_keras",
     )
-    onnx.helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _normalised(graph, converter):
-    """From uint8 images, channels last, to normalised ones, channels first."""
+def _normalised(graph, converter, x):
+    """From images with values 0 to 255, channels first, to normalised ones."""
     import onnx
 
-    x = graph.add("Cast", INPUT, to=onnx.TensorProto.FLOAT)
+    x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
     for kind, value in (("Mul", converter.scale), ("Add", converter.offset)):
         if value is not None:
-            x = graph.add(kind, x, graph.constant(np.asarray(value, "float32")))
-    return graph.transpose(x, 0, 3, 1, 2)
+            # One for all channels, or one for each.
+            x = graph.add(kind, x, graph.constant(np.float32(value).reshape(-1, 1, 1)))
+    return x
 
 
 def _backbone(graph, backbone, x):

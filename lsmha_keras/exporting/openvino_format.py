@@ -1,5 +1,7 @@
 """OpenVINO's own format, made from ONNX and checked in OpenVINO."""
 
+import dataclasses
+
 from lsmha_keras.exporting import onnx_format
 from lsmha_keras.exporting.export import largest_difference, refuse_difference
 from lsmha_keras.presets import ONNX
@@ -13,15 +15,18 @@ def check_packages(format="onnx"):
     needed_package("openvino")
 
 
-def write(format, classifier, folder, description, images, expected):
+def write(format, classifier, folder, description, answers, calibration=None):
     """Writes `model.xml` and `model.bin`; as `onnx_format.write`."""
     import openvino
 
-    description = onnx_format.write(format, classifier, folder, description, images, expected)
+    description = onnx_format.write(format, classifier, folder, description, answers, calibration)
     model = openvino.Core().read_model(str(folder / ONNX))
     # Weights stay in the precision that the ONNX file was found to need.
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
     (folder / ONNX).unlink()
     runtime = OpenvinoRuntime(folder / "model.xml", num_threads=1)
-    refuse_difference("OpenVINO", largest_difference(runtime.run, images, expected))
+    if calibration is not None:
+        # Its own integers, so its own accuracy.
+        return dataclasses.replace(description, calibration=calibration.report(runtime.run))
+    refuse_difference("OpenVINO", largest_difference(runtime.run, answers))
     return description

@@ -11,7 +11,11 @@ from keras import ops
 
 from lsmha_keras.arguments import grid
 from lsmha_keras.errors import InputError
-from lsmha_keras.layers.weight_arguments import set_weight_arguments, weight_config
+from lsmha_keras.layers.weight_arguments import (
+    initial_values,
+    set_weight_arguments,
+    weight_config,
+)
 from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 KINDS = ("learnable", "sine", "none")
@@ -91,7 +95,7 @@ class PositionEmbedding(keras.layers.Layer):
             self.embedding = self.add_weight(
                 name="embedding",
                 shape=(1, *input_shape[1:]),
-                initializer=self.embeddings_initializer,
+                initializer=initial_values(self.embeddings_initializer),
                 regularizer=self.embeddings_regularizer,
                 constraint=self.embeddings_constraint,
             )

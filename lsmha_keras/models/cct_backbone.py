@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
 from lsmha_keras.models.head_lists import check_heads, per_block
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
@@ -347,7 +349,10 @@ class CCTBackbone(keras_hub.models.Backbone):
             # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
         # A whole path: KerasHub would take a bare name for that of a shipped preset.
-        return super().from_preset(str(source.resolve()), load_weights=load_weights, **kwargs)
+        load = functools.partial(
+            super().from_preset, str(source.resolve()), load_weights=load_weights, **kwargs
+        )
+        return built_with_weights(load) if load_weights else load()
 
     def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""

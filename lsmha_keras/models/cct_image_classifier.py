@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.layers.weight_arguments import built_with_weights, initial_values
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
@@ -119,7 +121,7 @@ class CCTImageClassifier(RawImageClassifier):
         self.output_dense = keras.layers.Dense(
             num_classes,
             activation=activation,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            kernel_initializer=initial_values(keras.initializers.TruncatedNormal(stddev=0.02)),
             dtype=policy,
             name="predictions",
         )
@@ -298,9 +300,14 @@ class CCTImageClassifier(RawImageClassifier):
         if num_classes is not None:
             head = {"class_names": None, **head, "num_classes": num_classes}
         backbone = CCTBackbone.from_preset(source, load_weights, **inner)
-        classifier = saved_cls.from_config({**arguments, **head, "backbone": backbone})
+        build = functools.partial(
+            saved_cls.from_config, {**arguments, **head, "backbone": backbone}
+        )
         if load_weights and num_classes is None:
-            classifier.load_task_weights(source / "task.weights.h5")
+            file = source / "task.weights.h5"
+            classifier = built_with_weights(lambda: _with_weights(build(), file))
+        else:
+            classifier = build()
         if "preprocessor" not in head:
             classifier._fit_converter(image_shape)
         return classifier
@@ -373,3 +380,8 @@ class CCTImageClassifier(RawImageClassifier):
             else keras.dtype_policies.serialize(self.head_dtype),
             "class_names": self.class_names,
         }
+
+
+def _with_weights(classifier, file):
+    classifier.load_task_weights(file)
+    return classifier

@@ -29,7 +29,7 @@ from lsmha_keras.models.shares import check_shares, devices_per_batch
 from lsmha_keras.models.tensorflow_state import traces_once
 from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.probabilities import probabilities
-from lsmha_keras.progress import fit_progress, progress_style
+from lsmha_keras.progress import SILENT, fit_progress, progress_style
 
 
 @keeps_weights
@@ -261,9 +261,35 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
                 return super().predict(x, batch_size=batch_size, **kwargs)
             x, count = _filled_up(self._as_images(x), devices_per_batch(self))
             batches = self._preprocessed(x, batch_size=batch_size)
+            if kwargs.keys() == {"verbose"} and self._needs_no_pipeline(batches):
+                return self._predict_one_batch(batches[0], **kwargs)
             with released(batches):
                 outputs = keras.Model.predict(self, batches, **kwargs)
             return outputs if count is None else outputs[:count]
+
+    def _needs_no_pipeline(self, batches):
+        """Whether a pipeline of `tf.data`, which costs several times the model, can be left out.
+
+        Callbacks, `steps` and the replicas of a distribution strategy are left to Keras.
+        """
+        return (
+            keras.config.backend() == "tensorflow"
+            and isinstance(batches, PreprocessedBatches)
+            and batches.num_batches == 1
+            and self.distribute_strategy.num_replicas_in_sync == 1
+        )
+
+    def _predict_one_batch(self, batch, verbose):
+        """Does what `keras.Model.predict` does for one batch, with the same step."""
+        shown = keras.callbacks.CallbackList(
+            add_progbar=verbose != SILENT, verbose=verbose, epochs=1, steps=1, model=self
+        )
+        shown.on_predict_begin()
+        shown.on_predict_batch_begin(0)
+        outputs = keras.Model.predict_on_batch(self, batch)
+        shown.on_predict_batch_end(0)
+        shown.on_predict_end()
+        return outputs
 
     def probabilities(self, outputs):
         """Turns what `predict` returned into probabilities, whatever the model's activation.

@@ -22,10 +22,15 @@ class Description:
         class_names: list of str, or `None`.
         activation: str, "linear" where the graph gives logits, else "softmax" or "sigmoid".
         scale, offset: lists of floats: the graph computes `image * scale + offset` first.
-        weights: str, "float16" or "float32": how they are stored.
+        weights: str, "float16" or "float32": how they are stored; "int8" if activations of
+            convolutions and dense layers are integers, too.
         made_from: `{file name: SHA-256}` of the files of the preset that the graph was made from;
             empty for a model that was given as an object.
-        resize: str, how photos of other sizes are to be brought to that size.
+        resize: str, how photos of other sizes are to be brought to that size, or are in the graph.
+        any_size: bool, whether the graph takes images of any size and does so itself.
+        calibration: dict, of an int8 graph: "dataset", the numbers of "images" it was calibrated on
+            and "checked" for its accuracy, and the accuracies there in percent, of "float32" and
+            "int8".
     """
 
     name: str
@@ -39,8 +44,10 @@ class Description:
     made_from: dict = dataclasses.field(default_factory=dict)
     resize: str = (
         "the largest centred part with the proportions of image_shape, resized with an antialiased "
-        "bilinear filter (Pillow's BILINEAR) to 8 bits"
+        "bilinear filter (Pillow's BILINEAR), columns first, then rows, each to 8 bits"
     )
+    any_size: bool = False
+    calibration: dict = dataclasses.field(default_factory=dict)
 
     def to_json(self, **layout):
         """Returns it as JSON; `layout` goes to `json.dumps`."""

@@ -45,7 +45,7 @@ def test_a_training_step_computes_all_the_peers_gradients(monkeypatch):
     peer = make_vit_pytorch_cct(backbone, 100)
     monkeypatch.setattr(cct, "make_vit_pytorch_cct", lambda *arguments: peer)
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
-    cct._make_peer_step(backbone.get_config(), "training", images, np.arange(2))()
+    cct.make_peer_step(backbone.get_config(), "training", images, np.arange(2))()
     weights = dict(peer.named_parameters())
     # Softmax over tokens does not see a shift: this one's gradient is zero but for rounding.
     assert weights.pop("classifier.attention_pool.bias").grad is not None

@@ -115,10 +115,10 @@ def test_a_file_with_other_answers_is_not_kept(tmp_path, monkeypatch):
     """As Keras's own export, which leaves the preprocessing out."""
     from lsmha_keras.exporting import onnx_model
 
-    def unnormalised(graph, converter):
+    def unnormalised(graph, converter, x):
         import onnx
 
-        return graph.transpose(graph.add("Cast", "images", to=onnx.TensorProto.FLOAT), 0, 3, 1, 2)
+        return graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
 
     monkeypatch.setattr(onnx_model, "_normalised", unnormalised)
     with pytest.raises(ValueError, match="other answers than `predict`.*a difference of"):
@@ -163,6 +163,16 @@ def test_what_cannot_be_exported_is_named(make, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino", "litert", "tf_saved_model", "torch"])
+def test_another_kind_of_attention_is_named(format, tmp_path):
+    model = small_classifier(attention="moh")
+    kind = type(model.backbone.blocks[1].attention).__name__
+    message = f"run in Keras only. Received: block_1, a TransformerBlock with {kind}"
+    with pytest.raises(ValueError, match=message):
+        lsmha.export(model, format, tmp_path / "exported")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_block_is_named(tmp_path):
     class Other(type(small_classifier().backbone.blocks[1])):
         pass
@@ -195,9 +205,10 @@ def test_only_an_export_is_replaced(tmp_path):
 
 def test_the_command_knows_the_formats():
     from lsmha_keras.commands import export as command
-    from lsmha_keras.exporting.export import FORMATS
+    from lsmha_keras.exporting.export import FORMATS, PRECISIONS
 
     assert command._FORMATS == FORMATS
+    assert command._PRECISIONS == PRECISIONS
 
 
 def test_the_command_writes_an_export(tmp_path, capsys):
