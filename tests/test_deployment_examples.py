@@ -133,7 +133,7 @@ def test_the_page_names_what_predictor_names(browser, ready_site, predictor, tmp
         # The page shows a digit after the point.
         assert shares == pytest.approx([share for _, share in expected], abs=0.00051)
     page.set_input_files("#file", EXAMPLES / "browser" / "resize.js")
-    page.wait_for_function("document.querySelector('#message').textContent")
+    page.wait_for_selector("#message:not(:empty)")
     assert "cannot be read as an image" in page.inner_text("#message")
     assert problems == []
     elsewhere = [url for url in requests if not url.startswith((ready_site, "data:", "blob:"))]

@@ -64,7 +64,7 @@ def page(browser, service):
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(service.url)
-    page.wait_for_function("document.querySelector('#about').textContent")
+    page.wait_for_selector("#about:not(:empty)")
     yield page
     # Browsers note an answer that refuses; the page shows it.
     assert [text for text in messages if "the server responded with a status of" not in text] == []
@@ -156,7 +156,7 @@ def test_a_service_that_has_gone_is_told(browser, predictor):
     service = Service(predictor)
     page = browser.new_page()
     page.goto(service.url)
-    page.wait_for_function("document.querySelector('#about').textContent")
+    page.wait_for_selector("#about:not(:empty)")
     service.stop()
     page.set_input_files("#file", SUNFLOWER)
     page.wait_for_selector("#message.wrong")
