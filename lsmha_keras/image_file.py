@@ -1,5 +1,6 @@
 """Reads image files: the one way for folders of images and for the command line."""
 
+import contextlib
 import pathlib
 import struct
 import zlib
@@ -11,6 +12,9 @@ from lsmha_keras.files import is_hidden
 from lsmha_keras.image_resize import resize_to_fit
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What Pillow raises for damaged files, beside its error about too many pixels; AVIF's decoder
+# raises RuntimeError.
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError)
 # What EXIF's orientations need to stand upright, in Pillow's names.
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
@@ -50,7 +54,7 @@ def find_images(folder):
     )
 
 
-def read_image(path, size=None):
+def read_image(source, size=None):
     """Reads an image file as RGB, upright as its EXIF orientation says, on white.
 
     What is transparent shows white. Of samples of 16 or 32 bits the highest 8 are taken, as
@@ -58,7 +62,8 @@ def read_image(path, size=None):
     several frames or pages the first is read. Images of more than 179 million pixels are refused.
 
     Args:
-        path: file.
+        source: path, or a binary file that can be read again from its start, such as `io.BytesIO`;
+            messages call it by its `name`, if it has one.
         size: `(height, width)` of the model, or None; a centred part with these proportions is
             resized to it.
 
@@ -77,19 +82,21 @@ def read_image(path, size=None):
     """
     from PIL import Image, UnidentifiedImageError
 
-    path = str(path)
+    is_open = hasattr(source, "read")
+    name = getattr(source, "name", "The file") if is_open else str(source)
     try:
-        with Image.open(path) as image:
-            if image.format == "PNG":
-                _check_png(path)
-            return np.asarray(to_rgb(image, size))
+        with contextlib.nullcontext(source) if is_open else open(name, "rb") as file:
+            with Image.open(file) as image:
+                if image.format == "PNG":
+                    _check_png(file)
+                return np.asarray(to_rgb(image, size))
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{path} is not a sound image file. Received: no format that Pillow knows"
+            f"{name} is not a sound image file. Received: no format that Pillow knows"
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
         cause = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} is not a sound image file. Received: {cause}") from error
+        raise InputError(f"{name} is not a sound image file. Received: {cause}") from error
 
 
 def to_rgb(image, size=None):
@@ -165,31 +172,32 @@ def _to_eight_bits(image):
     return grey
 
 
-def _check_png(path):
+def _check_png(file):
     """Refuses a PNG whose compressed rows are not as many as its header says.
 
     Pillow leaves missing rows black, and passes over surplus ones.
     """
     expected, found = None, 0
     inflate = zlib.decompressobj()
-    with open(path, "rb") as file:
-        file.seek(8)
-        while True:
-            head = file.read(8)
-            if len(head) < 8:
-                raise InputError("a file that is cut off")
-            length, kind = struct.unpack(">I4s", head)
-            if kind == b"IEND":
-                break
-            if kind not in (b"IHDR", b"IDAT"):
-                file.seek(length + 4, 1)
-                continue
-            data = file.read(length)
-            file.seek(4, 1)  # Pillow checks the checksums
-            if kind == b"IHDR":
-                expected = _png_bytes(*struct.unpack(">IIBBBBB", data))
-            else:
-                found += _inflated(inflate, data)
+    position = file.tell()  # where Pillow stands
+    file.seek(8)
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            raise InputError("a file that is cut off")
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            break
+        if kind not in (b"IHDR", b"IDAT"):
+            file.seek(length + 4, 1)
+            continue
+        data = file.read(length)
+        file.seek(4, 1)  # Pillow checks the checksums
+        if kind == b"IHDR":
+            expected = _png_bytes(*struct.unpack(">IIBBBBB", data))
+        else:
+            found += _inflated(inflate, data)
+    file.seek(position)
     if found != expected:
         raise InputError(
             f"{found:,} bytes of pixels, and {expected:,} belong to the size in the header"

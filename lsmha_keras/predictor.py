@@ -41,6 +41,7 @@ class Predictor:
     Attributes:
         class_names: list of str or `None`.
         image_shape: `(height, width, channels)` that photos are brought to.
+        name: str, of the preset or model.
         num_classes: int.
         runtime: str, "openvino", "onnxruntime" or "keras".
 
@@ -72,20 +73,21 @@ class Predictor:
                 "`num_threads` must be a positive int or `None`. "
                 f"Received: num_threads={num_threads!r}"
             )
-        self._runtime = _open(model, runtime, num_threads or _processors())
+        self._runtime = _open(model, runtime, num_threads or processors())
         self.runtime = self._runtime.name
         description = self._runtime.description
         self.class_names = description.class_names
         self.image_shape = description.image_shape
+        self.name = description.name
         self.num_classes = description.num_classes
 
     def __call__(self, images: Any, top: int = 5) -> list[Any]:
         """Names the most likely classes of one image or of several.
 
         Args:
-            images: one image or several: path of a file, `PIL.Image.Image`, array `(height, width,
-                channels)`; a list of these; an array `(batch, height, width, channels)`. Images
-                have values from 0 to 255 and any size.
+            images: one image or several: path of a file, open binary file, `PIL.Image.Image`,
+                array `(height, width, channels)`; a list of these; an array `(batch, height,
+                width, channels)`. Images have values from 0 to 255 and any size.
             top: int, how many classes to name. Defaults to `5`.
 
         Returns:
@@ -138,11 +140,28 @@ class Predictor:
             return self._runtime.probabilities(outputs)
         return probabilities(outputs, self._runtime.description.activation)
 
+    def best(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
+        """Describes the most likely classes of one image, as `lsmha predict --json` prints them.
+
+        Args:
+            scores: `(classes,)` array, a row of what `probabilities` returned.
+            top: int, how many classes to name. Defaults to `5`.
+
+        Returns:
+            A list of dictionaries, the most likely first: `label`, the index of the class, `name`,
+            `None` if the classes have none, and `score`, the probability.
+        """
+        names = self.class_names
+        return [
+            {"label": int(k), "name": names[k] if names else None, "score": float(scores[k])}
+            for k in scores.argsort()[::-1][:top]
+        ]
+
     def read(self, image: Any) -> np.ndarray:
         """Brings one image to what the model takes.
 
         Args:
-            image: path, `PIL.Image.Image` or array, of any size.
+            image: path, open binary file, `PIL.Image.Image` or array, of any size.
 
         Returns:
             `image_shape` uint8 array.
@@ -158,13 +177,13 @@ class Predictor:
                 f"Files and PIL images are read as RGB, and the model takes {channels} channels: "
                 f"give arrays. Received: {image!r}"
             )
-        if isinstance(image, (str, os.PathLike)):
+        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
             pixels = read_image(image, size)
         elif hasattr(image, "getexif"):
             pixels = np.asarray(to_rgb(image, size))
         else:
             raise InputError(
-                "An image is a path, a `PIL.Image.Image` or an array. "
+                "An image is a path, an open binary file, a `PIL.Image.Image` or an array. "
                 f"Received: {type(image).__name__}"
             )
         if channels == 1:
@@ -290,8 +309,8 @@ def find_onnx(model):
     return (file if file.is_file() else None), source
 
 
-def _processors():
-    # Not all of the machine's, where a container or a scheduler gives fewer.
+def processors():
+    """Returns how many processors this process may use: a container may give it fewer than all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

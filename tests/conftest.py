@@ -2,6 +2,9 @@
 
 import gc
 import os
+import shutil
+
+import pytest
 
 # The workers of pytest-xdist share the cores. The frameworks' pools of threads, each as large as
 # the machine, would wait for each other. Processes that tests start inherit the settings.
@@ -11,6 +14,7 @@ _ONE_THREAD = (
     "TF_NUM_INTRAOP_THREADS",
     "PJRT_NPROC",  # jax
 )
+_BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 _KERASTUNER = ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -73,3 +77,18 @@ class _PassedTests:
     def pytest_sessionfinish(self):
         with open(self.file, "w", encoding="utf-8") as lines:
             lines.writelines(f"{name}\n" for name in sorted(self.names))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser; of one module, as no event loop runs beside playwright's in its thread."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason='a browser is driven by playwright: pip install "playwright"'
+    )
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser is installed: apt-get install {_BROWSERS[0]}")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

@@ -1,5 +1,6 @@
 """Image files of every kind of sample, and those that are not what they say."""
 
+import io
 import struct
 import subprocess
 import sys
@@ -248,6 +249,34 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, ending, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match=f"image.{ending} is not a sound image file. Received: "):
+        read_image(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "gif", "webp", "tif", "bmp", "ppm"])
+def test_an_open_file_is_read_as_its_path(tmp_path, ending):
+    path = save(tmp_path / f"image.{ending}", Image.fromarray(COLOR))
+    expected = read_image(path, size=(4, 4))
+    np.testing.assert_array_equal(read_image(io.BytesIO(path.read_bytes()), (4, 4)), expected)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(read_image(file, (4, 4)), expected)
+        assert not file.closed
+
+
+def test_an_open_file_that_is_damaged_is_named():
+    nameless, named = io.BytesIO(b"no image"), io.BytesIO(b"no image")
+    named.name = "upload.png"
+    with pytest.raises(ValueError, match="^The file is not a sound image file"):
+        read_image(nameless)
+    with pytest.raises(ValueError, match="^upload.png is not a sound image file"):
+        read_image(named)
+
+
+def test_a_damaged_avif_is_named(tmp_path):
+    path = tmp_path / "image.avif"
+    Image.fromarray(COLOR).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"iloc", b"xloc"))  # its decoder raises RuntimeError
+    with pytest.raises(ValueError, match="image.avif is not a sound image file"):
         read_image(path)
 
 

@@ -58,6 +58,7 @@ def test_constraints_are_exact_and_cover_the_dependencies():
         "tensorboard",
         "plots",
         "export",
+        "serve",
         "dev",
     ):
         tested += extras[extra]

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pathlib
@@ -66,6 +67,7 @@ def test_photos_of_any_size_give_what_predict_gives(runtime, classifier, tmp_pat
     given = {
         "paths": paths,
         "strings": [str(path) for path in paths],
+        "open files": [io.BytesIO(path.read_bytes()) for path in paths],
         "PIL": [Image.fromarray(image) for image in photos],
         "arrays": photos,
         "a tuple of several kinds": (paths[0], Image.fromarray(photos[1]), *photos[2:]),

@@ -8,10 +8,24 @@ from lsmha_keras.commands import (
     export,
     predict,
     presets,
+    serve,
     shp,
     train,
     tune,
     zoo,
 )
 
-COMMANDS = (presets, train, evaluate, predict, export, convert, bench, shp, committee, tune, zoo)
+COMMANDS = (
+    presets,
+    train,
+    evaluate,
+    predict,
+    export,
+    serve,
+    convert,
+    bench,
+    shp,
+    committee,
+    tune,
+    zoo,
+)

@@ -10,6 +10,8 @@ from lsmha_keras._registration import import_quietly
 from lsmha_keras.errors import InputError, PackageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# What `Predictor` runs in, the one taken first where nothing was asked for first.
+RUNTIMES = ("onnxruntime", "openvino", "keras")
 
 
 def choose_backend(asked=None):
@@ -58,6 +60,39 @@ def import_framework():
         import_quietly("keras")
     except ImportError as error:
         raise PackageError(f"Keras cannot be imported: {error}") from error
+
+
+def open_predictor(name, runtime=None, backend=None, num_threads=None):
+    """Opens a preset without Keras where it can: in onnxruntime, if no backend was asked for.
+
+    Args:
+        name: name or directory of a preset, or an exported file.
+        runtime: str, one of `RUNTIMES`, or `None`.
+        backend: str, the backend asked for, or `None`; `KERAS_BACKEND` asks for one too.
+        num_threads: as for `lsmha_keras.Predictor`.
+
+    Returns:
+        A `lsmha_keras.Predictor`.
+
+    Raises:
+        ImportError, ValueError: as `lsmha_keras.Predictor`.
+
+    Example:
+
+    ```python
+    classify = open_predictor("lsmha-small")
+    ```
+    """
+    asked = backend or os.environ.get("KERAS_BACKEND")
+    from lsmha_keras.predictor import Predictor, find_onnx
+
+    if runtime is None:
+        usable = not asked and importlib.util.find_spec("onnxruntime")
+        runtime = "onnxruntime" if usable and find_onnx(name)[0] else "keras"
+    if runtime == "keras":
+        choose_backend(asked)
+        import_framework()
+    return Predictor(name, runtime=runtime, num_threads=num_threads)
 
 
 def _first_installed():

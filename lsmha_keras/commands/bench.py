@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 
-from lsmha_keras.commands import _bench_model
+from lsmha_keras.commands import _bench_model, _bench_serve
 from lsmha_keras.commands._backend import import_framework
 from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
 from lsmha_keras.errors import InputError
@@ -181,6 +181,9 @@ def add_parser(commands, parents):
     _add_output(parser, "benchmark_model.csv")
 
     _add_latency(kinds, parents)
+
+    parser = _bench_serve.add_parser(kinds, run, parents, _RESUMES)
+    _add_output(parser, "serving.csv", limited=False)
 
     module = {"__doc__": _TRAIN, "run": run}
     parser = add_command(kinds, "train", module, _TRAIN_EPILOG, parents)
@@ -376,6 +379,8 @@ def _words(numbers):
 
 def _line(row):
     """One candidate's figures for the terminal."""
+    if "share_of_bare" in row:
+        return _bench_serve.line(row)
     name = row.get("attention") if "ratio_to_multi_head" in row else row.get("layer")
     name = name or row.get("way") or row.get("library") or row.get("model", "training")
     name += " with XLA" if row.get("xla") else ""

@@ -6,17 +6,13 @@ status is 1. Presets with a model.onnx, such as the shipped ones, run in onnxrun
 and its backend, unless --backend, KERAS_BACKEND or --runtime asks for something else.
 """
 
-import importlib.util
 import json
-import os
 import pathlib
 import sys
 
-from lsmha_keras.commands._backend import choose_backend, import_framework
+from lsmha_keras.commands._backend import RUNTIMES, choose_backend, open_predictor
 from lsmha_keras.commands._output import add_command, check_presets, positive
 from lsmha_keras.errors import MissingFileError
-
-_RUNTIMES = ("onnxruntime", "openvino", "keras")
 
 _EPILOG = """\
 examples:
@@ -36,7 +32,7 @@ def add_parser(commands, parents):
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
     parser.add_argument(
         "--runtime",
-        choices=_RUNTIMES,
+        choices=RUNTIMES,
         help="what computes (default: onnxruntime where it can, else keras)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
@@ -44,7 +40,8 @@ def add_parser(commands, parents):
 
 def run(args):
     """Predicts; prints the classes of each image as they are known."""
-    if asked := getattr(args, "backend", None):
+    asked = getattr(args, "backend", None)
+    if asked:
         choose_backend(asked)
     if not any(pathlib.Path(name).exists() for name in args.images):  # known in no time
         raise MissingFileError(
@@ -54,7 +51,7 @@ def run(args):
     paths, problems = _find(args.images)
     if not paths:
         raise MissingFileError(" ".join(problems))
-    predictor = _predictor(args)
+    predictor = open_predictor(args.name, args.runtime, asked)
     for problem in problems:
         print(f"lsmha: {problem}", file=sys.stderr)
     results, num_unreadable = [], 0
@@ -63,27 +60,13 @@ def run(args):
         num_unreadable += len(paths[start : start + args.batch_size]) - len(images)
         rows = predictor.probabilities(list(images.values()))
         for path, scores in zip(images, rows, strict=True):
-            result = {"image": str(path), "classes": _best(predictor, scores, args.top)}
+            result = {"image": str(path), "classes": predictor.best(scores, args.top)}
             results.append(result)
             if not args.json:
                 print(_lines(result), flush=True)
     if args.json:
         print(json.dumps(results, indent=2))
     return 1 if problems or num_unreadable else 0
-
-
-def _predictor(args):
-    asked = getattr(args, "backend", None) or os.environ.get("KERAS_BACKEND")
-    from lsmha_keras.predictor import Predictor, find_onnx
-
-    runtime = args.runtime
-    if runtime is None:
-        usable = not asked and importlib.util.find_spec("onnxruntime")
-        runtime = "onnxruntime" if usable and find_onnx(args.name)[0] else "keras"
-    if runtime == "keras":
-        choose_backend(asked)
-        import_framework()
-    return Predictor(args.name, runtime=runtime)
 
 
 def _find(names):
@@ -117,14 +100,6 @@ def _read(paths, predictor):
         except (OSError, ValueError) as error:
             print(f"lsmha: {' '.join(str(error).split())}", file=sys.stderr)
     return images
-
-
-def _best(predictor, scores, top):
-    names = predictor.class_names
-    return [
-        {"label": int(label), "name": names[label] if names else None, "score": scores[label]}
-        for label in scores.argsort()[::-1][:top]
-    ]
 
 
 def _lines(result):

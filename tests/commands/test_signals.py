@@ -108,6 +108,7 @@ def test_long_commands_say_how_to_go_on():
         ["bench", "attention"],
         ["bench", "cct"],
         ["bench", "model", "x"],
+        ["bench", "serve", "x"],
     ):
         assert parser.parse_args(arguments).resumes.startswith("after the last ")
     assert parser.parse_args(["presets"]).resumes is None

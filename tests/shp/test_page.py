@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from lsmha_keras.shp.report.tables import block_rows
 from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
 
 pytestmark = pytest.mark.backend_free
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.mark.parametrize("hundredths", range(5, 96))
@@ -36,20 +33,6 @@ def test_hostile_names_stay_text():
     names = [f"</script>{name}" for name in NAMES]
     named = {b: dataclasses.replace(result, label_names=names) for b, result in results.items()}
     assert render_page({"trained": named}, "</script>").count("</script>") == plain
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason='a browser is driven by playwright: pip install "playwright"'
-    )
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser is installed: apt-get install {BROWSERS[0]}")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

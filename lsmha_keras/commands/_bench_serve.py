@@ -1,0 +1,100 @@
+"""`lsmha bench serve`: its options and its cases."""
+
+import argparse
+import itertools
+
+from lsmha_keras.commands._backend import RUNTIMES
+from lsmha_keras.commands._output import add_command, positive
+from lsmha_keras.presets import resolve_preset
+from lsmha_keras.runtimes.needed_package import needed_package
+
+_DESCRIPTION = """\
+Load `lsmha serve` with clients, bad requests among them, beside the runtime without HTTP.
+
+A service of its own is started for each case. Each client asks again as soon as it is answered, on
+this machine, so that clients and service share its processors. Every answer is compared with that
+of `lsmha_keras.Predictor`.
+"""
+_EPILOG = """\
+examples:
+  lsmha bench serve lsmha-small --clients 16 --seconds 600 --output serving.csv
+  lsmha bench serve lsmha-small --images 1 --sent photo --runtime openvino
+
+share_of_bare is the throughput over that of the runtime alone for the same input, in batches as
+large as those of the service in the mean. lost counts requests without an answer, wrong those with
+another answer than they must get. mib_before, mib_warm and mib_after are the memory of the service
+before any request, after a warm-up and at the end.
+"""
+
+
+def add_parser(kinds, run, parents, resumes):
+    """Adds `lsmha bench serve`; returns its parser."""
+    module = {"__doc__": _DESCRIPTION, "run": run}
+    parser = add_command(kinds, "serve", module, _EPILOG, parents, resumes=resumes)
+    parser.set_defaults(plan=_plan)
+    parser.add_argument("presets", nargs="+", metavar="PRESET", help="names or directories")
+    parser.add_argument(
+        "--runtime",
+        nargs="+",
+        choices=RUNTIMES,
+        default=["onnxruntime"],
+        help="what computes (default: onnxruntime)",
+    )
+    parser.add_argument(
+        "--sent",
+        nargs="+",
+        choices=("array", "photo"),
+        default=["array"],
+        help="arrays of the model's size, or JPEG files of 640 x 480 (default: array)",
+    )
+    for option, default, meaning in (
+        ("--images", [16, 64], "images of a request"),
+        ("--clients", [16], "connections that ask at the same time"),
+    ):
+        shown = " ".join(map(str, default))
+        parser.add_argument(
+            option,
+            type=positive,
+            nargs="+",
+            default=default,
+            metavar="N",
+            help=f"{meaning} (default: {shown})",
+        )
+    parser.add_argument(
+        "--seconds", type=positive, default=600, metavar="N", help="of load (default: 600)"
+    )
+    parser.add_argument(
+        "--bad", type=_percent, default=5, metavar="PERCENT", help="of the requests (default: 5)"
+    )
+    return parser
+
+
+def line(row):
+    """Words a row for the terminal."""
+    memory = ", ".join(f"{row[f'mib_{when}']}" for when in ("before", "warm", "after"))
+    return (
+        f"  {row['images_per_s']:,} images/s, {row['share_of_bare']:.0%} of the runtime alone "
+        f"({row['bare_images_per_s']:,}); batches of {row['mean_batch']}; p50 {row['p50_ms']} ms, "
+        f"p99 {row['p99_ms']} ms\n  {row['requests']:,} requests, {row['bad_requests']:,} of them "
+        f"bad, {row['lost']} lost, {row['wrong']} wrong; MiB before, warm, after: {memory}"
+        f"  {row['note']}"
+    ).rstrip()
+
+
+def _plan(args):
+    """Returns the benchmark's module, its cases and the options of each measurement."""
+    for package in ("fastapi", "uvicorn"):
+        needed_package(package, extra="serve")
+    for name in args.presets:
+        resolve_preset(name)
+    values = (args.presets, args.runtime, args.sent, args.images, args.clients)
+    names = ("preset", "runtime", "sent", "images", "clients")
+    common = {"seconds": args.seconds, "bad_percent": args.bad}
+    cases = itertools.product(*map(dict.fromkeys, values))
+    return "serving", [{**dict(zip(names, case, strict=True)), **common} for case in cases], {}
+
+
+def _percent(text):
+    if not text.isascii() or not text.isdigit() or int(text) > 90:
+        raise argparse.ArgumentTypeError(f"expected a percentage from 0 to 90. Received: {text}")
+    return int(text)
