@@ -16,8 +16,8 @@ import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.benchmark.cct import PEER, make_peer_step
+from lsmha_keras.benchmark.memory import StepProcess
 from lsmha_keras.benchmark.peers import import_vit_pytorch_cct
-from lsmha_keras.benchmark.step_process import StepProcess
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
 from lsmha_keras.exporting.export import export
 from lsmha_keras.exporting.int8 import Calibration
@@ -25,8 +25,16 @@ from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
 from lsmha_keras.models import CCTImageClassifier, load_classifier
 from lsmha_keras.predictor import RUNTIMES, Predictor, find_onnx
 
-CASE = ("together", "what")
-FIGURES = ("preset", "way", "median_ms", "p99_ms", "fastest_ms", "slowest_ms", "ratio_to_ours")
+CASE: tuple[str, ...] = ("together", "what")
+FIGURES: tuple[str, ...] = (
+    "preset",
+    "way",
+    "median_ms",
+    "p99_ms",
+    "fastest_ms",
+    "slowest_ms",
+    "ratio_to_ours",
+)
 FIGURES += ("runs", "megabytes", "accuracy", "note")
 PACKAGES = ("onnxruntime", "openvino", "vit-pytorch")
 # What is measured -> images of a call; a cold start is a process that classifies one photo.

@@ -23,8 +23,15 @@ import numpy as np
 from lsmha_keras.errors import RunError
 from lsmha_keras.predictor import Predictor
 
-CASE = ("preset", "runtime", "sent", "images", "clients", "seconds", "bad_percent")
-FIGURES = ("images_per_s", "bare_images_per_s", "share_of_bare", "mean_batch", "p50_ms", "p99_ms")
+CASE: tuple[str, ...] = ("preset", "runtime", "sent", "images", "clients", "seconds", "bad_percent")
+FIGURES: tuple[str, ...] = (
+    "images_per_s",
+    "bare_images_per_s",
+    "share_of_bare",
+    "mean_batch",
+    "p50_ms",
+    "p99_ms",
+)
 FIGURES += ("slowest_ms", "requests", "bad_requests", "lost", "wrong", "mib_before", "mib_warm")
 FIGURES += ("mib_after", "note")
 PACKAGES = ("fastapi", "uvicorn", "onnxruntime", "openvino")

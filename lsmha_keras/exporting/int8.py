@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from lsmha_keras.data.open_for_model import open_source
+from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.errors import InputError
 from lsmha_keras.image_resize import resize_batch
 
@@ -88,7 +88,9 @@ class Calibration:
 
 
 def _drawn(classifier, dataset, split, data_dir, count):
-    source = open_source(dataset, split, data_dir, None, lambda: classifier.image_shape[:2])
+    source = open_dataset_for_model(
+        dataset, split, data_dir, None, lambda: classifier.image_shape[:2]
+    )
     if len(source.class_names) != classifier.num_classes:
         raise InputError(
             f"The model has {classifier.num_classes} classes, so the dataset must have as many. "
