@@ -10,7 +10,7 @@ from keras import ops
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.layers.attention_core import split_heads
+from lsmha_keras.layers.attention_core import repeat_heads, split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -65,7 +65,7 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         query = split_heads(self.query(x), self.num_heads)
         key_value = split_heads(self.key_value(x), 2 * self.num_kv_heads)
         group = self.num_heads // self.num_kv_heads
-        key, value = (ops.repeat(part, group, axis=1) for part in ops.split(key_value, 2, axis=1))
+        key, value = (repeat_heads(part, group) for part in ops.split(key_value, 2, axis=1))
         return self.attend_core(query, key, value, padding_mask, training, return_attention_scores)
 
     def count_multiply_adds(self, tokens):

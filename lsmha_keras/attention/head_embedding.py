@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.layers.attention_core import split_heads
+from lsmha_keras.layers.attention_core import repeat_heads, split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 _INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.02}}
@@ -69,7 +69,7 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
     def _embed(self, kind, x):
         """`(batch, 1, tokens, head_dim)` -> `(batch, heads, tokens, head_dim)`."""
         if kind not in self.embeddings:
-            return ops.repeat(x, self.num_heads, axis=1)
+            return repeat_heads(x, self.num_heads)
         embedding = ops.cast(self.embeddings[kind], x.dtype)
         return x * (1 + embedding) if self.combine == "multiply" else x + embedding
 

@@ -45,7 +45,17 @@ def project_heads(dense, x, num_heads):
 def split_heads(x, num_heads):
     """Splits `(batch, tokens, heads * head_dim)` into `(batch, heads, tokens, head_dim)`."""
     batch, tokens = ops.shape(x)[:2]
-    return ops.swapaxes(ops.reshape(x, (batch, tokens, num_heads, -1)), 1, 2)
+    # The width is written out: in a graph of unknown batch TensorFlow would not know it otherwise.
+    shape = (batch, tokens, num_heads, x.shape[-1] // num_heads)
+    return ops.swapaxes(ops.reshape(x, shape), 1, 2)
+
+
+def repeat_heads(x, times):
+    """Repeats each head: `(batch, heads, ...)` becomes `(batch, heads * times, ...)`."""
+    batch, heads, tokens, width = ops.shape(x)
+    # TensorFlow's own repetition forgets all sizes where the batch is unknown.
+    repeated = ops.tile(x[:, :, None], (1, 1, times, 1, 1))
+    return ops.reshape(repeated, (batch, heads * times, tokens, width))
 
 
 def open_empty_masks(x, padding_mask):
