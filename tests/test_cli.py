@@ -430,7 +430,8 @@ def test_unknown_names_are_refused_before_a_framework_is_imported(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.png").touch()
     module = f"lsmha_keras.commands.{arguments[0]}"
-    monkeypatch.setattr(f"{module}.import_framework", raiser(AssertionError))
+    loads = "open_predictor" if arguments[0] == "predict" else "import_framework"
+    monkeypatch.setattr(f"{module}.{loads}", raiser(AssertionError))
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert "Received: " in error and "'nonesuch'" in error and error.count("\n") == 1

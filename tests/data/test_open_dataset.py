@@ -328,8 +328,10 @@ def test_resizing_equals_pillow_and_selection_shares_storage():
     dataset = ArrayDataset(images, [0, 1, 2, 1, 0], list("abc"), image_size=(7, 20))
     part = dataset.select([4, 1]).select(slice(1, None))
     assert part.labels.tolist() == [1] and part._images is images
-    # 9 columns at 20:7 are 3 rows, from the fifth on.
-    expected = Image.fromarray(images[1]).resize((20, 7), Image.Resampling.BILINEAR, (0, 4, 9, 7))
+    # 9 columns at 20:7 are 3 rows, from the fifth on. Columns are resized before rows.
+    bilinear = Image.Resampling.BILINEAR
+    wide = Image.fromarray(images[1]).resize((20, 12), bilinear)
+    expected = wide.resize((20, 7), bilinear, (0, 4, 20, 7))
     assert np.array_equal(part.load([0])[0], np.asarray(expected))
     assert "5 images (7, 20, 3), 3 classes" in repr(dataset)
 

@@ -111,7 +111,7 @@ def test_numbers_of_numpy_are_saved_as_plain_ones(cls, arguments):
         name: float(np.float32(value)) if isinstance(value, float) else value
         for name, value in arguments.items()
     }
-    for name in ("area", "aspect_ratio"):
+    for name in ("scale", "aspect_ratio"):
         if name in exact:
             exact[name] = [float(np.float32(value)) for value in exact[name]]
     layer = cls(**{name: numpy_numbers(value) for name, value in arguments.items()}, name="layer")
@@ -123,9 +123,9 @@ def test_numbers_of_numpy_are_saved_as_plain_ones(cls, arguments):
 
 def test_other_sizes_are_refused():
     for bad in (0, 2.5, True, "2"):
-        with pytest.raises(ValueError, match=f"`mlp_dim` must be a positive int.*mlp_dim={bad}"):
+        with pytest.raises(ValueError, match=f"`mlp_dim` must be a positive int.*mlp_dim={bad!r}"):
             TransformerBlock(num_heads=2, mlp_dim=bad)
-        with pytest.raises(ValueError, match=f"`num_heads` must be a positive int.*={bad}"):
+        with pytest.raises(ValueError, match=f"`num_heads` must be a positive int.*={bad!r}"):
             LargeScaleMultiHeadAttention(num_heads=bad)
     for bad in ((3,), (3, 0), (3, 2.5)):
         with pytest.raises(ValueError, match="`grid_shape` must be two positive ints"):
