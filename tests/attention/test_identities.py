@@ -77,7 +77,9 @@ def test_it_is_written_exactly_as_plain_attention(name, options, bias):
     layer = make(name, options=options, use_qkv_bias=bias)
     plain = layer.to_multi_head()
     x = tokens()
-    np.testing.assert_allclose(to_numpy(plain(x)), to_numpy(layer(x)), atol=1e-5)
+    # Folded kernels are rounded once more, and outputs of up to ten follow from them in float32:
+    # a hundred units in the last place.
+    np.testing.assert_allclose(to_numpy(plain(x)), to_numpy(layer(x)), atol=1e-4)
 
 
 @pytest.mark.parametrize(
