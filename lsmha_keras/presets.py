@@ -29,7 +29,10 @@ ONNX = "model.onnx"
 # nothing about the model.
 CARD = "README.md"
 # Short names of the presets to begin with; every place that takes a name takes these too.
-ALIASES = {"lsmha-small": "cct_4_3x2_ib_h16_c2_cifar100_65_epochs"}
+ALIASES = {
+    "lsmha-base": "cct_7_3x2_ib_h16_c2_cifar100_30_epochs",
+    "lsmha-small": "cct_4_3x2_ib_h16_c2_cifar100_65_epochs",
+}
 
 # Depth -> width, heads and perceptron width of the reference (Hassani et al., 2021).
 _REFERENCE = {

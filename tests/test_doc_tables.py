@@ -65,18 +65,18 @@ def test_readme_opens_with_the_best_preset():
     from lsmha_keras.presets import ALIASES, list_presets
 
     best = list_presets(architectures=False)[0]
-    assert ALIASES["lsmha-small"] == best.name
+    assert ALIASES["lsmha-base"] == best.name
     opening = " ".join(page("README.md").splitlines()[:13])
     (row,) = (
         row
         for row in _rows("evaluations.csv")
         if (row["preset"], row["backend"]) == (best.name, "tensorflow")
     )
-    assert f"`lsmha-small`, reaches {best.accuracy:.2f} % top-1" in opening
+    assert f"`lsmha-base`, reaches {best.accuracy:.2f} % top-1" in opening
     assert f"{100 * float(row['top5_accuracy']):.2f} % top-5" in opening
     assert f"with {best.parameters:,} parameters, and takes {best.latency_ms:.1f} ms" in opening
     wrong = 100 - best.accuracy
-    assert f"`lsmha-small` is wrong on {wrong:.0f} % of" in page("README.md")
+    assert f"`lsmha-base` is wrong on {wrong:.0f} % of" in page("README.md")
 
 
 def test_readme_says_what_was_measured():
@@ -105,16 +105,20 @@ def test_readme_says_what_was_measured():
         if len(found) == 2:
             spread = f"two seeds, standard deviation {statistics.stdev(found):.2f} points"
         assert cells[what][1] == spread
-    best = list_presets(architectures=False)[0]
-    what = "`lsmha-small`: inverted bottlenecks, then two blocks of 16 heads, 65 epochs"
-    assert cells[what] == (f"{best.accuracy:.2f} %", "one run")
+    presets = {preset.alias: preset for preset in list_presets(architectures=False)}
+    for what in (
+        "`lsmha-base`: inverted bottlenecks, then five blocks of 16 heads",
+        "`lsmha-small`: inverted bottlenecks, then two blocks of 16 heads, 65 epochs",
+    ):
+        accuracy = presets[what.split("`")[1]].accuracy
+        assert cells[what] == (f"{accuracy:.2f} %", "one run")
     for what, way, keras_way, unit, scale, digits in (
         ("one image", "`Predictor` with onnxruntime", "predict", "ms", 1, 2),
         ("cold start", "", "Predictor, keras", "s", 1e-3, 2),
     ):
         found = {row["way"]: row for row in _rows("predictor_latency.csv") if row["what"] == what}
         ours, other = found["Predictor, onnxruntime"], found[keras_way]
-        assert {row["preset"] for row in found.values()} == {best.name}
+        assert {row["preset"] for row in found.values()} == {presets["lsmha-small"].name}
         median, fastest, slowest = (
             f"{scale * float(ours[key]):.{digits}f}"
             for key in ("median_ms", "fastest_ms", "slowest_ms")
@@ -141,6 +145,18 @@ def test_readme_says_what_was_measured():
     assert cells[what][0] == (
         f"{heads['trained']} a label; {heads['Gaussian null']} with random matrices"
     )
+
+
+def test_kinds_of_attention():
+    ratios = {
+        (row["backend"], row["attention"]): f"{float(row['ratio_to_multi_head']):.2f}"
+        for row in _rows("attention_kinds.csv")
+        if (row["heads"], row["phase"], row["batch"]) == ("64", "inference", "1")
+    }
+    told = re.findall(r"`(\w+)` ([\d.]+) and ([\d.]+)", page("docs/attention.md"))
+    assert len(told) >= 8
+    for kind, *found in told:
+        assert found == [ratios["torch", kind], ratios["jax", kind]], kind
 
 
 def test_attention_and_whole_models():
