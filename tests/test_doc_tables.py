@@ -153,7 +153,7 @@ def test_kinds_of_attention():
         for row in _rows("attention_kinds.csv")
         if (row["heads"], row["phase"], row["batch"]) == ("64", "inference", "1")
     }
-    told = re.findall(r"`(\w+)` ([\d.]+) and ([\d.]+)", page("docs/attention.md"))
+    told = re.findall(r"`(\w+)` (\d+\.\d+) and (\d+\.\d+)", page("docs/attention.md"))
     assert len(told) >= 8
     for kind, *found in told:
         assert found == [ratios["torch", kind], ratios["jax", kind]], kind
