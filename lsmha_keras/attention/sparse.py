@@ -64,8 +64,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
             key,
             value,
             padding_mask,
-            dropout_rate=self.dropout if training else 0.0,
-            seed_generator=self.seed_generator if self.dropout > 0 else None,
+            **self.dropout_options(training),
             normalise=functions[self.normaliser],
         )
         return heads, weights if return_attention_scores else None

@@ -45,8 +45,7 @@ class TalkingHeads(LargeScaleMultiHeadAttention):
             key,
             value,
             padding_mask,
-            dropout_rate=self.dropout if training else 0.0,
-            seed_generator=self.seed_generator if self.dropout > 0 else None,
+            **self.dropout_options(training),
             change_scores=lambda scores: _mix(self.score_mixing, scores),
             change_weights=lambda weights: _mix(self.weight_mixing, weights),
         )

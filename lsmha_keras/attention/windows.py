@@ -104,8 +104,7 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
             query,
             key,
             value,
-            dropout_rate=self.dropout if training else 0.0,
-            seed_generator=self.seed_generator if self.dropout > 0 else None,
+            **self.dropout_options(training),
             change_scores=lambda scores: ops.where(allowed, scores, -np.inf),
         )
         return heads, weights if return_attention_scores else None

@@ -243,10 +243,16 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             key,
             value,
             padding_mask=padding_mask,
-            dropout_rate=self.dropout if training else 0.0,
-            seed_generator=self.seed_generator if self.dropout > 0 else None,
             return_attention_scores=return_attention_scores,
+            **self.dropout_options(training),
         )
+
+    def dropout_options(self, training):
+        """Returns what the attention cores need to know of dropout in this call."""
+        return {
+            "dropout_rate": self.dropout if training else 0.0,
+            "seed_generator": self.seed_generator if self.dropout > 0 else None,
+        }
 
     @classmethod
     def from_multi_head(
