@@ -204,6 +204,18 @@ def check_counts(options):
             positive_int(name, options[name])
 
 
+def is_tf(x):
+    """Whether `x` is a tensor of TensorFlow, which need not be there."""
+    return type(x).__module__.startswith("tensorflow") and hasattr(x, "dtype")
+
+
+def is_tf_dataset(x):
+    """Whether `x` is a `tf.data.Dataset`, without an import of TensorFlow."""
+    return any(
+        kind.__module__.startswith("tensorflow.python.data") for kind in type(x).__mro__
+    ) and hasattr(x, "map")
+
+
 def is_grain(value):
     """Returns whether `value` is a dataset or a `DataLoader` of Grain."""
     grain = sys.modules.get("grain")  # Where nobody has imported it there are none.

@@ -17,6 +17,8 @@ from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
     check_counts,
     is_grain,
+    is_tf,
+    is_tf_dataset,
     is_torch_loader,
     preprocessed_dataset,
     preprocessed_generator,
@@ -126,7 +128,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             check_image_values(x)
             if not self._warned:
                 self._warned = warn_of_fractions(x)
-        elif _is_tf(x) and x.dtype.is_floating:
+        elif is_tf(x) and x.dtype.is_floating:
             import tensorflow as tf
 
             # Only its ends leave the graph: they are what the checks look at.
@@ -138,7 +140,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """Returns labels or sample weights, checked now or when a `tf.data` pipeline runs."""
         if isinstance(values, np.ndarray):
             check(self, values)
-        return self.checked_in_graph(values, check, values) if _is_tf(values) else values
+        return self.checked_in_graph(values, check, values) if is_tf(values) else values
 
     def checked_in_graph(self, tensor, check, values):
         """Returns a tensor of a `tf.data` pipeline that is computed once `values` are checked."""
@@ -317,7 +319,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         kinds = (keras.utils.PyDataset, types.GeneratorType)
         if _is_array(x) or isinstance(x, kinds):
             return True
-        return is_torch_loader(x) or is_grain(x) or _is_tf_dataset(x)
+        return is_torch_loader(x) or is_grain(x) or is_tf_dataset(x)
 
     @property
     def _check_count(self):
@@ -373,18 +375,6 @@ def _filled_up(x, devices):
 
 def _is_array(x):
     return isinstance(x, (list, tuple)) or hasattr(x, "__array__")
-
-
-def _is_tf(x):
-    """Whether `x` is a tensor of TensorFlow, which need not be there."""
-    return type(x).__module__.startswith("tensorflow") and hasattr(x, "dtype")
-
-
-def _is_tf_dataset(x):
-    # Without an import of TensorFlow, which may be missing.
-    return any(
-        kind.__module__.startswith("tensorflow.python.data") for kind in type(x).__mro__
-    ) and hasattr(x, "map")
 
 
 def _split(arrays, validation_split):
