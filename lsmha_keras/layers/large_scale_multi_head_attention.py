@@ -247,7 +247,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
             **self.dropout_options(training),
         )
 
-    def dropout_options(self, training):
+    def dropout_options(self, training: bool | None) -> dict[str, Any]:
         """Returns what the attention cores need to know of dropout in this call."""
         return {
             "dropout_rate": self.dropout if training else 0.0,

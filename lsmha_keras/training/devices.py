@@ -8,6 +8,7 @@ import platform
 
 import keras
 
+from lsmha_keras._registration import import_quietly
 from lsmha_keras.data.open_dataset import model_image_size
 from lsmha_keras.errors import InputError
 
@@ -35,6 +36,8 @@ def recipe_runtime(section):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    # Keras seeds TensorFlow too and imports it for that on every backend; so does KerasHub.
+    import_quietly("keras_hub")
     keras.utils.set_random_seed(section.seed)
     keras.config.set_dtype_policy(section.precision)
     try:
