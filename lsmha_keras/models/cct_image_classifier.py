@@ -21,6 +21,7 @@ from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassif
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
 from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.distillation import LearnsFromTeacher
 from lsmha_keras.models.intermediates import Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.preset_arguments import (
@@ -38,7 +39,7 @@ from lsmha_keras.types import PathLike
 
 @cloneable
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class CCTImageClassifier(RawImageClassifier):
+class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
     """Image classifier: a `CCTBackbone`, sequence pooling and a dense layer.
 
     `fit`, `evaluate` and `predict` take raw images (values 0 to 255) as arrays,

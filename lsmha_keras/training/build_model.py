@@ -30,8 +30,8 @@ def build_model(recipe, source):
 
     Raises:
         ValueError: if the preset or an override is unknown, naming the nearest, a kept head has
-            another number of classes than the data, the blocks to replace are not there, or the
-            model would not grow.
+            another number of classes than the data, the blocks to replace are not there, the model
+            would not grow, or a teacher knows other classes.
 
     Example:
 
@@ -75,7 +75,24 @@ def build_model(recipe, source):
         model = replace_blocks(model, section.replace_blocks, section.replace_design)
     if section.grow_layers or section.grow_mlp_dim:
         model = grow(model, section.grow_layers, section.grow_mlp_dim)
+    if recipe.distillation.teacher:
+        model.distill_from(
+            _teacher(recipe.distillation.teacher, model.image_shape),
+            recipe.distillation.weight,
+            recipe.distillation.temperature,
+        )
     return model
+
+
+def _teacher(presets, image_shape):
+    from lsmha_keras.models import CCTImageClassifier, SoftCommittee, load_classifier
+
+    if isinstance(presets, str):
+        return load_classifier(presets)
+    # All for the student's images, as a committee's members may differ in size.
+    return SoftCommittee(
+        [CCTImageClassifier.from_preset(preset, image_shape=image_shape) for preset in presets]
+    )
 
 
 def make_policy(recipe, source):

@@ -143,6 +143,7 @@ class _Step:
             trainable, fixed, images, training=True, return_losses=True
         )
         loss = self.model.loss(labels, logits) + sum(extra)
+        loss = self.model.distilled_loss(loss, images, logits)
         hits = jnp.mean(logits.argmax(-1) == labels.argmax(-1))
         mapping = list(zip(self.optimizer.variables, optimizer, strict=True))
         with keras.StatelessScope(state_mapping=mapping):

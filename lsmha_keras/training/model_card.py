@@ -275,6 +275,13 @@ def _schedule(recipe):
         text += f", {schedule.cooldown_epochs} more epochs at that rate"
     if recipe.loss.label_smoothing:
         text += f", label smoothing {recipe.loss.label_smoothing:g}"
+    if recipe.distillation.teacher:
+        teacher = recipe.distillation.teacher
+        names = [teacher] if isinstance(teacher, str) else teacher
+        text += (
+            f", distilled from {' and '.join(names)} (weight {recipe.distillation.weight:g}, "
+            f"temperature {recipe.distillation.temperature:g})"
+        )
     if recipe.ema.enabled:
         text += f", weights averaged with momentum {recipe.ema.momentum:g}"
     return text + "."

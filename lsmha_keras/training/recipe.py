@@ -151,6 +151,23 @@ class LossSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillationSection(_Section):
+    """[distillation]: a trained model that is learnt from; see `CCTImageClassifier.distill_from`.
+
+    Attributes:
+        teacher: str, a preset, or list of str, presets that teach as a `SoftCommittee`; None for
+            no teacher.
+        weight: float, the teacher's share of the loss.
+        temperature: float, by which logits are divided.
+    """
+
+    SECTION: ClassVar[str] = "distillation"
+    teacher: str | tuple | None = recipe_field("names", optional=True)
+    weight: float = recipe_field("float", 0.5, at_least=0, at_most=1)
+    temperature: float = recipe_field("float", 4.0, above=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class EMASection(_Section):
     """[ema]: exponential moving average of the weights, which is what is validated and saved.
 
@@ -190,6 +207,7 @@ _SECTIONS = {
     "schedule": ScheduleSection,
     "optimizer": OptimizerSection,
     "loss": LossSection,
+    "distillation": DistillationSection,
     "ema": EMASection,
     "runtime": RuntimeSection,
 }
@@ -211,6 +229,7 @@ class Recipe:
             `final_learning_rate`, `cooldown_epochs`.
         optimizer: `OptimizerSection`: `name`, `learning_rate`, `weight_decay`, `arguments`.
         loss: `LossSection`: `label_smoothing`.
+        distillation: `DistillationSection`: `teacher`, `weight`, `temperature`.
         ema: `EMASection`: `enabled`, `momentum`.
         runtime: `RuntimeSection`: `precision`, `seed`, `devices`, `jit_compile`, `deterministic`.
 
@@ -232,6 +251,7 @@ class Recipe:
     augmentation: dict = dataclasses.field(default_factory=dict)
     optimizer: OptimizerSection = dataclasses.field(default_factory=OptimizerSection)
     loss: LossSection = dataclasses.field(default_factory=LossSection)
+    distillation: DistillationSection = dataclasses.field(default_factory=DistillationSection)
     ema: EMASection = dataclasses.field(default_factory=EMASection)
     runtime: RuntimeSection = dataclasses.field(default_factory=RuntimeSection)
 

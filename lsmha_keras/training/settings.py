@@ -17,6 +17,7 @@ _KINDS = {
     "float": "a number",
     "bool": "true or false",
     "str": "a text",
+    "names": "a name or a list of names",
     "table": "a table",
     "switch": '"auto", true or false',
     "image_shape": "three positive integers (height, width, channels)",
@@ -28,8 +29,8 @@ def recipe_field(kind, default=dataclasses.MISSING, optional=False, choices=None
     """Declares a key of a recipe's section.
 
     Args:
-        kind: str, one of "int", "float", "bool", "str", "table", "switch", "image_shape" and
-            "image_size".
+        kind: str, one of "int", "float", "bool", "str", "names", "table", "switch", "image_shape"
+            and "image_size".
         default: value when the key is absent; a key without one is required.
         optional: bool, whether the key may be left out and is then None.
         choices: the valid values, or None for no restriction.
@@ -148,6 +149,16 @@ def _as_float(value):
     return float(value), True
 
 
+def _is_name(value):
+    return isinstance(value, str) and value != ""
+
+
+def _as_names(value):
+    if not isinstance(value, (list, tuple)):
+        return value, _is_name(value)
+    return tuple(value), bool(value) and all(map(_is_name, value))
+
+
 def _as_sizes(value, count):
     fits = isinstance(value, (list, tuple)) and len(value) == count
     fits = fits and all(_is_int(side) and side > 0 for side in value)
@@ -162,7 +173,8 @@ _CHECKS = {
     "int": _as_int,
     "float": _as_float,
     "bool": lambda value: (value, isinstance(value, bool)),
-    "str": lambda value: (value, isinstance(value, str) and value != ""),
+    "str": lambda value: (value, _is_name(value)),
+    "names": _as_names,
     "table": lambda value: (value, isinstance(value, dict)),
     "switch": lambda value: (value, value == "auto" or isinstance(value, bool)),
     "image_shape": lambda value: _as_sizes(value, 3),

@@ -104,6 +104,7 @@ class TorchDeviceLoop(DeviceLoop):
             trainable, fixed, images, training=True, return_losses=True
         )
         loss = self.model.loss(labels, logits) + sum(extra)
+        loss = self.model.distilled_loss(loss, images, logits)
         hits = (logits.argmax(-1) == labels.argmax(-1)).float().mean()
         gradients = torch.autograd.grad(loss * factor, trainable)
         return loss.detach(), hits, fixed, gradients

@@ -43,9 +43,17 @@ def weights(model):
     return [ops.convert_to_numpy(variable) for variable in model.variables]
 
 
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+    loop, _ = make_loop(data, 1e-2, runtime={"seed": 8})
+    path = tmp_path_factory.mktemp("teacher")
+    loop.model.save_to_preset(str(path))
+    return str(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
-def test_steps_are_those_of_keras(data, optimizer):
+def test_steps_are_those_of_keras(data, teacher, optimizer):
     # The inverted bottlenecks have batch normalisation, whose statistics are state.
     sections = {
         "model": {"preset": "cct_4_3x2_ib_h16_c2"},
@@ -56,6 +64,7 @@ def test_steps_are_those_of_keras(data, optimizer):
             "arguments": {"epsilon": 1e-3} if optimizer == "AdamW" else {},
         },
         "ema": {"enabled": True, "momentum": 0.5},
+        "distillation": {"teacher": teacher} if optimizer == "SGD" else {},
     }
     rate = {"AdamW": 1e-2, "SGD": 0.3}[optimizer]
     loop, source = make_loop(data, rate, **sections)

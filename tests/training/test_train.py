@@ -153,6 +153,18 @@ def test_fine_tuning(result, data, tmp_path):
     assert "trained from the weights of" in (tuned.preset_dir / "README.md").read_text()
 
 
+def test_distilling_from_a_committee(result, data, tmp_path):
+    teacher = str(result.preset_dir)
+    recipe = recipe_dict(data, schedule={"epochs": 3, "warmup_epochs": 0})
+    recipe["distillation"] = {"teacher": [teacher, teacher], "weight": 1.0, "temperature": 2}
+    recipe["model"]["overrides"]["dropout_rate"] = 0.0
+    run = train(recipe, tmp_path / "distilled", verbose=0)
+    divergence = [row["loss"] for row in run.history]
+    assert divergence[-1] < 0.7 * divergence[0]
+    assert f"distilled from {teacher}" in (run.preset_dir / "README.md").read_text()
+    assert load_recipe(run.preset_dir / "recipe.toml").distillation.weight == 1
+
+
 def test_a_new_head_on_trained_weights(result, data):
     from lsmha_keras.data.open_dataset import open_dataset
 

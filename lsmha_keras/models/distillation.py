@@ -1,0 +1,193 @@
+"""Knowledge distillation: a classifier learns from another one's predictions."""
+
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from lsmha_keras.errors import InputError
+
+_LOGITS, _PROBABILITIES = "linear", "softmax"
+
+
+class Distillation:
+    """The part of a student's loss that its teacher gives.
+
+    The loss becomes `(1 - weight) * loss + weight * T**2 * KL(teacher || student)`, both
+    distributions being softened by the temperature T, as `keras.distillation.Distiller` computes
+    it. That one is a model of its own, which does not preprocess images; this one leaves `fit` and
+    its data to the student.
+
+    Not a layer and not tracked by the student: the teacher is no part of what is saved or trained.
+
+    Args:
+        student: `CCTImageClassifier` that predicts logits.
+        teacher: `CCTImageClassifier` or `SoftCommittee` for the same classes and image size.
+        weight: float from 0 to 1, the teacher's share of the loss.
+        temperature: float above 0.
+
+    Raises:
+        ValueError: if a number is out of its range, or the models do not suit each other.
+
+    Example:
+
+    ```python
+    student.distill_from(teacher, weight=0.5, temperature=4.0)
+    ```
+
+    References:
+        - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531)
+    """
+
+    def __init__(self, student, teacher, weight, temperature):
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
+            raise InputError(f"`weight` must be from 0 to 1. Received: weight={weight!r}")
+        if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+            raise InputError(
+                f"`temperature` must be a positive number. Received: temperature={temperature!r}"
+            )
+        _check_models(student, teacher)
+        self._teacher, self._weight = teacher, weight
+        # Given by its name, the default, Keras 3.15 compares logits as if they were probabilities.
+        self._divergence = keras.distillation.LogitsDistillation(
+            temperature, loss=keras.losses.KLDivergence()
+        )
+        self._scale, self._offset = _between(student.preprocessor, teacher.preprocessor)
+        self._has_probabilities = _activation(teacher) == _PROBABILITIES
+
+    def __call__(self, loss, images, logits):
+        """Mixes the teacher's part into a loss.
+
+        Args:
+            loss: scalar tensor, the loss on the labels.
+            images: `(batch, height, width, channels)` tensor, preprocessed for the student.
+            logits: `(batch, classes)` tensor, the student's.
+
+        Returns:
+            A scalar float32 tensor.
+        """
+        images = ops.add(ops.multiply(ops.cast(images, "float32"), self._scale), self._offset)
+        target = ops.cast(self._teacher(images, training=False), "float32")
+        if self._has_probabilities:
+            target = ops.log(ops.maximum(target, keras.config.epsilon()))
+        divergence = self._divergence.compute_loss(
+            ops.stop_gradient(target), ops.cast(logits, "float32")
+        )
+        return (1.0 - self._weight) * loss + self._weight * divergence
+
+
+class LearnsFromTeacher:
+    """Mixin of a `RawImageClassifier` that can be the student of a `Distillation`."""
+
+    _distillation = None
+
+    def distill_from(
+        self, teacher: Any | None, weight: float = 0.5, temperature: float = 4.0
+    ) -> Self:
+        """Makes `fit` learn from another model's predictions as well as from the labels.
+
+        The loss becomes `(1 - weight) * loss + weight * T**2 * KL(teacher || student)` of the
+        distributions softened by the temperature T. The teacher sees the images that the student
+        sees, augmented and mixed, and stays as it is. It is not saved with the student.
+
+        Args:
+            teacher: `CCTImageClassifier` or `SoftCommittee` for the same classes and image size,
+                or `None` to learn from the labels alone again.
+            weight: float from 0 to 1, the teacher's share. Defaults to `0.5`.
+            temperature: float above 0; more of it shows more of what the teacher thinks of the
+                wrong labels. Defaults to `4.0`.
+
+        Returns:
+            This model.
+
+        Raises:
+            ValueError: if a number is out of its range, the models differ in classes or image size,
+                or one of them predicts no distribution.
+
+        References:
+            - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531)
+        """
+        self._distillation = (
+            None if teacher is None else Distillation(self, teacher, weight, temperature)
+        )
+        # Compiled for the loss before.
+        self.train_function = None
+        return self
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Computes the loss; in training with the teacher's part, see `distill_from`."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return self.distilled_loss(loss, x, y_pred) if training else loss
+
+    def distilled_loss(self, loss, images, logits):
+        """Returns a loss with the teacher's part, see `Distillation.__call__`."""
+        return loss if self._distillation is None else self._distillation(loss, images, logits)
+
+
+def _check_models(student, teacher):
+    from lsmha_keras.models.raw_image_classifier import RawImageClassifier
+
+    if not isinstance(teacher, RawImageClassifier):
+        raise InputError(
+            "`teacher` must be a `CCTImageClassifier` or a `SoftCommittee`. "
+            f"Received: teacher={teacher!r}"
+        )
+    if teacher is student:
+        raise InputError(
+            "A model cannot be its own teacher: load it a second time. "
+            f"Received: teacher={teacher.name}, which is the student"
+        )
+    if _activation(student) != _LOGITS:
+        raise InputError(
+            "The student must predict logits: build it with `activation=None`. "
+            f"Received: activation={_activation(student)!r}"
+        )
+    mode = getattr(teacher, "mode", None)  # of a committee, whose votes are no distribution
+    if _activation(teacher) not in (_LOGITS, _PROBABILITIES) or mode == "vote":
+        raise InputError(
+            "The teacher must predict logits or probabilities that add up to 1. "
+            f"Received: activation={_activation(teacher)!r}, mode={mode!r}"
+        )
+    if isinstance(teacher.input, dict):
+        raise InputError(
+            "The members of the teacher preprocess their images in different ways. Take members "
+            f"that agree. Received: {len(teacher.input)} ways"
+        )
+    pairs = {
+        "image_shape": (tuple(teacher.input.shape[1:]), tuple(student.input.shape[1:])),
+        "num_classes": (teacher.num_classes, student.num_classes),
+    }
+    if teacher.class_names and student.class_names:
+        pairs["class_names"] = (list(teacher.class_names), list(student.class_names))
+    for name, (found, wanted) in pairs.items():
+        if found != wanted:
+            raise InputError(
+                f"Teacher and student must agree on `{name}`. "
+                f"Received: {_short(found)} for the teacher, {_short(wanted)} for the student"
+            )
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _activation(model):
+    return keras.activations.get(model.activation).__name__
+
+
+def _between(student, teacher):
+    """Returns scale and offset from the student's preprocessed images to the teacher's."""
+    (scale, offset), (wanted_scale, wanted_offset) = map(_affine, (student, teacher))
+    factor = wanted_scale / scale
+    return (np.asarray(value, "float32") for value in (factor, wanted_offset - offset * factor))
+
+
+def _affine(preprocessor):
+    converter = getattr(preprocessor, "image_converter", None)
+    values = getattr(converter, "scale", None), getattr(converter, "offset", None)
+    return (
+        np.asarray(default if value is None else value, "float64")
+        for value, default in zip(values, (1.0, 0.0), strict=True)
+    )
