@@ -39,8 +39,8 @@ def pack_preset(directory, output, data_dir=None):
     path, results = pack_preset("runs/mine", "carry")
     ```
     """
+    from lsmha_keras.checksums import write_checksums
     from lsmha_keras.models import CCTImageClassifier
-    from lsmha_keras.presets import write_checksums
     from lsmha_keras.training.checkpoint import read_history
     from lsmha_keras.training.evaluate import class_report
     from lsmha_keras.training.fit_recipe import evaluation_batch

@@ -10,11 +10,12 @@ import numpy as np
 
 from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
 from lsmha_keras.predictor import Predictor
-from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
+from lsmha_keras.presets import ONNX, resolve_preset
 from lsmha_keras.text_files import read_json
 from lsmha_keras.training.devices import describe_hardware
 from lsmha_keras.training.evaluate import evaluate, predict_logits

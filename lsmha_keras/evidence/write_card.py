@@ -3,10 +3,11 @@
 import json
 import pathlib
 
+from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_model
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
-from lsmha_keras.presets import CARD, write_checksums, zoo_dir
+from lsmha_keras.presets import zoo_dir
 from lsmha_keras.tables import read_rows
 from lsmha_keras.text_files import read_json
 from lsmha_keras.training.evaluate import class_report

@@ -158,7 +158,7 @@ class BlockReadouts:
         arrays["about"] = json.dumps(about)
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if directory and (directory / "config.json").exists():
-            from lsmha_keras.presets import write_checksums
+            from lsmha_keras.checksums import write_checksums
 
             write_checksums(directory)
 

@@ -7,8 +7,8 @@ import pathlib
 import keras
 import numpy as np
 
+from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.presets import CARD, write_checksums
 from lsmha_keras.tables import write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 from lsmha_keras.training.evaluate import predict_logits
