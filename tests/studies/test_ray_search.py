@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -11,6 +14,7 @@ import time
 
 import keras
 import pytest
+import tomli_w
 
 from tests.studies.tiny import study_dict
 from tests.training.tiny import read_history, write_dataset
@@ -175,3 +179,27 @@ def test_a_killed_driver_goes_on(study, serial, here, tmp_path):
     for number in range(2):
         history = read_history(directory / f"trial_{number}" / "execution_0")
         assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_the_example_of_a_cluster(study, serial, tmp_path):
+    """Two nodes, one worker killed: the script's table is the serial one, and no node is left."""
+    script = ROOT / "examples" / "cluster.sh"
+    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+    if not script.exists() or not all(shutil.which(name, path=path) for name in ("lsmha", "pgrep")):
+        pytest.skip("needs a checkout, the command `lsmha` and pgrep")
+    (tmp_path / "study.toml").write_text(tomli_w.dumps(study))
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [script, tmp_path / "study.toml", tmp_path / "runs"],
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed = re.search(r"killed worker (\d+)", done.stdout)[1]
+    assert f"Worker PID: {killed}" in done.stdout + done.stderr  # Ray saw it, and tried again
+    assert len(serial) == 4 and table(tmp_path / "runs") == serial
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("localhost", port))
