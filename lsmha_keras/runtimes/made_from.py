@@ -1,4 +1,4 @@
-"""Which state of a preset a file was made from."""
+"""Identifies the state of a preset that a file was made from."""
 
 import pathlib
 
@@ -9,9 +9,9 @@ _WEIGHTS = ("*.weights.h5", "*.weights.json")
 
 
 def made_from(directory):
-    """Returns the checksums of the files that say what a preset computes.
+    """Returns the checksums of the files that determine what a preset computes.
 
-    A file made from a preset, such as its `model.onnx`, keeps them, so that it is not used beside
+    A file made from a preset, such as its `model.onnx`, stores them, so that it is never used with
     other weights or class names.
 
     Args:
