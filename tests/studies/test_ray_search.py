@@ -22,6 +22,7 @@ from tests.training.tiny import read_history, write_dataset
 pytest.importorskip("keras_tuner")
 ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
+from lsmha_keras.errors import LsmhaError  # noqa: E402
 from lsmha_keras.studies import ray_search  # noqa: E402
 from lsmha_keras.studies.execution_table import collect_executions, read_table  # noqa: E402
 from lsmha_keras.studies.search import search  # noqa: E402
@@ -125,6 +126,18 @@ def test_what_a_cluster_has_no_room_for(study, here, tmp_path):
         search(study, tmp_path / "runs", workers=1, trial_cores=3, verbose=0)
     with pytest.raises(ValueError, match="No machine has 1 cores and 0.5 GPUs"):
         search(study, tmp_path / "runs", workers=1, trial_gpus=0.5, verbose=0)
+
+
+def test_a_cluster_with_another_token(monkeypatch):
+    def init(**arguments):  # what Ray 2.60 raises for a missing or wrong token
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(LsmhaError, match=f"RAY_AUTH_TOKEN.* Received: {address}"):
+            ray_search.RayCluster(address=address).__enter__()
 
 
 def test_callbacks_that_cannot_go_elsewhere(study, here, tmp_path):
