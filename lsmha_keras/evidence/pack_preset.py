@@ -12,14 +12,14 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
 from lsmha_keras.text_files import read_json
 
-# What carries the file may take no larger ones.
+# In bytes: a channel that carries files may have such a limit.
 _LIMIT = 16_000_000
 
 
 def pack_preset(directory, output, data_dir=None):
     """Packs a trained preset, with its weights rounded to float16, into a tar file.
 
-    The rounded model is measured again, so figures and golden logits are those of what is unpacked.
+    The rounded model is evaluated again, so figures and golden logits are those of the packed file.
 
     Args:
         directory: path of a training run or of its preset.
@@ -101,7 +101,7 @@ def _round_weights(model):
 
 
 def _store_as_float16(path):
-    """Rewrites a weights file; its values are float16's already."""
+    """Rewrites a weights file in float16; its values are rounded already."""
     smaller = path.with_suffix(".smaller")
     with h5py.File(path) as old, h5py.File(smaller, "w") as new:
         new.attrs.update(old.attrs)
