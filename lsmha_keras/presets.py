@@ -1,4 +1,4 @@
-"""Presets: from a name to a directory of configs and weights, with checksums.
+"""Presets: from a name to a directory of configs and weights.
 
 A preset is a directory in KerasHub's format with a `checksums.sha256`. Its name reads: reference
 architecture, then what differs, then the data it was trained on, `cct_7_3x1_h25x10_c2_cifar100`.
@@ -8,26 +8,27 @@ Without the data it is an architecture without weights and needs no directory.
 import dataclasses
 import difflib
 import fnmatch
-import hashlib
 import os
 import pathlib
 import re
 
 from lsmha_keras.attention.registry import attention_names
+
+# Re-exported: scripts call `lsmha_keras.presets.write_checksums`, as error messages advise.
+from lsmha_keras.checksums import CARD as CARD
+from lsmha_keras.checksums import CHECKSUMS as CHECKSUMS
+from lsmha_keras.checksums import verify_checksums as verify_checksums
+from lsmha_keras.checksums import verify_file as verify_file
+from lsmha_keras.checksums import write_checksums as write_checksums
 from lsmha_keras.errors import InputError, PackageError
-from lsmha_keras.files import is_hidden, write_atomically
 from lsmha_keras.text_files import read_json
 
-CHECKSUMS = "checksums.sha256"
 # What the name of a preset on a hub begins with.
 HUBS = ("hf://", "kaggle://")
 # What a committee's directory has instead of a model's `config.json`.
 COMMITTEE = "committee.json"
 # The model as a graph, for runtimes other than Keras; made from the other files.
 ONNX = "model.onnx"
-# The card is not in the checksums: the text may be edited, on a hub for example, and decides
-# nothing about the model.
-CARD = "README.md"
 # Short names of the presets to begin with; every place that takes a name takes these too.
 ALIASES = {
     "lsmha-base": "cct_7_3x2_ib_h16_c2_cifar100_30_epochs",
@@ -291,76 +292,6 @@ def parse_architecture(name):
     if match["conv_blocks"]:
         config["num_conv_blocks"] = int(match["conv_blocks"])
     return config
-
-
-def write_checksums(directory):
-    """Writes `checksums.sha256`, which `sha256sum --check` reads.
-
-    Args:
-        directory: path; all its files count, but cards (`README.md`), which may be edited.
-    """
-    directory = pathlib.Path(directory)
-    left_out = (CHECKSUMS, CARD)
-    files = sorted(
-        path
-        for path in directory.rglob("*")
-        if path.is_file() and path.name not in left_out and not is_hidden(path.name)
-    )
-    lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
-    write_atomically(directory / CHECKSUMS, "".join(lines))
-
-
-def verify_checksums(directory):
-    """Checks every file listed in a preset's `checksums.sha256`.
-
-    A directory without that file, such as one KerasHub wrote, passes unchecked.
-
-    Args:
-        directory: path of the preset.
-
-    Raises:
-        ValueError: if a file is missing or differs, naming it, or the list itself is unreadable.
-    """
-    directory = pathlib.Path(directory)
-    for name, checksum in _read_checksums(directory).items():
-        _verify(directory / name, checksum)
-
-
-def verify_file(path):
-    """Checks one file against the `checksums.sha256` beside it, if that lists it."""
-    path = pathlib.Path(path)
-    if checksum := _read_checksums(path.parent).get(path.name):
-        _verify(path, checksum)
-
-
-def _read_checksums(directory):
-    path = directory / CHECKSUMS
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if broken := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  \S.*", line)]:
-        raise InputError(f"{path} is damaged. Received: the line {broken[0]!r}")
-    return {line[66:]: line[:64] for line in lines}
-
-
-def _verify(path, checksum):
-    if not path.is_file():
-        raise InputError(
-            f"The preset in {path.parent} is incomplete; copy or download it again. "
-            f"Received: no file {path.name}"
-        )
-    if _sha256(path) != checksum:
-        raise InputError(
-            f"{path} was changed or damaged after it was saved: its SHA-256 is not the one in "
-            f"{CHECKSUMS}. Copy or download the preset again, or, if you changed the file on "
-            "purpose, call `lsmha_keras.presets.write_checksums` on the directory. "
-            f"Received: {path.name}"
-        )
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shipped_presets():

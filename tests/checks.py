@@ -1,4 +1,11 @@
-"""Checks that every layer, model or preset must pass; tests parametrise over them."""
+"""Checks that every layer, model, task or preset must pass; tests parametrise over them.
+
+`check_layer` for a layer, `check_model` for a backbone, `check_task` for a classifier and
+`check_preset` for a shipped preset: one call covers a new class.
+"""
+
+import importlib.util
+import json
 
 import keras
 import ml_dtypes
@@ -92,15 +99,171 @@ def check_compiled(layer, x, output):
     np.testing.assert_allclose(model.predict(x, verbose=0), output, atol=2e-5)
 
 
-def check_mixed_precision(layer, x, output, dtype):
-    """Under mixed_bfloat16 the result has that `dtype` and is near the float32 one."""
-    config = {**layer.get_config(), "dtype": "mixed_bfloat16"}
-    half = type(layer).from_config(config)
-    half(x)
-    half.set_weights(layer.get_weights())
-    result = half(ops.convert_to_tensor(x))
+def check_mixed_precision(layer, x, output, dtype, half="bfloat16"):
+    """Under a mixed policy the weights are float32, and the result has `dtype` and is near."""
+    config = {**layer.get_config(), "dtype": f"mixed_{half}"}
+    mixed = type(layer).from_config(config)
+    mixed(x)
+    mixed.set_weights(layer.get_weights())
+    result = mixed(ops.convert_to_tensor(x))
     assert keras.backend.standardize_dtype(result.dtype) == dtype
-    assert_rounded(to_numpy(result), output, "bfloat16", count_roundings(layer))
+    assert {weight.dtype for weight in mixed.trainable_weights} <= {"float32"}
+    assert_rounded(to_numpy(result), output, half, count_roundings(layer))
+
+
+def check_model(model, x, directory):
+    """A backbone: exact config, presets, half precision, LoRA and int8, beside what it computes.
+
+    Args:
+        model: `keras_hub.models.Backbone` with a dense layer that can be quantised.
+        x: float32 array, inputs.
+        directory: empty folder.
+    """
+    output = to_numpy(model(x))
+    clone = check_config(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_allclose(to_numpy(clone(x)), output, atol=1e-6)
+    model.save_to_preset(directory / "preset")
+    loaded = type(model).from_preset(directory / "preset")
+    np.testing.assert_allclose(to_numpy(loaded(x)), output, atol=1e-6)
+    check_mixed_precision(model, x, output, "bfloat16")
+    if keras.config.backend() != "jax":  # which has no float16 convolutions on CPUs
+        check_mixed_precision(model, x, output, "float16", half="float16")
+    clone.enable_lora(2)
+    adapted = [layer for layer in clone._flatten_layers() if getattr(layer, "lora_enabled", False)]
+    assert adapted and len(clone.trainable_weights) == 2 * len(adapted)  # two factors for each
+    np.testing.assert_allclose(to_numpy(clone(x)), output, atol=1e-6)
+    check_int8(loaded, lambda model: to_numpy(model(x)), 0.2, directory / "int8")
+
+
+def check_task(model, images, labels, directory):
+    """A classifier: config, files, training of every weight and of LoRA, int8, export.
+
+    Args:
+        model: `CCTImageClassifier` with class names.
+        images: uint8 array of images of the model's size.
+        labels: ints.
+        directory: empty folder.
+    """
+    expected = model.predict(images, verbose=0)
+    clone = type(model).from_config(model.get_config())
+    assert clone.get_config() == model.get_config()
+    model.save(directory / "model.keras")
+    model.save_to_preset(directory / "preset")
+    saved = keras.saving.load_model(directory / "model.keras")
+    preset = type(model).from_preset(directory / "preset")
+    for loaded, tolerance in ((saved, 1e-5), (preset, 1e-6)):
+        np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=tolerance)
+        assert loaded.class_names == model.class_names and loaded.preprocessor is not None
+    check_export(preset, images, expected, directory / "exported")
+    check_int8(preset, lambda model: model.predict(images, verbose=0), 0.3, directory / "int8")
+    check_all_weights_train(_compiled(clone), images, labels)
+    saved.backbone.enable_lora(2)
+    check_all_weights_train(_compiled(saved), images, labels)
+
+
+def _compiled(model):
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-2),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def check_int8(model, compute, bound, directory):
+    """Quantised, a model computes nearly the same, and comes back from its preset.
+
+    Args:
+        model: KerasHub backbone or task; it is quantised.
+        compute: function from such a model to an array.
+        bound: float, largest change over the largest value.
+        directory: folder for the preset.
+    """
+    before = compute(model)
+    model.quantize("int8")
+    after = compute(model)
+    assert 0 < np.abs(after - before).max() < bound * np.abs(before).max()
+    model.save_to_preset(directory)
+    loaded = type(model).from_preset(directory)
+    assert _count_int8(loaded) == _count_int8(model) > 0
+    np.testing.assert_allclose(compute(loaded), after, atol=1e-5)
+
+
+def _count_int8(model):
+    layers = model._flatten_layers()
+    return sum(getattr(layer, "quantization_mode", None) == "int8" for layer in layers)
+
+
+def check_export(model, images, expected, directory):
+    """The ONNX file gives the logits of `predict`; nothing to check where ONNX is missing."""
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
+        return
+    from lsmha_keras.exporting.export import export
+    from lsmha_keras.runtimes.onnx_runtime import OnnxRuntime
+
+    runtime = OnnxRuntime(export(model, "onnx", directory) / "model.onnx", num_threads=1)
+    np.testing.assert_allclose(runtime.run(images), expected, atol=1e-3)
+
+
+def check_preset(info):
+    """A shipped preset: its golden logits, its files, its precision and its card.
+
+    Args:
+        info: `lsmha_keras.presets.PresetInfo`.
+    """
+    from lsmha_keras import CCTImageClassifier, presets
+
+    golden = np.load(info.path / "golden.npz")
+    model = CCTImageClassifier.from_preset(info.name)
+    logits = model.predict(golden["images"], verbose=0)
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(logits.argmax(axis=1), golden["labels"])
+    assert sum(path.stat().st_size for path in info.path.glob("*.weights.h5")) < 8 * 2**20
+    listed = {line[66:] for line in (info.path / presets.CHECKSUMS).read_text().splitlines()}
+    unlisted = {presets.CHECKSUMS, presets.CARD}
+    assert listed == {path.name for path in info.path.iterdir()} - unlisted
+    assert info.parameters == model.count_params()
+    # One trained in half precision is measured and shipped in float32, its preprocessing too.
+    for name in ("config.json", "task.json", "preprocessor.json", "image_converter.json"):
+        found = _policies(json.loads((info.path / name).read_text(encoding="utf-8")))
+        assert found and set(found) == {"float32"}, name
+    check_card(info, model)
+
+
+def _policies(value):
+    """Lists the names of all dtype policies in a config."""
+    if isinstance(value, dict):
+        own = [value["config"]["name"]] if value.get("class_name") == "DTypePolicy" else []
+        return own + [name for inner in value.values() for name in _policies(inner)]
+    return [name for inner in value for name in _policies(inner)] if type(value) is list else []
+
+
+def check_card(info, model):
+    """The card is the one that `lsmha zoo cards` writes from the files beside it."""
+    from lsmha_keras import presets
+    from lsmha_keras.tables import read_rows
+    from lsmha_keras.training.model_card import model_card
+    from lsmha_keras.training.recipe import Recipe
+
+    card = (info.path / presets.CARD).read_text(encoding="utf-8")
+    assert f"| {info.accuracy:.2f}% |" in card and f"| {info.parameters:,} |" in card
+    results = json.loads((info.path / "results.json").read_text())
+    recipe = Recipe.from_toml(info.path / "recipe.toml")
+    per_class = read_rows(info.path / "per_class.csv", ["accuracy"])
+    shp = read_rows(presets.zoo_dir() / f"results/shp_{info.name}/blocks.csv", ["snr"])
+    assert card == model_card(recipe, model, results, per_class, shp), "run `lsmha zoo cards --all`"
+    # The accuracy of all is the mean over the classes, weighted by their images.
+    images = sum(int(row["images"]) for row in per_class)
+    right = sum(int(row["images"]) * float(row["accuracy"]) for row in per_class)
+    assert images == results["num_images"]
+    np.testing.assert_allclose(right / images, results["accuracy"], atol=2e-4, rtol=0)
+    bins = read_rows(info.path / "calibration.csv", ["images", "confidence", "accuracy"])
+    gaps = [
+        int(row["images"]) * abs(float(row["accuracy"]) - float(row["confidence"]))
+        for row in bins
+        if row["images"] != "0"
+    ]
+    np.testing.assert_allclose(sum(gaps) / images, results["ece"], atol=1e-5, rtol=0)
 
 
 def check_all_weights_train(model, images, labels):

@@ -1,10 +1,13 @@
 """The command line: what it prints, what it refuses, and how it exits."""
 
+import argparse
 import csv
 import errno
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
@@ -51,6 +54,27 @@ def test_help_imports_no_framework(arguments):
     assert (done.returncode, done.stderr) == (0, "[]\n")
     expected = {"--help": "first steps:", "--version": lsmha_keras.__version__}
     assert expected.get(arguments[0], "examples:") in done.stdout
+
+
+def help_examples(parser):
+    """Yields the commands in the help of a parser and of its sub-commands, without `lsmha`."""
+    text = re.sub(r"\\\n *", "", parser.epilog or "")  # lines that go on
+    for line in re.findall(r"^  lsmha .*", text, re.MULTILINE):
+        for command in line.split("&&"):
+            # A description stands two spaces or more behind a command.
+            yield shlex.split(re.split(r"  +", command.strip())[0])[1:]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from help_examples(inner)
+
+
+@pytest.mark.backend_free
+def test_the_examples_in_the_help_can_be_parsed():
+    examples = list(help_examples(cli.build_parser()))
+    assert len(examples) > 50
+    for arguments in examples:
+        assert callable(cli.build_parser().parse_args(arguments).run), arguments
 
 
 @pytest.mark.backend_free

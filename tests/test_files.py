@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras import directory_lock, files
+from lsmha_keras import checksums, directory_lock, files
 from lsmha_keras.files import (
     append_atomically,
     check_room,
@@ -179,7 +179,7 @@ def test_errors_name_the_file(tmp_path):
         write_atomically(tmp_path, "x")
 
 
-@pytest.mark.parametrize("module", [files, directory_lock])
+@pytest.mark.parametrize("module", [checksums, files, directory_lock])
 def test_the_examples_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert doctest.testmod(module).failed == 0

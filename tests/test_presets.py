@@ -10,10 +10,8 @@ import lsmha_keras as lsmha
 from lsmha_keras import presets
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.layers.position_embedding import resize_position_embedding
-from lsmha_keras.tables import read_rows
-from lsmha_keras.training.model_card import model_card
-from lsmha_keras.training.recipe import Recipe, load_recipe
-from tests.checks import random_images
+from lsmha_keras.training.recipe import load_recipe
+from tests.checks import check_preset, random_images
 from tests.models.test_cct_image_classifier import small_classifier
 
 
@@ -31,13 +29,6 @@ def copy(directory, target):
     for path in directory.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     return target
-
-
-def test_round_trip(saved):
-    _, directory, images, expected = saved
-    loaded = lsmha.CCTImageClassifier.from_preset(directory)
-    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
-    assert loaded.class_names == list("abcde")
 
 
 def test_architectures_read_their_names():
@@ -69,41 +60,8 @@ def test_list_has_architectures_that_build():
 @pytest.mark.parametrize(
     "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
 )
-def test_shipped_presets_give_their_golden_logits(info):
-    golden = np.load(info.path / "golden.npz")
-    model = lsmha.CCTImageClassifier.from_preset(info.name)
-    logits = model.predict(golden["images"], verbose=0)
-    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
-    np.testing.assert_array_equal(logits.argmax(axis=1), golden["labels"])
-    assert sum(path.stat().st_size for path in info.path.glob("*.weights.h5")) < 8 * 2**20
-    listed = {line[66:] for line in (info.path / presets.CHECKSUMS).read_text().splitlines()}
-    unlisted = {presets.CHECKSUMS, presets.CARD}
-    assert listed == {path.name for path in info.path.iterdir()} - unlisted
-    assert info.parameters == model.count_params()
-    check_card(info, model)
-
-
-def check_card(info, model):
-    """The card is the one that `lsmha zoo cards` writes from the files beside it."""
-    card = (info.path / presets.CARD).read_text(encoding="utf-8")
-    assert f"| {info.accuracy:.2f}% |" in card and f"| {info.parameters:,} |" in card
-    results = json.loads((info.path / "results.json").read_text())
-    recipe = Recipe.from_toml(info.path / "recipe.toml")
-    per_class = read_rows(info.path / "per_class.csv", ["accuracy"])
-    shp = read_rows(presets.zoo_dir() / f"results/shp_{info.name}/blocks.csv", ["snr"])
-    assert card == model_card(recipe, model, results, per_class, shp), "run `lsmha zoo cards --all`"
-    # The accuracy of all is the mean over the classes, weighted by their images.
-    images = sum(int(row["images"]) for row in per_class)
-    right = sum(int(row["images"]) * float(row["accuracy"]) for row in per_class)
-    assert images == results["num_images"]
-    assert right / images == pytest.approx(results["accuracy"], abs=2e-4)
-    bins = read_rows(info.path / "calibration.csv", ["images", "confidence", "accuracy"])
-    gaps = [
-        int(row["images"]) * abs(float(row["accuracy"]) - float(row["confidence"]))
-        for row in bins
-        if row["images"] != "0"
-    ]
-    assert sum(gaps) / images == pytest.approx(results["ece"], abs=1e-5)
+def test_shipped_presets(info):
+    check_preset(info)
 
 
 def test_cards_have_metadata_that_the_hub_reads():
@@ -175,24 +133,6 @@ def test_keras_hub_knows_the_names():
     assert type(loaded) is lsmha.CCTImageClassifier
     logits = loaded.predict(golden["images"], verbose=0)
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "info", lsmha.list_presets(architectures=False), ids=lambda info: info.name
-)
-def test_shipped_files_are_float32_throughout(info):
-    """One trained in half precision is measured and shipped in float32, its preprocessing too."""
-
-    def policies(value):
-        if isinstance(value, dict):
-            own = [value["config"]["name"]] if value.get("class_name") == "DTypePolicy" else []
-            return own + [name for inner in value.values() for name in policies(inner)]
-        return [name for inner in value for name in policies(inner)] if type(value) is list else []
-
-    files = ["config.json", "task.json", "preprocessor.json", "image_converter.json"]
-    for name in files:
-        found = policies(json.loads((info.path / name).read_text(encoding="utf-8")))
-        assert found and set(found) == {"float32"}, name
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ FIGURES = ("layer", "xla", "median_ms", "fastest_ms", "slowest_ms", "ratio_to_ou
 
 OURS, KERAS, TORCH = "ours", "keras.layers.MultiHeadAttention", "torch.nn.MultiheadAttention"
 _DROPOUT = 0.1
-# Tensors of batch x heads x tokens x tokens floats that a peer holds at once, rounded up.
+# Number of tensors of batch x heads x tokens x tokens floats that a peer holds at once, rounded up.
 _SCORE_TENSORS = {"inference": 4, "training": 6}
 # Where the graph takes longer than this many seconds, XLA is tried on a batch of 1 first, and on
 # the whole batch only if that promises less than this many times the graph's time: with dropout it
@@ -33,12 +33,12 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
         tokens: int.
         width: int, of the tokens.
         heads: int, divides `width`.
-        runs: int, how often each layer is timed, after calls that do not count.
+        runs: int, number of timed calls of each layer, after warm-up calls.
         limit: float, seconds; a layer with a slower step is not timed.
 
     Returns:
-        A list with one dictionary for each layer, its keys `FIGURES`. On TensorFlow each layer
-        counts with or without XLA, whichever is faster. `note` says what was not measured and why.
+        A list of dicts with the keys `FIGURES`, one for each layer. On TensorFlow a layer is timed
+        with or without XLA, whichever is faster. `note` says what was not measured and why.
 
     Example:
 
@@ -67,7 +67,7 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
 
 
 def layer_names():
-    """Lists the layers that are measured on the current backend, ours first."""
+    """Lists the layers to measure on the current backend, ours first."""
     return [OURS, KERAS, *([TORCH] if keras.config.backend() == "torch" else [])]
 
 
@@ -124,7 +124,7 @@ def compile_steps(layer, call, phase):
 
 
 def why_not(layer, phase, batch, tokens, heads):
-    """Says why a peer cannot be run, by an estimate of its memory; empty if it can."""
+    """Returns why a peer cannot run, from an estimate of its memory, or "" if it can."""
     if layer == OURS:
         return ""
     return lack_of_memory(_SCORE_TENSORS[phase] * batch * heads * tokens**2 * 4 / 2**30)
@@ -148,14 +148,14 @@ def _mean_square(outputs):
 
 
 def choose_xla(variants, x):
-    """Tells whether a layer is faster with XLA, and what there is to note about that.
+    """Finds out whether a layer is faster with XLA.
 
     Args:
-        variants: what `compile_steps` returns.
+        variants: dict, as `compile_steps` returns it.
         x: tokens.
 
     Returns:
-        A pair: bool, and str.
+        A pair: bool, and a note for the table, str.
     """
     if len(variants) == 1:
         return next(iter(variants)), ""

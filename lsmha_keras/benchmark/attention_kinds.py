@@ -37,12 +37,12 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
         tokens: int, a square number: they come from a square grid.
         width: int, of the tokens.
         heads: int, divides `width`.
-        runs: int, how often each kind is timed, after calls that do not count.
+        runs: int, number of timed calls of each kind, after warm-up calls.
         limit: float, seconds; a kind with a slower step is not timed.
 
     Returns:
-        A list with one dictionary for each kind, its keys `FIGURES`. `multiply_adds` are those of
-        one sample, by the kind's formula, so that both ratios can be compared.
+        A list of dicts with the keys `FIGURES`, one for each kind. `multiply_adds` is for one
+        sample, from the kind's formula, so that both ratios can be compared.
 
     Raises:
         ValueError: if `tokens` is not a square number.

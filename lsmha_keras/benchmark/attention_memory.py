@@ -1,4 +1,4 @@
-"""Measures the peak memory of the attention layers, each in a process of its own."""
+"""Measures the peak memory of the attention layers, each in its own process."""
 
 from lsmha_keras.benchmark.attention import (
     CASE,
@@ -24,10 +24,10 @@ def measure(phase, batch, tokens, width, heads, limit=60.0):
         tokens: int.
         width: int, of the tokens.
         heads: int, divides `width`.
-        limit: float, seconds; what takes longer, imports included, is given up.
+        limit: float, seconds after which a measurement is given up, imports included.
 
     Returns:
-        A list with one dictionary for each layer, its keys `FIGURES`; on TensorFlow two for each,
+        A list of dicts with the keys `FIGURES`, one for each layer; on TensorFlow two for each,
         without and with XLA. `note` says why a layer was not measured.
 
     Example:

@@ -1,4 +1,4 @@
-"""How fast models are, beside each other and beside named peers."""
+"""Measures the speed of models, beside each other and beside named peers."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ from lsmha_keras.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpeed:
-    """Speed and cost of inference with one model at one batch size; `None` is what is not known.
+    """Speed and cost of inference with one model at one batch size; unknown figures are `None`.
 
     Attributes:
         model: str, its name.
         batch: int, images in a step.
         device: str, such as "cpu:0".
-        runs: int, timed steps.
+        runs: int, number of timed steps.
         p50_ms: float, median time of a step, in milliseconds.
-        p90_ms: float, nine in ten steps take no longer.
-        p99_ms: float, likewise 99 in 100; `None` from fewer than 100 runs.
+        p90_ms: float, 90th percentile.
+        p99_ms: float, 99th percentile; `None` for fewer than 100 runs.
         fastest_ms: float.
-        images_per_s: float, `batch` by the median time.
-        ratio_to_first: float, median time over that of the first model measured beside it; below 1
-            is faster.
-        compile_s: float, by how much the first step takes longer than the median, in seconds.
-        peak_mib: float, what a step adds to a process's memory at its peak, in MiB.
+        images_per_s: float, `batch` divided by the median time.
+        ratio_to_first: float, median time divided by that of the first model; below 1 is faster.
+        compile_s: float, time of the first step minus the median, in seconds.
+        peak_mib: float, peak memory that a step adds to a process, in MiB.
         parameters: int.
-        multiply_adds: int, of one image; see `count_multiply_adds`.
+        multiply_adds: int, for one image; see `count_multiply_adds`.
         note: str, what was not measured and why.
     """
 
@@ -67,11 +66,11 @@ class ModelSpeed:
 CASE = ("models", "against", "fuse", "device", "batch")
 FIGURES = tuple(field.name for field in dataclasses.fields(ModelSpeed) if field.name not in CASE)
 PACKAGES = ("torch", "vit-pytorch", "timm")
-# Single images are quick, and their 99th percentile needs many.
+# Single images are fast, and a 99th percentile needs many runs.
 _SINGLE_RUNS, _BATCH_RUNS = 200, 20
 # Seconds that the process of a memory measurement may take for imports and compiling.
 _STARTING = 120
-# The runs that a percentile needs, for one of them to lie beyond it.
+# Percentage and number of runs for each percentile: one run at least must lie beyond it.
 _PERCENTILES = {"p50_ms": (50, 1), "p90_ms": (90, 10), "p99_ms": (99, 100)}
 
 
@@ -88,33 +87,32 @@ def benchmark_model(
     """Measures inference with a model: latency, throughput, memory, compile time and size.
 
     The model runs as `predict` runs it on the current backend, without preprocessing, on random
-    images. What it is measured against runs in turn with it, one step each; peers in PyTorch have
-    a process of their own, so that the frameworks' threads do not meet.
+    images. Models and peers take turns, one step each. Peers in PyTorch have their own process, so
+    that the frameworks' threads do not compete.
 
     Args:
         model: built Keras model that takes one tensor; or the name or directory of a preset, or
             the name of an architecture, which gets 100 classes.
         batch_sizes: list of int. Defaults to `(1, 64)`.
-        runs: int, how often each is timed, after calls that do not count. Defaults to 200 for
-            single images, which a 99th percentile needs, and 20 for batches.
-        against: what to measure beside it, one or a list: models and names as above;
-            "vit_pytorch.cct", the same model in PyTorch; "keras_hub.vit", a vision transformer with
-            as many tokens and blocks of the same widths; "timm:NAME", any model of timm.
-            Defaults to `None`.
-        device: str such as "cpu" or "gpu:0". `None` is the one that Keras uses by itself, and
-            leaves a model where it is. Defaults to `None`.
-        fuse: bool, whether convolutional blocks are folded first. Defaults to `False`.
-        memory: bool, whether to measure memory, on Linux and CPUs only, in a fresh process for each
-            model and batch size: seconds each. Defaults to `True`.
-        limit: float, seconds; what has a slower step is not timed.
+        runs: int, number of timed steps of each, after warm-up. Defaults to 200 for single images,
+            as a 99th percentile needs many, and 20 for batches.
+        against: a peer or a list of them: models and names as above; "vit_pytorch.cct", the same
+            model in PyTorch; "keras_hub.vit", a vision transformer with as many tokens and blocks
+            of the same widths; "timm:NAME", any model of timm. Defaults to `None`.
+        device: str such as "cpu" or "gpu:0". `None` means Keras's default, and leaves a model where
+            it is. Defaults to `None`.
+        fuse: bool, whether to fold convolutional blocks first. Defaults to `False`.
+        memory: bool, whether to measure memory (Linux and CPUs only). Each model and batch size
+            takes a fresh process, which takes seconds. Defaults to `True`.
+        limit: float, seconds; a model with a slower step is not timed.
 
     Returns:
-        A list of `ModelSpeed`, for each batch size one for each model, `model` first.
+        A list of `ModelSpeed`, one per batch size and model, `model` first.
 
     Raises:
         ImportError: if a peer is not installed.
         ValueError: if the device or a name is unknown, a model does not take one tensor, or a peer
-            cannot be like `model`.
+            cannot have the sizes of `model`.
 
     Example:
 
@@ -189,7 +187,7 @@ def _measure(candidates, batch_size, device, runs, memory, limit):
 
 
 def _time(candidates, batch_size, runs, limit):
-    """Returns the seconds of the first calls, of the others, and why candidates failed."""
+    """Returns the seconds of the first calls and of the others, and why some were not timed."""
     runs = runs or (_SINGLE_RUNS if batch_size == 1 else _BATCH_RUNS)
     with contextlib.ExitStack() as stack:
         steps = {
@@ -228,7 +226,7 @@ def _peak(candidate, batch_size, device, limit):
     try:
         arguments = (pickle.dumps(candidate), batch_size)
         return peak_in_new_process(_peak_of, arguments, limit + _STARTING)
-    except Exception as error:  # What a user's own class may raise there; the times are known.
+    except Exception as error:  # a user's class may raise anything; the times are known already
         return None, f"memory not measured: {error}"
 
 
@@ -243,7 +241,7 @@ def list_devices():
     """Lists the devices of the current backend by Keras's names, such as "gpu:0" and "cpu:0".
 
     Returns:
-        A list of str; the first is the one that Keras uses by itself.
+        A list of str, Keras's default first.
 
     Example:
 
@@ -260,7 +258,7 @@ def list_devices():
     elif backend == "jax":
         import jax
 
-        # The index, not `id`: among several processes ids go on from one to the next.
+        # Not `id`, which counts the devices of all processes.
         names = [f"{jax.default_backend()}:{i}" for i in range(jax.local_device_count())]
     else:
         import torch
@@ -279,7 +277,7 @@ def find_device(name=None):
         str, one of `list_devices()`.
 
     Raises:
-        ValueError: if it is not there; those that are are named.
+        ValueError: if there is no such device; names the others.
     """
     devices = list_devices()
     if name is None:

@@ -1,4 +1,4 @@
-"""From names and models to the candidates of a benchmark."""
+"""Makes the candidates of a benchmark from names and models."""
 
 import keras
 
@@ -17,7 +17,7 @@ from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.load_classifier import load_classifier
 
 VIT_PYTORCH, KERAS_HUB, TIMM = "vit_pytorch.cct", "keras_hub.vit", "timm:"
-# Of architectures, which leave it open: CIFAR-100's.
+# Number of classes of an architecture: CIFAR-100's.
 _CLASSES = 100
 
 
@@ -32,11 +32,11 @@ def make_candidates(models, device, fuse=False):
         fuse: bool, whether convolutional blocks are folded for inference. Defaults to `False`.
 
     Returns:
-        A list of `KerasCandidate` and `TorchCandidate`, their names all different.
+        A list of `KerasCandidate` and `TorchCandidate` with distinct names.
 
     Raises:
         ImportError: if a peer is not installed.
-        ValueError: if a name is unknown, or a peer cannot be like the first model.
+        ValueError: if a name is unknown, or a peer cannot have the sizes of the first model.
 
     Example:
 
@@ -96,7 +96,7 @@ def _make_peer(name, first, device):
         return KerasCandidate(name, make_keras_hub_vit(backbone, classes))
     if name == VIT_PYTORCH:
         _check_vit_pytorch(backbone)
-        import_vit_pytorch_cct()  # If it is missing, say so now.
+        import_vit_pytorch_cct()  # raises here, not in the peer's process, if it is missing
         arguments = (_make_vit_pytorch, (backbone.get_config(), classes))
     else:
         arguments = (make_timm_model, (name[len(TIMM) :], backbone.image_shape, classes))

@@ -38,11 +38,11 @@ def measure(model, phase, batch, heads, runs=10, limit=60.0):
             all weights, without the optimizer.
         batch: int.
         heads: int, of every block.
-        runs: int, how often each is timed, after calls that do not count.
-        limit: float, seconds; what has a slower step is not timed.
+        runs: int, number of timed steps of each, after warm-up.
+        limit: float, seconds; a model with a slower step is not timed.
 
     Returns:
-        A list of two dictionaries, ours and the peer's, their keys `FIGURES`.
+        A list of two dicts with the keys `FIGURES`, ours and the peer's.
 
     Raises:
         ImportError: if the peer is not installed.
@@ -61,7 +61,7 @@ def measure(model, phase, batch, heads, runs=10, limit=60.0):
     notes = {OURS: "", PEER: lack_of_memory(_peer_gib(backbone, phase, batch))}
     with contextlib.ExitStack() as stack:
         if not notes[PEER]:
-            import_vit_pytorch_cct()  # If it is missing, say so now.
+            import_vit_pytorch_cct()  # raises here, not in the peer's process, if it is missing
             peer = StepProcess(make_peer_step, backbone.get_config(), phase, images, labels)
             steps[PEER] = stack.enter_context(peer)
         seconds, left_out = time_in_turn(steps, runs, limit)
@@ -81,7 +81,7 @@ def _peer_gib(backbone, phase, batch):
     tokens, width = backbone.output_shape[1:]
     scores, activations = backbone.num_heads * tokens**2, tokens * width
     floats = 3 * scores + 16 * activations
-    if phase == "training":  # Every block keeps its own for the gradients.
+    if phase == "training":  # every block keeps its tensors for the gradients
         floats = backbone.num_layers * (3.25 * scores + 20 * activations)
     return 4 * batch * floats / 2**30
 
@@ -93,7 +93,7 @@ def _make_our_step(backbone, phase, images, labels):
         entropy = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return keras.ops.mean(entropy)
 
-    # What `compile` chooses for `fit`: TensorFlow takes XLA where there is an accelerator.
+    # As `compile` chooses for `fit`: TensorFlow uses XLA if there is an accelerator.
     xla = bool(classifier.jit_compile)
     step = make_step(classifier, classifier, loss if phase == "training" else None, xla=xla)
     return functools.partial(step, keras.ops.convert_to_tensor(images))

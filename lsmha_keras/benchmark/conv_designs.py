@@ -1,8 +1,8 @@
 """Compares the designs of the conv block: accuracy after equal training, and latency.
 
 `python -m lsmha_keras.benchmark.conv_designs --data-dir DATA` trains a small model with each design
-(and with a transformer block in its place) by the recipe `conv_design_study`, then times the blocks
-beside each other as they run at inference, folded. Both tables go on where they were stopped.
+(and with a transformer block in its place) with the recipe `conv_design_study`, then times the
+folded blocks beside each other. If it is stopped, the same command continues both tables.
 """
 
 import argparse
@@ -35,14 +35,14 @@ _HEADS = 16
 
 
 def measure_accuracy(design, seed, data_dir=None, output_dir=None, recipe="conv_design_study"):
-    """Trains the study's model with one design and measures it on images held out.
+    """Trains the study's model with one design and evaluates it on held-out images.
 
     Args:
         design: str, one of `lsmha_keras.layers.conv_block.DESIGNS`, or "transformer", which leaves
             the first block as it is.
         seed: int.
         data_dir: folder that holds the data.
-        output_dir: path of the run, which continues from what is there.
+        output_dir: path of the run; an earlier one there is continued.
         recipe: name or path of the recipe. Defaults to `"conv_design_study"`.
 
     Returns:
@@ -76,7 +76,7 @@ def measure_latency(grid, width, batch, runs=30):
         grid: int, side of the grid of tokens.
         width: int, width of the tokens.
         batch: int.
-        runs: int, how often each is timed, after calls that do not count.
+        runs: int, number of timed steps of each, after warm-up.
 
     Returns:
         A list of dictionaries, one for each candidate, their keys `LATENCY_FIGURES`.

@@ -1,4 +1,4 @@
-"""Measures how many images a second the pipelines deliver, beside Keras's own RandAugment.
+"""Measures the images per second of the input pipelines, beside Keras's own RandAugment.
 
 `python -m lsmha_keras.benchmark.data --output data_benchmark.csv` prints and writes a table. All
 pipelines are measured in turn, several times, in one process, on random 32x32 images in batches.
@@ -33,7 +33,7 @@ _FULL = {
 }
 _TABLES = {
     "crop + flip + MixUp/CutMix": _LIGHT,
-    # As the peer: every operation on every image.
+    # Like the peer: every operation on every image.
     "RandAugment": {"rand_augment": {**_STRONG["rand_augment"], "probability": 1.0}},
     "RandAugment, probability 0.5": {"rand_augment": _FULL["rand_augment"]},
     "resized crop + flip + RandAugment + erasing + MixUp/CutMix": _FULL,
@@ -46,11 +46,11 @@ def measure(batch_size=128, num_images=12800, runs=5):
     Args:
         batch_size: int.
         num_images: int, images that each run delivers.
-        runs: int, how often each pipeline is measured after a first time that does not count.
+        runs: int, number of measurements of each pipeline, after a warm-up.
 
     Returns:
-        A list of dictionaries, one for each pipeline, with the median, least and largest number of
-        images a second, and the ratio of the medians to that of Keras's RandAugment.
+        A list of dicts, one for each pipeline, with the median, smallest and largest number of
+        images per second, and the ratio of the median to that of Keras's RandAugment.
     """
     pipelines = _pipelines(batch_size, num_images)
     speeds = {name: [] for name in pipelines}

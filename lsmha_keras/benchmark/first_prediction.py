@@ -1,4 +1,4 @@
-"""Measures how long a fresh process takes from its start to the first prediction of a preset.
+"""Measures the time from the start of a process to the first prediction of a preset.
 
 `python -m lsmha_keras.benchmark.first_prediction --output first_prediction.csv` runs `from_preset`
 and the same model built by hand with its weights loaded, each in new processes, in turn.
@@ -52,13 +52,13 @@ def measure(preset, runs=7):
 
     Args:
         preset: name or directory of a preset with 100 classes.
-        runs: int, how often each is timed, after a first time that does not count.
+        runs: int, number of timed processes of each, after a warm-up.
 
     Returns:
         A list of two dictionaries, their keys `FIGURES`; `from_preset` is the first.
 
     Raises:
-        RuntimeError: if a process fails, with what it printed.
+        RuntimeError: if a process fails; holds its error output.
 
     Example:
 

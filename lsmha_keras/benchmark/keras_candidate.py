@@ -1,4 +1,4 @@
-"""A Keras model that is measured."""
+"""A Keras model as a candidate of a benchmark."""
 
 import functools
 import pickle
@@ -13,7 +13,7 @@ from lsmha_keras.benchmark.steps import make_step
 class KerasCandidate:
     """A Keras model as `predict` runs it, without preprocessing, on the current backend.
 
-    It pickles, to be measured in another process.
+    It can be pickled, to be measured in another process.
 
     Args:
         name: str.
@@ -34,8 +34,8 @@ class KerasCandidate:
         self.model = model
 
     def make_step(self, batch_size):
-        """Returns a function that runs the model on random images, to its end."""
-        # What `compile` chooses for `predict`: TensorFlow compiles with XLA or without.
+        """Returns a function that runs the model on random images and waits for the result."""
+        # As `compile` chooses for `predict`: TensorFlow with or without XLA.
         step = make_step(self.model, self.model, xla=bool(self.model.jit_compile))
         return functools.partial(step, make_inputs(self.model, batch_size))
 
@@ -49,7 +49,7 @@ class KerasCandidate:
         """Returns the numbers of parameters and of multiply-adds for one image.
 
         Returns:
-            Two ints and an empty str; where the second is not known, `None` and why.
+            Two ints and "", or an int, `None` and why the multiply-adds are unknown.
         """
         parameters = self.model.count_params()
         try:
@@ -58,7 +58,7 @@ class KerasCandidate:
             return parameters, None, f"not counted: {error}"
 
     def copy(self):
-        """Returns the same with new variables, on the device that Keras now makes them on."""
+        """Returns a copy with new variables, on Keras's current device."""
         return pickle.loads(pickle.dumps(self))
 
     def __getstate__(self):
@@ -67,6 +67,6 @@ class KerasCandidate:
     def __setstate__(self, state):
         self.name = state["name"]
         with warnings.catch_warnings():
-            # That KerasHub's tasks are not compiled again, which they are when they are made.
+            # Wrong for KerasHub's tasks, which compile themselves when they are made.
             warnings.filterwarnings("ignore", r"`compile\(\)` was not called")
             self.model = pickle.loads(state["model"])

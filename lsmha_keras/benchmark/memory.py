@@ -1,4 +1,4 @@
-"""Steps in processes of their own, and the memory that they take; only Linux tells enough."""
+"""Steps in separate processes, and their peak memory, which only Linux reports."""
 
 import contextlib
 import multiprocessing
@@ -16,32 +16,34 @@ _RESET_PEAK = "5"  # proc(5): sets VmHWM to VmRSS
 
 
 def lack_of_memory(gib):
-    """Says why something that needs so much memory is not run.
+    """Checks whether there is enough free memory.
 
     Args:
-        gib: float, the memory it needs, in GiB.
+        gib: float, required memory in GiB.
 
     Returns:
-        str, empty if there is enough or the system does not say.
+        str, a note why the measurement was not run; empty if there is enough memory, or the system
+        does not report it.
     """
     free = _free_gib()
     return "" if gib < free else f"not run: it needs about {gib:.1f} GiB, {free:.1f} GiB are free"
 
 
 def peak_mib(function):
-    """Measures by how much a call raises the resident memory at its peak.
+    """Measures the peak resident memory that a call adds.
 
-    The first of two calls, which may compile, does not count, but what it leaves behind does. Run
-    it in a fresh process: memory that was freed but kept would be used again unseen.
+    It calls the function twice. The peak of the first call, which may compile, does not count, but
+    memory that it keeps does. Use a fresh process: memory that an allocator freed but kept would be
+    reused unnoticed.
 
     Args:
         function: function without arguments.
 
     Returns:
-        float, the peak during the second call above what was resident before the first, in MiB.
+        float, peak during the second call minus the resident memory before the first, in MiB.
 
     Raises:
-        OSError: if the system does not let the peak be reset, as Linux does.
+        OSError: if the system is not Linux, which can reset the peak.
 
     Example:
 
@@ -59,15 +61,15 @@ def peak_mib(function):
 
 
 def peak_in_new_process(measure, arguments, limit):
-    """Measures a peak in a process of its own, which is given up when it takes too long.
+    """Measures a peak in a new process, which is ended if it takes too long.
 
     Args:
-        measure: function at the top level of a module; returns what `peak_mib` does.
-        arguments: tuple, for `measure`; they must pickle.
+        measure: function at the top level of a module; returns the result of `peak_mib`.
+        arguments: tuple of picklable arguments for `measure`.
         limit: float, seconds, imports included.
 
     Returns:
-        The peak in MiB, rounded, and an empty str; or `None` and what to note.
+        The peak in MiB, rounded, and "", or `None` and a note why there is none.
     """
     # Spawned, not forked: threads of frameworks do not survive a fork.
     with hidden_main():
@@ -88,14 +90,14 @@ def _read_kib(path, name):
 
 
 class StepProcess:
-    """A step that runs in another process, whose threads do not meet those of this one.
+    """A step that runs in another process.
 
-    Two frameworks in one process disturb each other: their pools of threads wait for work on the
-    same cores. A call costs a message there and back.
+    Two frameworks in one process disturb each other: their thread pools compete for the same cores.
+    A call adds the time of a message to the process and one back.
 
     Args:
         make: function at the top level of a module; returns the step, a function without arguments.
-        *arguments: for `make`; they must pickle.
+        *arguments: picklable arguments for `make`.
 
     Raises:
         RuntimeError: if the other process ends; it prints why.
@@ -115,7 +117,7 @@ class StepProcess:
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
         with hidden_main():
             self._process.start()
-        theirs.close()  # So that its end is noticed here.
+        theirs.close()  # otherwise `recv` would not notice the end of the process
 
     def __call__(self):
         try:
@@ -136,7 +138,7 @@ class StepProcess:
 def hidden_main():
     """Keeps processes that are started inside from importing the user's script.
 
-    They would run it again, unless it were all under `if __name__ == "__main__":`.
+    A spawned process would run it again, unless it is guarded by `if __name__ == "__main__":`.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -18,9 +18,9 @@ _LOCK = threading.Lock()
 def count_multiply_adds(model):
     """Counts the multiply-adds of a model for one sample.
 
-    Convolutions, dense layers, both products of attention and weighted pooling count. What acts on
-    single values does not, as is usual: biases, normalisations, activations, softmax. The model
-    runs once, and every layer counts for the shapes it is called with.
+    Convolutions, dense layers, both products of attention and weighted pooling count. As is usual,
+    operations on single values do not: biases, normalisations, activations, softmax. The model runs
+    once, and every layer counts with the shapes of its call.
 
     Args:
         model: built `keras.Model`.
@@ -29,7 +29,7 @@ def count_multiply_adds(model):
         int.
 
     Raises:
-        ValueError: if the model has matrices in layers that are not known here; they are named.
+        ValueError: if the model has matrices in unknown layers; names them.
 
     Example:
 
@@ -41,7 +41,7 @@ def count_multiply_adds(model):
     with _recorded_calls(model) as calls:
         _run(model, make_inputs(model, 1))
     total, known = 0, set()
-    # Counted with the attention they belong to, which need not call them on every backend.
+    # Sub-layers of attention are counted with it, as it does not call them on every backend.
     apart = {
         id(part)
         for layer, _, _ in calls
@@ -72,14 +72,14 @@ def make_inputs(model, batch_size):
         A tensor of the current backend.
 
     Raises:
-        ValueError: if the model does not take one tensor whose shape, but for the batch, is known.
+        ValueError: if the model does not take one tensor of known shape, except for the batch.
     """
     inputs = getattr(model, "inputs", None) or ()  # those that subclass `keras.Model` have none
     built = (model.get_build_config() or {}).get("input_shape")
     shape = tuple(inputs[0].shape) if len(inputs) == 1 else built
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape[1:]):
         raise InputError(
-            "The model must be built and take one tensor whose shape, but for the batch, is known. "
+            "The model must be built and take one tensor of known shape, except for the batch. "
             f"Received: model {model.name!r} of input_shape={shape}"
         )
     values = np.random.default_rng(0).random((batch_size, *shape[1:]))
@@ -90,7 +90,7 @@ def _run(model, inputs):
     if keras.config.backend() == "jax":
         import jax
 
-        # Shapes alone: op by op, JAX would compile each.
+        # Shapes are enough; in eager mode JAX would compile every operation.
         jax.eval_shape(lambda x: model(x, training=False), inputs)
     else:
         model(inputs, training=False)
@@ -100,8 +100,8 @@ def _run(model, inputs):
 def _recorded_calls(model):
     """Yields a list that receives every call of a layer: layer, input shapes, output shape.
 
-    Keras has no hook for this, and layers inside layers are called in no way that could be followed
-    from outside. So while the model runs, its layers, and no others, have a `call` of their own.
+    Keras has no hook for this, and calls of layers inside layers cannot be seen from outside. So
+    while the model runs, `call` of its layers, and of no others, is replaced on the instance.
     """
     calls, owner = [], threading.get_ident()
 
@@ -120,7 +120,7 @@ def _recorded_calls(model):
             # Layers in int8, int4 or float8 run `quantized_call` in place of `call`.
             for name in ("call", "quantized_call"):
                 if hasattr(layer, name):
-                    # Past Keras's `__setattr__`, which tracks what a layer is given.
+                    # Bypasses Keras's `__setattr__`, which would track the function.
                     object.__setattr__(layer, name, recorded(layer, getattr(layer, name)))
                     stack.callback(object.__delattr__, layer, name)
         yield calls
@@ -131,7 +131,7 @@ def _find_counter(layer):
 
 
 def _is_matrix(weight):
-    # A bias, a scale or a class token has one axis at most that is longer than 1.
+    # A bias, a scale or a class token has at most one axis longer than 1.
     return sum(side > 1 for side in weight.shape) > 1
 
 
@@ -168,7 +168,7 @@ def _count_separable(layer, inputs, outputs):
 
 
 def _count_attention(layer, inputs, outputs):
-    """Q K^T and the weights times V; the projections are layers of their own."""
+    """Counts `Q K^T` and the weights times `V`; the projections are separate layers."""
     query, value = inputs[:2]
     pairs = math.prod(query[:-1]) * math.prod(value[1:-1])
     return layer.num_heads * pairs * (layer.key_dim + layer.value_dim)
@@ -180,15 +180,15 @@ def _count_our_attention(layer, inputs, outputs):
 
 
 def _count_pooling(layer, inputs, outputs):
-    return math.prod(inputs[0])  # Its scores are a dense layer of its own.
+    return math.prod(inputs[0])  # the scores are a separate dense layer
 
 
 def _count_nothing(layer, inputs, outputs):
-    return 0  # It looks its weights up, or adds them.
+    return 0  # looks its weights up, or adds them
 
 
 _layers = keras.layers
-# The first that fits: a separable convolution is not to be taken for a plain one.
+# The first match counts.
 _COUNTERS = {
     (_layers.SeparableConv1D, _layers.SeparableConv2D): _count_separable,
     (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D): _count_depthwise,

@@ -1,4 +1,4 @@
-"""Implementations by others that ours are measured beside."""
+"""Models of other packages, to measure ours beside."""
 
 import contextlib
 import importlib
@@ -27,7 +27,7 @@ def import_vit_pytorch_cct():
     ```
     """
     try:
-        importlib.import_module("torch")  # before the stand-in: it looks through all modules
+        importlib.import_module("torch")  # before the stub: its import inspects all modules
         with _torchvision():
             return importlib.import_module("vit_pytorch.cct")
     except ImportError as error:
@@ -66,7 +66,7 @@ def make_vit_pytorch_cct(backbone, num_classes):
 
 
 def make_timm_model(name, image_shape, num_classes):
-    """Builds a model of timm, for images of a given shape where it can be told.
+    """Builds a model of timm, for images of a given shape if it takes one.
 
     Args:
         name: str, one of `timm.list_models()`.
@@ -78,7 +78,7 @@ def make_timm_model(name, image_shape, num_classes):
 
     Raises:
         ImportError: if timm is missing.
-        ValueError: if it has no model of that name.
+        ValueError: if timm has no model of that name.
     """
     try:
         timm = importlib.import_module("timm")
@@ -94,15 +94,15 @@ def make_timm_model(name, image_shape, num_classes):
     options = {"num_classes": num_classes, "in_chans": image_shape[2]}
     try:
         return timm.create_model(name, img_size=tuple(image_shape[:2]), **options)
-    except TypeError:  # Convolutional networks take any size and do not want to be told.
+    except TypeError:  # convolutional networks take any size and have no such argument
         return timm.create_model(name, **options)
 
 
 def make_keras_hub_vit(backbone, num_classes):
     """Builds KerasHub's vision transformer with the sizes of one of ours.
 
-    It has as many blocks, all of them transformers, of the same widths and number of heads, on as
-    many tokens: square patches in place of our tokenizer, their mean in place of our pooling.
+    It has as many blocks, all transformers, of the same widths and number of heads, and as many
+    tokens: square patches in place of our tokenizer, and their mean in place of our pooling.
 
     Args:
         backbone: `CCTBackbone`.
@@ -141,7 +141,7 @@ def make_keras_hub_vit(backbone, num_classes):
 
 
 def use_all_cores():
-    """Lets PyTorch use every core it may, as JAX and TensorFlow do by themselves."""
+    """Lets PyTorch use all cores of the process, as JAX and TensorFlow do by default."""
     import torch
 
     usable = getattr(os, "sched_getaffinity", None)
@@ -150,9 +150,9 @@ def use_all_cores():
 
 @contextlib.contextmanager
 def _torchvision():
-    """Stands in for torchvision while vit-pytorch is imported.
+    """Provides a stub of torchvision while vit-pytorch is imported.
 
-    Its `__init__.py` imports models that need torchvision; the CCT does not.
+    The `__init__.py` of vit-pytorch imports models that need torchvision; its CCT does not.
     """
     names = ("torchvision", "torchvision.transforms")
     if "torchvision" in sys.modules or importlib.util.find_spec("torchvision"):

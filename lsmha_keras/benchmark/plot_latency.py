@@ -1,4 +1,4 @@
-"""Draws accuracy over the time that one image takes, from the table of `lsmha bench latency`."""
+"""Plots accuracy against the time of one image, from the table of `lsmha bench latency`."""
 
 import csv
 import pathlib
@@ -10,7 +10,7 @@ from lsmha_keras.files import write_atomically
 
 @draws
 def plot_latency(table, path):
-    """Draws every way whose accuracy and time for one image the table holds.
+    """Plots every way whose accuracy and time for one image are in the table.
 
     Args:
         table: path of the csv.
@@ -34,7 +34,7 @@ def plot_latency(table, path):
         ]
     if not rows:
         raise InputError(
-            "The table must have rows of one image with an accuracy, which `--calibration` brings. "
+            "The table must have rows of one image with an accuracy; `--calibration` measures it. "
             f"Received: {table}"
         )
     note = "Blue: Predictor. Grey: predict and predict_on_batch of Keras. One image, medians."

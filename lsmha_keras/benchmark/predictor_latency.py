@@ -1,4 +1,4 @@
-"""How long a user waits for an answer: `Predictor` in each runtime beside a model's own calls."""
+"""Times what a user waits for: `Predictor` in each runtime, beside a model's own methods."""
 
 import contextlib
 import dataclasses
@@ -37,26 +37,27 @@ FIGURES: tuple[str, ...] = (
 )
 FIGURES += ("runs", "megabytes", "accuracy", "note")
 PACKAGES = ("onnxruntime", "openvino", "vit-pytorch")
-# What is measured -> images of a call; a cold start is a process that classifies one photo.
+# What is measured -> images per call; a cold start is a process that classifies one photo.
 CALLS = {"one image": 1, "64 images": 64}
 COLD = "cold start"
 WHAT = (*CALLS, COLD)
-# `ratio_to_ours` compares with it.
+# `ratio_to_ours` is relative to this way.
 _OURS = "Predictor, onnxruntime"
 _CLASSES = 100
-# Fewer runs do not tell a 99th percentile.
+# With fewer runs there is no 99th percentile.
 _P99_RUNS = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Way:
-    """One way to an answer.
+    """One way to classify images.
 
     Attributes:
-        preset, name: str, of the model and of the way.
-        step: function without arguments that is timed, or `None`.
-        run: function from uint8 images to outputs, whose accuracy counts, or `None`.
-        files: paths of what it reads.
+        preset: str, name of the model.
+        name: str, name of the way.
+        step: function without arguments to time, or `None`.
+        run: function from uint8 images to outputs, to measure its accuracy, or `None`.
+        files: paths of the files that it reads.
         note: str, why it is not measured.
     """
 
@@ -70,7 +71,7 @@ class _Way:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """A classifier, what `Predictor` loads it from, and images that show its accuracy or `None`."""
+    """A classifier, the path for `Predictor`, and images to measure the accuracy on, or `None`."""
 
     preset: str
     source: str
@@ -88,25 +89,25 @@ def measure(
     calibration=None,
     data_dir=None,
 ):
-    """Times the ways to classify uint8 images of a preset's size, those of all presets in turn.
+    """Times the ways to classify uint8 images of a preset's size; all ways and presets take turns.
 
     Args:
-        together: str, names or directories of presets with spaces in between; architectures get
+        together: str, names or directories of presets, separated by spaces; architectures get
             random weights and 100 classes.
         what: str, one of `WHAT`.
-        runs: int, how often each is timed, after a first time that does not count.
-        limit: float, seconds; what takes longer in that first time is not timed.
-        runtimes: those of `Predictor` that are measured where they are installed.
+        runs: int, number of timed calls of each, after a warm-up.
+        limit: float, seconds; a way whose warm-up takes longer is not timed.
+        runtimes: runtimes of `Predictor` to measure, if they are installed.
         against: `("vit_pytorch.cct",)` for that peer, on normalised images and with random weights.
         calibration: dataset for `Predictor` in int8 and for the accuracies of trained presets, or
             `None`.
-        data_dir: folder that holds it.
+        data_dir: folder that holds the dataset.
 
     Returns:
-        A list of dictionaries, their keys `FIGURES`: "predict" and "predict_on_batch" of the model
-        on the Keras backend, `Predictor` in each runtime and precision, and the peer; for a cold
-        start `lsmha predict` in each runtime, in processes of their own. `ratio_to_ours` compares
-        with the first preset in onnxruntime; `accuracy` is in percent.
+        A list of dicts with the keys `FIGURES`: "predict" and "predict_on_batch" of the model on
+        the Keras backend, `Predictor` in each runtime and precision, and the peer; for a cold
+        start, processes of `lsmha predict` in each runtime. `ratio_to_ours` is relative to the
+        first preset in onnxruntime; `accuracy` is in percent.
 
     Example:
 
@@ -153,7 +154,7 @@ def _row(way, seconds, ours, left_out, data):
 
 
 def _model(name, folder, calibration, data_dir):
-    """Loads a preset; an architecture becomes one with random weights first."""
+    """Loads a preset; an architecture is saved as one with random weights first."""
     source, data = name, None
     if isinstance(presets.resolve_preset(name), dict):
         source = tempfile.mkdtemp(dir=folder)
@@ -166,7 +167,7 @@ def _model(name, folder, calibration, data_dir):
 
 
 def _usable(model, runtimes):
-    """Returns the runtimes that are installed and can run a model, with what each reads."""
+    """Returns the usable runtimes, with the files that each reads, and the weight files."""
     file, directory = find_onnx(model.source)
     weights = (*directory.glob("*.json"), *directory.glob("*.weights.h5"))
     found = {runtime: (file,) for runtime in runtimes if file and importlib.util.find_spec(runtime)}
@@ -208,12 +209,12 @@ def _int8_calls(model, runtimes, images, folder, data_dir):
 
 
 def _peer(model, images, stack):
-    """vit-pytorch's CCT of the same sizes and heads, where there is one."""
+    """Makes vit-pytorch's CCT of the same sizes and heads, if it has such a model."""
     backbone = model.classifier.backbone
     if backbone.num_conv_blocks or backbone.tokenizer_design != "plain":
         note = "not timed: it has neither conv blocks nor other tokenizers"
         return _Way(model.preset, PEER, note=note)
-    import_vit_pytorch_cct()  # If it is missing, say so now.
+    import_vit_pytorch_cct()  # raises here, not in the peer's process, if it is missing
     values = model.classifier.preprocess_samples(images)
     values = np.asarray(keras.ops.convert_to_numpy(values), "float32")
     labels = np.zeros(len(images), "int64")

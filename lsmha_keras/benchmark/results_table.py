@@ -1,4 +1,4 @@
-"""A csv of measurements that survives a kill and knows what it holds already."""
+"""A csv file of measurements, saved after each case, so that a benchmark can continue."""
 
 import csv
 import importlib.metadata
@@ -14,13 +14,13 @@ from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 
 class ResultsTable:
-    """Rows of measurements in a csv file; several rows, one a candidate, make a case.
+    """Rows of measurements in a csv file; a case has one row for each candidate.
 
     Args:
-        path: the csv file; made by the first `put`.
-        case: names of the columns that tell what was measured.
+        path: path of the csv file; the first `put` makes it.
+        case: names of the columns that identify a case.
         figures: names of the columns with the results.
-        packages: names of packages whose versions matter beside those of Keras and its backend.
+        packages: names of packages whose versions matter, besides Keras and its backend.
 
     Raises:
         ValueError: if the file exists and has other columns.
@@ -47,14 +47,14 @@ class ResultsTable:
         self._rows = self._read()
 
     def holds(self, case):
-        """Tells whether a case was measured on this backend, machine and versions."""
+        """Returns whether the table has the case for this backend, machine and versions."""
         return any(self._is_of(row, case) for row in self._rows)
 
     def put(self, case, rows):
-        """Writes the rows of a case, in place of those that it had."""
+        """Writes the rows of a case and replaces earlier ones."""
         self._rows = [row for row in self._rows if not self._is_of(row, case)]
         self._rows += [{**self._surroundings, **case, **row} for row in rows]
-        # Whole or not at all: a kill leaves the table of before.
+        # Atomic: a killed process leaves the previous table.
         write_rows(self.path, self._rows, self._columns)
 
     def _read(self):
@@ -76,4 +76,4 @@ def _version(package):
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "missing"  # The measurement itself says how to install it.
+        return "missing"  # the measurement itself says how to install it

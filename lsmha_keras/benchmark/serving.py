@@ -1,4 +1,4 @@
-"""What `lsmha serve` takes: many clients and bad requests, beside the runtime without HTTP."""
+"""Load test of `lsmha serve`: many clients and bad requests, beside the runtime without HTTP."""
 
 import collections
 import contextlib
@@ -36,39 +36,38 @@ FIGURES += ("slowest_ms", "requests", "bad_requests", "lost", "wrong", "mib_befo
 FIGURES += ("mib_after", "note")
 PACKAGES = ("fastapi", "uvicorn", "onnxruntime", "openvino")
 SENT = ("array", "photo")
-# Seconds of load before the figures count, and of the runtime alone before and after them.
+# Seconds of warm-up under load, and of the runtime alone before and after the measurement.
 _WARM_UP = 5
 _BARE = 5
 _PHOTO = (480, 640, 3)
-# Whatever a request adds to the order of the sums in a batch.
+# For rounding: the batch in which an image runs changes the order of sums.
 _TOLERANCE = 1e-3
 
 Request = collections.namedtuple("Request", "body kind status scores")
 
 
 def measure(preset, runtime, sent, images, clients, seconds, bad_percent):
-    """Loads a service of its own with clients that each ask again as soon as they are answered.
+    """Starts a service and loads it with clients that send requests without a pause.
 
     Args:
         preset: name or directory of a preset.
         runtime: str, as for `Predictor`.
         sent: str, "array" for images of the model's size in one array, "photo" for JPEG files of
             640 x 480 pixels.
-        images: int, images of a request.
-        clients: int, connections that ask at the same time.
-        seconds: int, how long.
-        bad_percent: int, share of requests that must be refused: texts, damaged and empty files,
-            photos that are too large, clients that hang up.
+        images: int, images per request.
+        clients: int, concurrent connections.
+        seconds: int, duration of the load.
+        bad_percent: int, percentage of requests that must be refused: texts, damaged and empty
+            files, photos that are too large, clients that hang up.
 
     Returns:
-        A list of one dictionary, its keys `FIGURES`. `bare_images_per_s` is what `Predictor` gives
-        for the same input, in batches as large as those of the service were in the mean, while
-        nothing else runs. `lost` counts requests without an answer, `wrong` those with another
-        answer than they must get. `mib_*` are the memory of the service's process: before any
-        request, after a warm-up, at the end.
+        A list of one dict with the keys `FIGURES`. `bare_images_per_s` is the throughput of
+        `Predictor` alone for the same input, in batches of the service's mean size. `lost` counts
+        requests without an answer, `wrong` those with a wrong one. `mib_*` is the memory of the
+        service's process before the first request, after a warm-up, and at the end.
 
     Raises:
-        RuntimeError: if the service does not start or does not stop in good order.
+        RuntimeError: if the service does not start, or does not stop cleanly.
 
     Example:
 
@@ -104,13 +103,13 @@ def measure(preset, runtime, sent, images, clients, seconds, bad_percent):
         "note": load.first_problem,
     }
     for name, figures in (("before", before), ("warm", warm), ("after", after)):
-        memory = figures.get("process_resident_memory_bytes")  # on Linux alone
+        memory = figures.get("process_resident_memory_bytes")  # on Linux only
         row[f"mib_{name}"] = round(memory / 2**20, 1) if memory else ""
     return [{name: row[name] for name in FIGURES}]
 
 
 class _Load:
-    """What the clients saw. Shared by their threads."""
+    """The observations of all clients, shared by their threads."""
 
     def __init__(self):
         self.answered = self.bad = self.lost = self.wrong = 0
@@ -174,11 +173,11 @@ def _ask(connection, request, load):
         ):
             load.add("answered", latency=elapsed)
         else:
-            load.add("wrong", "another answer than that of `Predictor`")
+            load.add("wrong", "the answer differs from that of `Predictor`")
 
 
 def _hang_up(connection, request):
-    """Goes away in the middle of a body."""
+    """Closes the connection in the middle of a body."""
     connection.putrequest("POST", "/classify")
     connection.putheader("Content-Type", request.kind)
     connection.putheader("Content-Length", str(2 * len(request.body)))
@@ -187,7 +186,7 @@ def _hang_up(connection, request):
 
 
 def _good_request(predictor, sent, images):
-    """Returns a request and what `Predictor` takes for the same images."""
+    """Returns a request and the same images as an argument of `Predictor`."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -237,7 +236,7 @@ def _bad_requests():
 
 
 def _bare(predictor, inputs, batch):
-    """Returns images a second of the runtime alone."""
+    """Returns the images per second of the runtime alone."""
     if hasattr(inputs, "shape"):
         inputs = inputs[np.arange(batch) % len(inputs)]
     else:

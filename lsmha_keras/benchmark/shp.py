@@ -1,8 +1,8 @@
-"""Measures single-head performance, readout fitting and the callback beside what they add to.
+"""Measures single-head performance, readout fitting and the callback beside training and `predict`.
 
-`python -m lsmha_keras.benchmark.shp --output shp.csv` appends to a table, on the backend that
-KERAS_BACKEND names. All are timed in turn, in one process; the peaks of memory come from processes
-of their own.
+`python -m lsmha_keras.benchmark.shp --output shp.csv` appends to a table, on the backend of
+KERAS_BACKEND. All are timed in turn, in one process; peaks of memory are measured in processes of
+their own.
 """
 
 import argparse
@@ -44,21 +44,21 @@ def measure(
     dataset=None,
     data_dir=None,
 ):
-    """Measures the time of all of them.
+    """Measures the times.
 
     Args:
         preset: name of a preset with weights, or its directory.
-        num_images: int. The loop over heads goes through a twentieth of them, training through a
-            quarter; the callback through as many as by default, if there are so many.
-        batch_size: int, of what is not trained.
-        runs: int, how often each is measured after a first time that does not count.
-        dataset: name of the dataset whose test images are taken, or `None` for random ones.
+        num_images: int. The loop over heads uses a twentieth of them, training a quarter, and the
+            callback its default number, if there are as many.
+        batch_size: int, of inference.
+        runs: int, number of measurements of each, after a warm-up.
+        dataset: name of a dataset, for its test images, or `None` for random ones.
         data_dir: folder that holds the dataset.
 
     Returns:
-        A list of dictionaries, one for each, with the seconds per 10,000 images and the ratio of
-        the medians to what it is compared with. The callback's time counts for 50,000 images, an
-        epoch of CIFAR-100.
+        A list of dicts, one for each, with the seconds per 10,000 images and the ratio of the
+        median to that of the one it is compared with. The callback's time is for 50,000 images,
+        an epoch of CIFAR-100.
     """
     from lsmha_keras.models import CCTImageClassifier
 
@@ -80,15 +80,15 @@ def measure(
 
 
 def measure_memory(preset="cct_2_3x2_h16_cifar100", num_images=10_000, batch_size=256):
-    """Measures the peak memory of SHP over few images and over many, which are not kept.
+    """Measures the peak memory of SHP for few images and for many; both are streamed.
 
     Args:
         preset: name of a preset with weights, or its directory.
-        num_images: int; few are a tenth of them.
+        num_images: int, many; a tenth of them is few.
         batch_size: int.
 
     Returns:
-        A list of two dictionaries with `peak_mib`.
+        A list of two dicts with `peak_mib`.
 
     Raises:
         OSError: if the system is not Linux.
@@ -146,7 +146,7 @@ def _make_steps(model, images, labels, batch_size):
 
 
 class _Stream(keras.utils.PyDataset):
-    """Batches that are made when they are asked for."""
+    """Batches of random images, made on demand."""
 
     def __init__(self, image_shape, num_labels, count, batch_size):
         super().__init__()
@@ -177,7 +177,7 @@ def _peak(preset, count, batch_size):
 
 
 class _MaskedReadout(keras.Model):
-    """A block's readout with all heads but some masked: what the fields are by definition."""
+    """A block's readout with all heads but one masked, the definition of that head's field."""
 
     def __init__(self, model, block, readouts):
         super().__init__(name="masked_readout")
@@ -215,7 +215,7 @@ def _row(name, seconds, about):
     }
     if name in _COMPARED:
         other = _COMPARED[name]
-        # A spread of the ratio itself: what is compared was timed in the same turn.
+        # The spread of the ratio itself: both times of a pair come from the same turn.
         ratios = [a / b for a, b in zip(seconds[name], seconds[other], strict=True)]
         row["compared_with"] = other
         row["ratio"] = round(median / statistics.median(seconds[other]), 3)

@@ -1,4 +1,4 @@
-"""Turns layers and models into functions that run one step to its end, on the current backend."""
+"""Turns layers and models into functions that run one step and wait for its result."""
 
 import keras
 
@@ -11,14 +11,14 @@ def make_step(layer, call, loss=None, input_gradient=False, xla=False):
     Args:
         layer: built `keras.layers.Layer` or `keras.Model`.
         call: function from a tensor and `training` to the layer's outputs.
-        loss: function from the outputs to a scalar; makes it a training step, that is the
-            gradients of the loss with respect to all weights. Defaults to `None`, inference.
-        input_gradient: bool, whether a training step has the gradient of the input too, as a layer
-            in the middle of a network needs. Defaults to `False`.
+        loss: function from the outputs to a scalar, for a training step: the gradients of the loss
+            with respect to all weights. Defaults to `None`, inference.
+        input_gradient: bool, whether a training step also computes the gradient of the input, as
+            for a layer in the middle of a network. Defaults to `False`.
         xla: bool, whether TensorFlow compiles with XLA. Defaults to `False`.
 
     Returns:
-        A function of a tensor that returns when all is computed.
+        A function of a tensor that returns when everything is computed.
 
     Example:
 
@@ -43,16 +43,16 @@ def make_step(layer, call, loss=None, input_gradient=False, xla=False):
 
 
 def make_torch_step(run, weights, training, input_gradient=False):
-    """Makes a step of anything that runs in PyTorch, whatever Keras's backend.
+    """Makes a step of any function in PyTorch, whatever Keras's backend.
 
     Args:
         run: function of a tensor; returns a scalar loss if `training`.
         weights: list of tensors whose gradients a training step computes.
         training: bool.
-        input_gradient: bool, whether it computes that of the input too. Defaults to `False`.
+        input_gradient: bool, whether it also computes that of the input. Defaults to `False`.
 
     Returns:
-        A function of a tensor that returns when all is computed.
+        A function of a tensor that returns when everything is computed.
     """
     import torch
 
@@ -83,7 +83,7 @@ def _jax_step(layer, run, training, input_gradient):
     wanted = (0, 1) if input_gradient else 0
     step = jax.jit(jax.grad(run_with, wanted) if training else run_with)
     trainable = [variable.value for variable in layer.trainable_variables]
-    # Arguments, not constants: XLA may fold what follows from a constant seed.
+    # As arguments: XLA could fold the random numbers of a constant seed.
     others = [variable.value for variable in layer.non_trainable_variables]
     return lambda x: jax.block_until_ready(step(trainable, x, others))
 

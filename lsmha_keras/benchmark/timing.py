@@ -1,12 +1,12 @@
-"""Times several things beside each other."""
+"""Times several functions beside each other."""
 
 import statistics
 from time import perf_counter
 
-# Seconds. A shorter call suffers from the caches and sleeping threads that the one before it, of
-# another candidate, left behind: the next call counts in its place.
+# In seconds. A shorter call suffers from the caches and sleeping threads that another candidate's
+# call left behind, so a second call counts instead.
 _SHORT = 0.2
-# Seconds of calls that tell which of two is faster.
+# Seconds of calls that are enough to tell which of two is faster.
 _ENOUGH = 0.05
 
 
@@ -14,13 +14,13 @@ def time_in_turn(steps, runs, limit=60.0):
     """Times functions in turn, so that other load on the machine affects all of them alike.
 
     Args:
-        steps: dictionary from name to a function without arguments.
-        runs: int, how often each is timed, after a call that does not count.
-        limit: float, seconds; what takes longer in that first call is not timed.
+        steps: dict from name to a function without arguments.
+        runs: int, number of timed calls of each, after a warm-up call.
+        limit: float, seconds; a function whose warm-up call takes longer is not timed.
 
     Returns:
-        Two dictionaries: from name to the list of seconds, and from the names of those that were
-        not timed to the reason.
+        Two dicts: from name to the list of seconds, and from the names of functions that were not
+        timed to the reason.
 
     Example:
 
@@ -43,14 +43,14 @@ def time_in_turn(steps, runs, limit=60.0):
 
 
 def time_call(function, *args):
-    """Returns how long a call takes, in seconds."""
+    """Returns the duration of a call, in seconds."""
     start = perf_counter()
     function(*args)
     return perf_counter() - start
 
 
 def fastest_of(function, *args):
-    """Returns the shortest time of a few calls, after one that does not count, in seconds."""
+    """Returns the shortest duration of a few calls, after a warm-up call, in seconds."""
     function(*args)
     seconds = []
     while len(seconds) < 2 or sum(seconds) < _ENOUGH:
@@ -62,12 +62,12 @@ def summarise(seconds, ours):
     """Describes the times of one candidate.
 
     Args:
-        seconds: list of float; empty for what was not timed.
-        ours: list of float, the times to compare with; may be empty too.
+        seconds: list of float; empty if it was not timed.
+        ours: list of float, times to compare with; may be empty, too.
 
     Returns:
-        A dictionary with `median_ms`, `fastest_ms`, `slowest_ms`, `ratio_to_ours` (of the medians,
-        larger means slower than ours) and `runs`; empty strings where nothing was timed.
+        A dict with `median_ms`, `fastest_ms`, `slowest_ms`, `ratio_to_ours` (of the medians; above
+        1 is slower than ours) and `runs`; without times the first four are "".
     """
     row = dict.fromkeys(("median_ms", "fastest_ms", "slowest_ms", "ratio_to_ours"), "")
     if seconds:

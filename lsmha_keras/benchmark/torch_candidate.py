@@ -1,4 +1,4 @@
-"""A PyTorch model that is measured, whatever Keras's backend."""
+"""A PyTorch model as a candidate of a benchmark, whatever Keras's backend."""
 
 import functools
 
@@ -8,13 +8,13 @@ from lsmha_keras.errors import InputError
 
 
 class TorchCandidate:
-    """A PyTorch model in evaluation mode, run eagerly; it pickles, to run in another process.
+    """A PyTorch model in evaluation mode, run eagerly. It can be pickled, for another process.
 
     Args:
         name: str.
         make: function at the top level of a module; returns a `torch.nn.Module` for images
             `(batch, channels, height, width)`.
-        arguments: tuple, for `make`; they must pickle.
+        arguments: tuple of picklable arguments for `make`.
         image_shape: `(height, width, channels)`.
         device: str, "cpu:0" or "gpu:0" and so on.
 
@@ -46,11 +46,11 @@ class TorchCandidate:
         self._device = device.replace("gpu", "cuda")
 
     def copy(self):
-        """Returns this one: its model is made where it is measured."""
+        """Returns this object: the model is made in the process that measures it."""
         return self
 
     def make_step(self, batch_size):
-        """Returns a function that runs the model on random images, to its end."""
+        """Returns a function that runs the model on random images and waits for the result."""
         import torch
 
         use_all_cores()

@@ -24,7 +24,7 @@ FIGURES = (
 )
 PACKAGES = ("jaxlib",)
 
-# What is trained is the model that is asked for, the rest is this recipe's.
+# Everything but the model, batch size and precision is this recipe's.
 _RECIPE = "cct_7_3x1_cifar100_gpu"
 _CALL_SECONDS = 2
 
@@ -34,17 +34,18 @@ def measure(model, batch, precision, seconds=20):
 
     Args:
         model: name of a preset or architecture; trained weights are not loaded.
-        batch: int, images of a step.
-        precision: str, Keras dtype policy.
-        seconds: float, how long, after compiling.
+        batch: int, images per step.
+        precision: str, a dtype policy of Keras.
+        seconds: float, duration of the training after compilation.
 
     Returns:
-        A list of one dictionary, its keys `FIGURES`. A floating-point operation is a multiplication
-        or an addition of the model's products, forward and twice as many backward; augmentation,
-        normalisations and the optimiser are not counted. `peak_mib` is empty on a CPU.
+        A list of one dict with the keys `FIGURES`. Floating-point operations are the
+        multiplications and additions of the model's products, forward, and twice as many backward;
+        augmentation, normalisations and the optimiser are not counted. `peak_mib` is empty on a
+        CPU.
 
     Raises:
-        ValueError: on another backend than jax and torch.
+        ValueError: if the backend is neither jax nor torch.
 
     Example:
 
@@ -88,7 +89,7 @@ def _make_loop(model, batch, precision):
     recipe = load_recipe(recipe)
     height, width, channels = _image_shape(model)
     rng = np.random.default_rng(0)
-    # As many steps as a call could take, up to the size of a usual data set.
+    # Enough images for the steps of one call, up to the size of a common dataset.
     images = rng.integers(0, 256, (min(64 * batch, 50_000), height, width, channels), "uint8")
     labels = np.arange(len(images)) % 100
     source = ArrayDataset(images, labels, [str(number) for number in range(100)])

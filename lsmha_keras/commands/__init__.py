@@ -1,4 +1,4 @@
-"""One module a command: `add_parser` describes it, `run` does it and returns the exit status."""
+"""One module per command: `add_parser` adds its parser, `run` returns the exit status."""
 
 from lsmha_keras.commands import (
     bench,

@@ -10,7 +10,7 @@ from lsmha_keras._registration import import_quietly
 from lsmha_keras.errors import InputError, PackageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# What `Predictor` runs in, the one taken first where nothing was asked for first.
+# Runtimes of `Predictor`, in the order of preference.
 RUNTIMES = ("onnxruntime", "openvino", "keras")
 
 
@@ -18,13 +18,14 @@ def choose_backend(asked=None):
     """Sets `KERAS_BACKEND`, unless Keras is imported already.
 
     Args:
-        asked: "tensorflow", "jax", "torch" or None: the environment's KERAS_BACKEND, else the one
-            in Keras's own configuration file when it is installed, else the first one installed.
+        asked: "tensorflow", "jax", "torch", or None for the environment's KERAS_BACKEND, else the
+            backend in Keras's configuration file if that is installed, else the first one
+            installed.
 
     Raises:
         ImportError: if the backend, or every backend, is missing.
         ValueError: if the environment names an unknown backend, or Keras already runs on another
-            one than the one asked for.
+            one.
 
     Example:
 
@@ -63,12 +64,13 @@ def import_framework():
 
 
 def open_predictor(name, runtime=None, backend=None, num_threads=None):
-    """Opens a preset without Keras where it can: in onnxruntime, if no backend was asked for.
+    """Opens a preset, in onnxruntime if possible, so that Keras need not be imported.
 
     Args:
         name: name or directory of a preset, or an exported file.
-        runtime: str, one of `RUNTIMES`, or `None`.
-        backend: str, the backend asked for, or `None`; `KERAS_BACKEND` asks for one too.
+        runtime: str, one of `RUNTIMES`, or `None` for onnxruntime, unless it is missing, the preset
+            has no ONNX file, or a backend is requested.
+        backend: str, the requested backend, or `None` for that of `KERAS_BACKEND`, if any.
         num_threads: as for `lsmha_keras.Predictor`.
 
     Returns:
@@ -102,7 +104,7 @@ def _first_installed():
             "Keras needs a backend and none is installed: "
             'pip install "lsmha-keras[tensorflow]" (or jax, or torch)'
         )
-    # Keras writes this file by itself, naming tensorflow where there is none: not to be trusted.
+    # Keras writes this file unasked, and names tensorflow even where it is not installed.
     configured = _configured()
     return configured if configured in installed else installed[0]
 

@@ -20,9 +20,9 @@ examples:
   lsmha bench model runs/digits/preset --device gpu:0 --backend jax
 
 A NAME is a preset, its directory, or an architecture, which gets random weights and 100 classes.
-ratio_to_first is a median time over that of the first NAME: 0.5 takes half of the time. p99_ms
-needs 100 runs. peak_mib is what a step adds at its peak to the memory of a fresh process, compiled
-code included (CPU, Linux). A case that the table holds for this backend, machine and versions is
+ratio_to_first is the median time divided by that of the first NAME: 0.5 is twice as fast. p99_ms
+needs 100 runs. peak_mib is the peak memory that a step adds to a fresh process, compiled code
+included (CPU, Linux). A case that the table holds for this backend, machine and versions is
 skipped. `note` says what was not measured.
 
 The peers have the sizes of the first NAME and random weights:
@@ -66,7 +66,7 @@ def add_parser(kinds, run, parents, resumes):
 
 
 def figures(row):
-    """Words a row's times for the terminal."""
+    """Formats a row's times for the terminal."""
     rest = [f"{name} {row[f'{name}_ms']:.2f}" for name in ("p90", "p99") if row[f"{name}_ms"]]
     spread = f"({', '.join(rest)})" if rest else ""
     return f"{row['p50_ms']:10.2f} ms {spread:24} {row['ratio_to_first']:>6}x"
@@ -75,7 +75,7 @@ def figures(row):
 def _plan(args):
     """Returns the benchmark's module, its cases and the options of each measurement."""
     for name in args.names:
-        presets.resolve_preset(name)  # An unknown name is refused before anything is measured.
+        presets.resolve_preset(name)  # raises for an unknown name before anything is measured
     import_framework()
     from lsmha_keras.benchmark.benchmark_model import find_device
     from lsmha_keras.benchmark.candidates import check_peer

@@ -11,19 +11,19 @@ from lsmha_keras.runtimes.needed_package import needed_package
 _DESCRIPTION = """\
 Load `lsmha serve` with clients, bad requests among them, beside the runtime without HTTP.
 
-A service of its own is started for each case. Each client asks again as soon as it is answered, on
-this machine, so that clients and service share its processors. Every answer is compared with that
-of `lsmha_keras.Predictor`.
+Each case starts its own service. Each client sends its next request as soon as it has an answer.
+Clients and service run on this machine and share its cores. Every answer is compared with that of
+`lsmha_keras.Predictor`.
 """
 _EPILOG = """\
 examples:
   lsmha bench serve lsmha-small --clients 16 --seconds 600 --output serving.csv
   lsmha bench serve lsmha-small --images 1 --sent photo --runtime openvino
 
-share_of_bare is the throughput over that of the runtime alone for the same input, in batches as
-large as those of the service in the mean. lost counts requests without an answer, wrong those with
-another answer than they must get. mib_before, mib_warm and mib_after are the memory of the service
-before any request, after a warm-up and at the end.
+share_of_bare is the throughput divided by that of the runtime alone, for the same input in batches
+of the service's mean size. lost counts requests without an answer, wrong those with a wrong one.
+mib_before, mib_warm and mib_after are the memory of the service before the first request, after a
+warm-up and at the end.
 """
 
 
@@ -38,7 +38,7 @@ def add_parser(kinds, run, parents, resumes):
         nargs="+",
         choices=RUNTIMES,
         default=["onnxruntime"],
-        help="what computes (default: onnxruntime)",
+        help="runtime of the model (default: onnxruntime)",
     )
     parser.add_argument(
         "--sent",
@@ -49,7 +49,7 @@ def add_parser(kinds, run, parents, resumes):
     )
     for option, default, meaning in (
         ("--images", [16, 64], "images of a request"),
-        ("--clients", [16], "connections that ask at the same time"),
+        ("--clients", [16], "concurrent connections"),
     ):
         shown = " ".join(map(str, default))
         parser.add_argument(
@@ -70,7 +70,7 @@ def add_parser(kinds, run, parents, resumes):
 
 
 def line(row):
-    """Words a row for the terminal."""
+    """Formats a row for the terminal."""
     memory = ", ".join(f"{row[f'mib_{when}']}" for when in ("before", "warm", "after"))
     return (
         f"  {row['images_per_s']:,} images/s, {row['share_of_bare']:.0%} of the runtime alone "

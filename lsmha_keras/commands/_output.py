@@ -1,4 +1,4 @@
-"""What the commands share: texts for argparse, and outputs checked before any work starts."""
+"""Helpers of the commands: options, and checks of outputs before any work starts."""
 
 import argparse
 import os
@@ -10,17 +10,17 @@ from lsmha_keras.presets import HUBS, resolve_preset
 
 
 def add_command(commands, name, module, epilog, parents, needs_backend=True, resumes=None):
-    """Adds a sub-command whose help opens with its module's docstring.
+    """Adds a sub-command whose help begins with its module's docstring.
 
     Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-        name: the command's name.
-        module: dictionary of the command's module (`globals()`): its `__doc__` and `run` are used.
-        epilog: examples, printed as they are.
-        parents: parsers whose options the command has too.
-        needs_backend: whether a Keras backend is chosen before `run` is called.
-        resumes: str, where the command goes on when it was interrupted and is given again, or
-            `None` for one that begins anew.
+        commands: the result of `ArgumentParser.add_subparsers`.
+        name: str, the command's name.
+        module: dict, `globals()` of the command's module; `__doc__` and `run` are used.
+        epilog: str, examples, printed verbatim.
+        parents: list of parsers whose options the command inherits.
+        needs_backend: bool, whether to choose a Keras backend before `run` is called.
+        resumes: str, where the same command continues after an interruption, such as "after the
+            last finished epoch", or `None` if it starts again.
 
     Returns:
         The command's parser.
@@ -38,8 +38,8 @@ def add_command(commands, name, module, epilog, parents, needs_backend=True, res
     return parser
 
 
-def add_verbosity(parser, verbose="show progress bars also where the output is no terminal"):
-    """Adds --quiet and --verbose to a command that runs long.
+def add_verbosity(parser, verbose="show progress bars even if the output is not a terminal"):
+    """Adds --quiet and --verbose to a long-running command.
 
     Args:
         parser: the command's parser.
@@ -52,14 +52,14 @@ def add_verbosity(parser, verbose="show progress bars also where the output is n
 
 
 def verbosity(args):
-    """Returns what --quiet and --verbose ask for, as the `verbose` of `lsmha_keras.train`."""
+    """Returns the `verbose` of `lsmha_keras.train` for --quiet and --verbose."""
     return 0 if args.quiet else 1 if args.verbose else "auto"
 
 
 def check_presets(*names):
-    """Refuses unknown presets before a framework is imported, which takes seconds.
+    """Checks that presets exist before a framework is imported, which takes seconds.
 
-    Those of a hub are not looked for: that would be their download.
+    Presets of a hub are not checked, as that would download them.
 
     Args:
         *names: names or directories.
@@ -79,10 +79,16 @@ def check_presets(*names):
 
 
 def positive(text):
-    """Reads a positive integer, for argparse.
+    """Parses a positive integer, as a `type` for argparse.
+
+    Args:
+        text: str.
+
+    Returns:
+        int.
 
     Raises:
-        ArgumentTypeError: if it is none.
+        ArgumentTypeError: if `text` is not a positive integer.
     """
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer. Received: {text}")
@@ -90,11 +96,11 @@ def positive(text):
 
 
 def empty_dir(path, overwrite=False):
-    """Makes a writable directory and refuses one that holds files already.
+    """Makes a writable directory, or checks that an existing one is empty.
 
     Args:
-        path: the directory.
-        overwrite: whether existing files may be written over.
+        path: path of the directory.
+        overwrite: bool, whether existing files may be overwritten.
 
     Returns:
         The directory as a `pathlib.Path`.
@@ -106,17 +112,17 @@ def empty_dir(path, overwrite=False):
     path = writable_dir(path)
     if not overwrite and any(path.iterdir()):
         raise InputError(
-            "The output directory holds files already; pass --overwrite to write over them. "
+            "The output directory holds files already; pass --overwrite to overwrite them. "
             f"Received: {path}"
         )
     return path
 
 
 def writable_file(path):
-    """Proves that a file can be written or appended to, without changing it.
+    """Checks that a file can be written to, without changing it.
 
     Args:
-        path: the file; missing parents are made.
+        path: path of the file; missing parents are made.
 
     Returns:
         The file as a `pathlib.Path`.
@@ -139,14 +145,14 @@ def writable_file(path):
 
 
 def table(rows, header):
-    """Lays rows out in columns, numbers to the right.
+    """Formats rows as columns: the first aligned left, the others right.
 
     Args:
         rows: list of lists of str.
         header: list of str.
 
     Returns:
-        The table as a str.
+        str.
 
     Example:
 

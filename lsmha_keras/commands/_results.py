@@ -1,4 +1,4 @@
-"""A table of results: one row a measurement, with all that is needed to judge it."""
+"""The csv file of --results: one row per measurement, with machine, versions and date."""
 
 import csv
 import datetime
@@ -28,11 +28,11 @@ COLUMNS = (
 
 
 def check_header(path, columns=COLUMNS):
-    """Refuses a table whose columns are not ours.
+    """Checks the columns of an existing table.
 
     Args:
-        path: the csv file; it need not exist.
-        columns: the names that its header must have.
+        path: path of the csv file; it need not exist.
+        columns: names that the header must have.
 
     Raises:
         ValueError: if the file has another header.
@@ -55,9 +55,9 @@ def append_row(path, preset, dataset, split, figures, seconds):
         path: the csv file.
         preset: name or directory of the model.
         dataset: name of the dataset.
-        split: its part.
-        figures: dictionary with `num_images`, `accuracy`, `top5_accuracy` and `loss`.
-        seconds: wall-clock time of the measurement.
+        split: str, the split of the dataset.
+        figures: dict with `num_images`, `accuracy`, `top5_accuracy` and `loss`.
+        seconds: float, wall-clock time of the measurement.
     """
     row = {
         "preset": preset,
@@ -70,7 +70,7 @@ def append_row(path, preset, dataset, split, figures, seconds):
 
 
 def append_rows(path, columns, rows):
-    """Appends rows with machine, versions and date, below a header when the file is new.
+    """Appends rows with machine, versions and date, after a header if the file is new.
 
     Args:
         path: the csv file.
@@ -85,7 +85,7 @@ def append_rows(path, columns, rows):
 
 
 def figure_cells(figures):
-    """Formats what `lsmha_keras.evaluate` returns; a NaN leaves its cell empty.
+    """Formats the figures of `lsmha_keras.evaluate`; a NaN becomes an empty cell.
 
     Args:
         figures: dictionary with `num_images`, `accuracy`, `top5_accuracy` and `loss`.

@@ -1,7 +1,7 @@
 """Measure time and memory beside named peers.
 
-All candidates of a case run in turn in one process, after calls that do not count. The table is
-saved after every case: if it is stopped, the same command continues with the next one.
+All candidates of a case take turns in one process, after warm-up calls. The table is saved after
+every case: if it is stopped, the same command continues with the next one.
 """
 
 import functools
@@ -22,18 +22,18 @@ examples:
   lsmha bench attention
   lsmha bench attention --memory
   lsmha bench cct --heads 4 64 --backend jax
-  lsmha bench model cct_2_3x2_h16_cifar100 --freshst vit_pytorch.cct
+  lsmha bench model cct_2_3x2_h16_cifar100 --against vit_pytorch.cct
 
-Let nothing else run meanwhile. `lsmha bench attention --help` says what is measured, and how to
-choose the sizes.
+Run nothing else meanwhile. `lsmha bench attention --help` says what is measured, and how to choose
+the sizes.
 """
 
 _ATTENTION = """\
 Time the attention layer, or measure its memory, beside named peers.
 
 The peers are keras.layers.MultiHeadAttention and, on the torch backend, torch.nn.MultiheadAttention
-with the same heads and dropout 0.1. A training step is the gradients of all weights and of the
-tokens. On TensorFlow each layer counts with or without XLA, whichever is faster.
+with the same heads and dropout 0.1. A training step computes the gradients of all weights and of
+the tokens. On TensorFlow each layer is timed with and without XLA, and the faster time counts.
 """
 
 _KINDS = """\
@@ -41,20 +41,20 @@ Time every kind of attention beside plain attention with as many heads.
 
 All kinds of `lsmha_keras.list_attention()`, with their default options and no dropout, run in turn
 on tokens of a square grid. The table has the parameters and multiply-adds of each beside the time:
-fewer multiply-adds need not be faster. A training step is the gradients of all weights and of the
-tokens.
+fewer multiply-adds need not be faster. A training step computes the gradients of all weights and of
+the tokens.
 """
 
 _CCT = """\
 Time whole classifiers beside their peer.
 
-The peer, vit-pytorch's CCT, has the same sizes, heads and dropout. It runs eagerly in
-PyTorch, in a process of its own, on as many cores, whatever our backend. A training step is the
-gradients of all weights, without the optimizer.
+The peer, vit-pytorch's CCT, has the same sizes, heads and dropout. It runs eagerly in PyTorch, in
+its own process on as many cores, whatever the backend here. A training step computes the gradients
+of all weights, without the optimizer.
 """
 
 _READING = """
-The cases are all combinations. ratio_to_ours is a median time over ours: 3 means that ours takes a
+All combinations are measured. ratio_to_ours is the median time divided by ours: at 3, ours takes a
 third of the time. A case that the table holds for this backend, machine and versions is skipped.
 `note` says what was not run (too slow, too little memory).
 """
@@ -65,7 +65,7 @@ examples:
   lsmha bench attention --batch 16 --tokens 256 --heads 16 64 --phase training
   lsmha bench attention --memory --heads 64 128
 {_READING}
-peak_mib is what a step adds at its peak to the memory of a fresh process (CPU, Linux).
+peak_mib is the peak memory that a step adds to a fresh process (CPU, Linux).
 """
 
 _KINDS_EPILOG = """\
@@ -73,8 +73,8 @@ examples:
   lsmha bench kinds --output attention_kinds.csv
   lsmha bench kinds --batch 1 --tokens 64 --heads 16 --phase inference --backend torch
 
-ratio_to_multi_head is a median time over that of plain attention: 2 means twice as slow. A case
-that the table holds for this backend, machine and versions is skipped.
+ratio_to_multi_head is the median time divided by that of plain attention: 2 is twice as slow. A
+case that the table holds for this backend, machine and versions is skipped.
 """
 
 _CCT_EPILOG = f"""\
@@ -91,8 +91,9 @@ _RESUMES = "after the last measured case"
 _TRAIN = """\
 Time training steps with the images on the device, on jax or torch.
 
-Random images, augmented as the recipes for a GPU do, with random weights. images_per_s counts whole
-steps after compiling; model_tflop_per_s the products of the model alone, forward and backward.
+Images and weights are random; augmentation is that of the GPU recipes. images_per_s counts whole
+steps after compilation, model_tflop_per_s only the matrix products of the model, forward and
+backward.
 """
 
 _TRAIN_EPILOG = """\
@@ -100,19 +101,19 @@ examples:
   lsmha bench train cct_7_3x1 cct_7_3x1_h32 --backend jax --output training.csv
   lsmha bench train cct_2_3x2_h16 --batch 128 512 --seconds 10 --backend jax
 
-The first thing to run on a new GPU. The table names the device, its memory at the peak, and which
-attention was compiled: cudnn, recomputed (cuDNN refused, a warning says why), PyTorch's kernel, or
-a CPU's loop.
+The first thing to run on a new GPU. The table names the device, its peak memory, and the compiled
+attention: cudnn, recomputed (cuDNN refused, a warning says why), PyTorch's kernel, or the loop for
+CPUs.
 """
 
 _LATENCY = """\
 Time what a user waits for: one photo, 64 of them, and the first answer of a fresh process.
 
-`lsmha_keras.Predictor` in each runtime that is installed, beside `predict` and `predict_on_batch`
-of the model on the Keras backend, on uint8 images of the model's size. A cold start is a process,
-`lsmha predict` on a photo of 640 x 480 pixels. Threads are as each runtime sets them. With
---calibration `Predictor` in int8 is measured too, and the accuracy of each way on 2,000 images. The
-presets take turns; architectures have random weights and 100 classes.
+Measures `lsmha_keras.Predictor` in each installed runtime, and `predict` and `predict_on_batch` of
+the model on the Keras backend, on uint8 images of the model's size. A cold start is a process of
+`lsmha predict` for a photo of 640 x 480 pixels. Each runtime sets its number of threads. With
+--calibration, `Predictor` in int8 is measured too, and the accuracy of each way on 2,000 images.
+The presets take turns; architectures have random weights and 100 classes.
 """
 
 _LATENCY_EPILOG = """\
@@ -122,10 +123,10 @@ examples:
   lsmha bench latency lsmha-small --calibration cifar100 --against vit_pytorch.cct --plot speed.png
   lsmha bench latency cct_7_3x1_h16 cct_7_3x1_h16_c4 --runtime openvino --what "one image"
 
-ratio_to_ours is a median time over that of the first PRESET's Predictor in onnxruntime. p99_ms
-needs 100 runs. megabytes is what is read from the disk. The peer, vit-pytorch's CCT, has the sizes
-of the preset, random weights and images that are normalised already, in a process of its own:
-pip install torch einops && pip install --no-deps vit-pytorch
+ratio_to_ours is the median time divided by that of the first PRESET's Predictor in onnxruntime.
+p99_ms needs 100 runs. megabytes is the size of the files read from disk. The peer, vit-pytorch's
+CCT, has the sizes of the preset and random weights; it gets normalised images and runs in its own
+process: pip install torch einops && pip install --no-deps vit-pytorch
 """
 
 _PHASES = ("inference", "training")
@@ -229,13 +230,13 @@ def _add_latency(kinds, parents):
     parser.add_argument(
         "--plot",
         metavar="FILE",
-        help="draw accuracy over the time of one image, of the whole table",
+        help="plot accuracy against the time of one image, for the whole table",
     )
     _add_output(parser, "predictor_latency.csv")
 
 
 def run(args):
-    """Measures the cases that the table lacks; prints figures as they come."""
+    """Measures the cases that the table lacks; prints each when it is done."""
     name, cases, options = args.plan(args)
     path = writable_file(args.output or f"{name}.csv")
 
@@ -297,7 +298,7 @@ def _add_output(parser, output, limited=True):
             type=positive,
             default=60,
             metavar="SECONDS",
-            help="leave out what takes longer for one step (default: 60)",
+            help="leave out candidates that take longer for one step (default: 60)",
         )
     parser.add_argument("--output", metavar="FILE.csv", help=f"(default: {output})")
     parser.add_argument("--fresh", action="store_true", help="replace what the table holds")
@@ -360,7 +361,7 @@ def _plan_latency(args):
 
 
 def _combine(**values):
-    """Lists all combinations, each once."""
+    """Lists all distinct combinations, as dicts."""
     cases = itertools.product(*map(dict.fromkeys, values.values()))
     return [dict(zip(values, case, strict=True)) for case in cases]
 
@@ -378,7 +379,7 @@ def _words(numbers):
 
 
 def _line(row):
-    """One candidate's figures for the terminal."""
+    """Formats a candidate's row for the terminal."""
     if "share_of_bare" in row:
         return _bench_serve.line(row)
     name = row.get("attention") if "ratio_to_multi_head" in row else row.get("layer")

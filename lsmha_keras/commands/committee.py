@@ -1,8 +1,8 @@
-"""Measure a committee of classifiers and how different its members are.
+"""Measure a committee of classifiers and the diversity of its members.
 
-Every image goes once through every member; the answers give the accuracies of the members,
-of the committee by mean probability (soft), by the sum of logits and by majority vote, and of an
-oracle that always picks a member that is right, if there is one.
+Every member classifies every image once. The output shows the accuracy of each member, of the
+committee by mean probability (soft), sum of logits and majority vote, and of an oracle that always
+picks a member that is right, if there is one.
 """
 
 import time
@@ -28,9 +28,9 @@ examples:
   lsmha committee runs/a/preset runs/b/preset --dataset cifar100 \\
     --shp runs/a/shp/shp.npz runs/b/shp/shp.npz
 
---output saves the committee, which lsmha evaluate and lsmha predict then take like any preset. A
-MEMBER that is a committee stands for its members. --results appends a row for each mode; a vote has
-no loss. --shp takes what `lsmha shp` has written for each member, in the same order.
+--output saves the committee as a preset for lsmha evaluate and lsmha predict. A MEMBER that is a
+committee stands for its members. --results appends a row for each mode; a vote has no loss. --shp
+takes the shp.npz that `lsmha shp` wrote for each member, in the same order.
 """
 
 COLUMNS = (
@@ -58,13 +58,13 @@ def add_parser(commands, parents):
     parser = add_command(commands, "committee", globals(), _EPILOG, parents)
     parser.add_argument("names", metavar="MEMBER", nargs="+", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
-    parser.add_argument("--split", default="test", help="its part (default: test)")
+    parser.add_argument("--split", default="test", help="split of it (default: test)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--mode",
         choices=("soft", "logits", "vote"),
         default="soft",
-        help="how the committee that --output saves answers (default: soft)",
+        help="how the committee of --output combines its members (default: soft)",
     )
     parser.add_argument("--output", metavar="DIR", help="save the committee as a preset")
     parser.add_argument(
@@ -84,7 +84,7 @@ def add_parser(commands, parents):
 
 
 def run(args):
-    """Measures; prints the figures, and saves what was asked for."""
+    """Measures a committee and prints the figures; saves it if requested."""
     if args.results:
         from lsmha_keras.commands._results import check_header
 
@@ -129,7 +129,7 @@ def _open(args):
 
 
 def _load(presets):
-    """Loads each preset once; a committee gives its members."""
+    """Loads each preset once, and replaces committees by their members."""
     from lsmha_keras.models import SoftCommittee, load_classifier
 
     loaded = {preset: load_classifier(preset) for preset in dict.fromkeys(presets)}
@@ -146,7 +146,7 @@ def _load(presets):
 
 
 def _coverages(args, names):
-    """Reads the files of --shp, before any long work."""
+    """Reads the files of --shp."""
     if not args.shp:
         return None
     if len(args.shp) != len(names):
@@ -174,7 +174,7 @@ def _row(name, figures):
 
 
 def _pairs(names, report, coverages):
-    """Lists what pairs of members have in common."""
+    """Tabulates the disagreement and shared errors of each pair of members."""
     header = ["", "disagree", "both wrong"]
     matrices = [report.disagreement, report.double_fault]
     if coverages:

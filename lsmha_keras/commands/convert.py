@@ -1,9 +1,8 @@
 """Convert a reference PyTorch checkpoint into a preset directory.
 
 Reads checkpoints of the Compact Transformers repository and of vit-pytorch's CCT (`.pth`, `.pt`,
-`.safetensors`). Pickled files are read with `weights_only=True`, so they cannot run code. What the
-weights do not tell is not guessed: the mean and the deviation by which the training images were
-normalised.
+`.safetensors`). Pickled files are read with `weights_only=True`, so they cannot run code. The mean
+and standard deviation that normalised the training images are not in the checkpoint: pass them.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def add_parser(commands, parents):
         "--num-heads",
         type=positive,
         metavar="N",
-        help="attention heads of a block; the weights' shapes do not tell (default: those of the "
+        help="attention heads per block, which the weights do not show (default: those of the "
         "reference model of the same size)",
     )
     for flag, what in (("--mean", "mean"), ("--std", "standard deviation")):
@@ -43,16 +42,16 @@ def add_parser(commands, parents):
             type=float,
             nargs="+",
             metavar="X",
-            help=f"{what} of each channel, of images in 0 .. 1, by which those of the training "
-            "were normalised",
+            help=f"{what} of each channel that normalised the training images, for images in "
+            "0 .. 1",
         )
     parser.add_argument(
         "--image-size",
         type=positive,
         nargs="+",
         metavar="N",
-        help="side, or height and width, of the images (default: the square that the position "
-        "embedding tells)",
+        help="side, or height and width, of the images (default: the square that fits the position "
+        "embedding)",
     )
     parser.add_argument(
         "--class-names", metavar="FILE", help="text file with a name on each line, in order"
@@ -61,7 +60,7 @@ def add_parser(commands, parents):
 
 
 def run(args):
-    """Converts and saves; prints what was read and where it went."""
+    """Converts a checkpoint; prints its size and the path of the preset."""
     size = args.image_size
     if size is not None and len(size) > 2:
         raise InputError(

@@ -13,7 +13,7 @@ examples:
   lsmha evaluate runs/mine/preset --dataset photos/ --split "train[90%:]" --results results.csv
 
 DATASET is digits, cifar10, cifar100, a folder with one folder of images per class, an .npz file or
-the name of a TensorFlow dataset. --results appends a row with figures, machine and versions.
+a name of TensorFlow Datasets. --results appends a row with figures, machine and versions.
 """
 
 
@@ -21,8 +21,8 @@ def add_parser(commands, parents):
     """Adds `lsmha evaluate`."""
     parser = add_command(commands, "evaluate", globals(), _EPILOG, parents)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
-    parser.add_argument("--dataset", required=True, help="what to measure on")
-    parser.add_argument("--split", default="test", help="its part (default: test)")
+    parser.add_argument("--dataset", required=True, help="labelled images, see below")
+    parser.add_argument("--split", default="test", help="split of the dataset (default: test)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="default: 256"
@@ -32,7 +32,7 @@ def add_parser(commands, parents):
 
 
 def run(args):
-    """Evaluates; prints the figures."""
+    """Evaluates a preset; prints the figures."""
     if args.results:
         from lsmha_keras.commands._results import check_header
 

@@ -1,8 +1,8 @@
 """Export a preset for another runtime, preprocessing included.
 
-The file takes uint8 images of the model's size, from 0 to 255, any number of them. Before it
-appears, its answers are compared with those of `predict`: they may differ by 1e-3. `model.json`
-beside it holds the class names and tells how to bring photos to that size.
+The file takes batches of any size of uint8 images of the model's size. It is kept only if its
+answers equal those of `predict` to 1e-3. `model.json` beside it has the class names and says how
+to resize photos.
 """
 
 import json
@@ -28,13 +28,13 @@ def add_parser(commands, parents):
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--format", required=True, choices=_FORMATS, help="what to write")
     parser.add_argument("--output", required=True, metavar="DIR", help="directory to write")
-    parser.add_argument("--softmax", action="store_true", help="give probabilities, not logits")
+    parser.add_argument("--softmax", action="store_true", help="return probabilities, not logits")
     parser.add_argument("--any-size", action="store_true", help="take photos of any size (onnx)")
     parser.add_argument(
         "--precision",
         choices=_PRECISIONS,
         default="float32",
-        help="int8: where the accuracy falls by at most 0.5 points (onnx, openvino)",
+        help="int8: refused if the accuracy falls by more than 0.5 points (onnx, openvino)",
     )
     parser.add_argument(
         "--calibration",
@@ -42,11 +42,11 @@ def add_parser(commands, parents):
         help="dataset for int8: 512 images of its train split, 2,000 of its test split",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the dataset")
-    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing export")
 
 
 def run(args):
-    """Exports; prints the files written."""
+    """Exports a preset; prints the files written."""
     check_presets(args.name)
     import_framework()
     from lsmha_keras.exporting.export import DESCRIPTION, export

@@ -1,9 +1,9 @@
 """Classify image files.
 
-Images may have any size; folders are searched, without hidden files. Transparent pixels become
-white. An image that is missing or cannot be read is named, the others are classified, and the exit
-status is 1. Presets with a model.onnx, such as the shipped ones, run in onnxruntime, without Keras
-and its backend, unless --backend, KERAS_BACKEND or --runtime asks for something else.
+Images may have any size; folders are searched, except for hidden files. Transparent pixels become
+white. Images that are missing or cannot be read are reported, the others are classified, and the
+exit status is 1. Presets with a model.onnx, such as the shipped ones, run in onnxruntime, without
+Keras and its backend, unless --backend, KERAS_BACKEND or --runtime says otherwise.
 """
 
 import json
@@ -24,26 +24,26 @@ examples:
 
 def add_parser(commands, parents):
     """Adds `lsmha predict`."""
-    # Which backend, if any, is decided when the preset is known.
+    # The preset decides whether a backend is needed at all.
     parser = add_command(commands, "predict", globals(), _EPILOG, parents, needs_backend=False)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
-    parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+", help="what to look at")
+    parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+", help="images to classify")
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="default: 5 classes")
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
-        help="what computes (default: onnxruntime where it can, else keras)",
+        help="runtime of the model (default: onnxruntime if possible, else keras)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
 
 
 def run(args):
-    """Predicts; prints the classes of each image as they are known."""
+    """Classifies images; prints the classes of each batch when they are known."""
     asked = getattr(args, "backend", None)
     if asked:
         choose_backend(asked)
-    if not any(pathlib.Path(name).exists() for name in args.images):  # known in no time
+    if not any(pathlib.Path(name).exists() for name in args.images):  # before anything is imported
         raise MissingFileError(
             f"There is no such image or folder. Received: {', '.join(args.images)}"
         )
@@ -70,11 +70,11 @@ def run(args):
 
 
 def _find(names):
-    """Lists the files named, and the images below the folders named, in a stable order.
+    """Lists the given files and the images below the given folders.
 
     Returns:
-        A list of paths, each once, and a list of sentences about names of which there is no file
-        and no folder with images.
+        A list of distinct paths, in the order given, and a list of error messages for names that
+        are neither a file nor a folder with images.
     """
     from lsmha_keras.image_file import EXTENSIONS, find_images
 
@@ -92,7 +92,7 @@ def _find(names):
 
 
 def _read(paths, predictor):
-    """Reads the images that can be read, as {path: array}; names the others."""
+    """Reads images, as {path: array}; reports those that cannot be read."""
     images = {}
     for path in paths:
         try:

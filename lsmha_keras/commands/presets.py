@@ -1,7 +1,7 @@
 """List the presets that can be loaded by name.
 
-Accuracy is that on the test split of the preset's data; latency is the median for one image, on the
-machine named on its card. Architectures have no weights, so they have neither.
+Accuracy is measured on the test split of the preset's data; latency is the median for one image, on
+the machine named on its card. Architectures have no weights, and so neither figure.
 """
 
 import dataclasses

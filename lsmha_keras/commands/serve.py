@@ -1,10 +1,10 @@
 """Serve a preset over HTTP, with a page for photos.
 
 Programs send images to /classify, people open the address in a browser. Images that arrive while
-the model runs make the next batch. Presets with a model.onnx, such as the shipped ones, run in
-onnxruntime, without Keras and its backend, unless --backend, KERAS_BACKEND or --runtime asks for
-something else. SIGTERM and Ctrl-C stop it after the answers that have begun. Only this machine can
-reach it, unless --host names another address; there is no password.
+the model runs form the next batch. Presets with a model.onnx, such as the shipped ones, run in
+onnxruntime, without Keras and its backend, unless --backend, KERAS_BACKEND or --runtime says
+otherwise. SIGTERM and Ctrl-C stop the service after it has answered the requests in progress. Only
+this machine can reach it, unless --host names another address; there is no password.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 def add_parser(commands, parents):
     """Adds `lsmha serve`."""
-    # Which backend, if any, is decided when the preset is known.
+    # The preset decides whether a backend is needed at all.
     parser = add_command(commands, "serve", globals(), _EPILOG, parents, needs_backend=False)
     parser.add_argument("name", metavar="NAME", help="preset name or directory, or an exported one")
     parser.add_argument(
@@ -39,18 +39,18 @@ def add_parser(commands, parents):
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
-        help="what computes (default: onnxruntime where it can, else keras)",
+        help="runtime of the model (default: onnxruntime if possible, else keras)",
     )
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="of the model (default: the processors)"
+        "--threads", type=positive, metavar="N", help="of the model (default: all cores)"
     )
     limits = parser.add_argument_group("limits")
     for option, default, meaning in (
-        ("--max-mib", 16, "MiB of a request"),
-        ("--max-images", 256, "images of a request"),
-        ("--max-megapixels", 64, "million pixels of a photo"),
-        ("--max-requests", 64, "requests at a time; further ones are told to wait"),
-        ("--seconds", 30, "from a request to its answer"),
+        ("--max-mib", 16, "size of a request in MiB"),
+        ("--max-images", 256, "images per request"),
+        ("--max-megapixels", 64, "size of a photo in millions of pixels"),
+        ("--max-requests", 64, "requests at a time; others get status 503"),
+        ("--seconds", 30, "time from a request to its answer"),
         ("--max-batch", 32, "images that the model runs at a time"),
     ):
         limits.add_argument(
@@ -72,10 +72,10 @@ def run(args):
         needed_package(package, extra="serve")
     from lsmha_keras.predictor import find_onnx
 
-    find_onnx(args.name)  # an unknown name is refused before Keras is imported
+    find_onnx(args.name)  # raises for an unknown name before Keras is imported
     from lsmha_keras.serving.server import address, open_socket, run_server
 
-    # Before the model is loaded: a port that is taken is known at once.
+    # Before the model is loaded, so that a port in use is reported at once.
     with open_socket(args.host, args.port) as opened:
         predictor = open_predictor(args.name, args.runtime, asked, args.threads)
         from lsmha_keras.serving.app import create_app
@@ -89,7 +89,7 @@ def run(args):
             seconds=args.seconds,
             batch=args.max_batch,
         )
-        # Of odd files Pillow warns; whoever sent one is told what matters.
+        # Pillow's warnings about odd files would fill the log; clients get an answer that tells.
         warnings.filterwarnings("ignore", module="PIL")
         app = create_app(predictor, limits)
         print(f"{predictor.name} in {predictor.runtime}: {address(opened)}", flush=True)

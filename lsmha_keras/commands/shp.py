@@ -1,9 +1,9 @@
 """Show what each attention head alone has learnt (single-head performance).
 
-A linear readout is fitted to the head outputs of every block, on training images; then each head's
-answers to each label are measured on test images and set beside controls: random matrices, the
-same model untrained, permuted labels. Stopped, it continues from the last finished stage
-when the same command is given again.
+A linear readout is fitted to the head outputs of every block, on training images. Then the response
+of each head to each label is measured on test images and compared with controls: random matrices,
+the same model untrained, permuted labels. If it is stopped, the same command continues after the
+last finished stage.
 """
 
 import argparse
@@ -30,11 +30,11 @@ examples:
     --train-split "train[:5000]" --output runs/glance --no-controls --no-head-scores
 
 The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
-(*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). Given again with
-another --threshold, it is only written again.
+(*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). For another
+--threshold only the report is made again.
 
-In the table that is printed, what speaks for specialised heads is little noise at as many clusters:
-random matrices have clusters, too.
+In the printed table, evidence for specialised heads is less noise than a control's at as many
+clusters: random matrices have clusters, too.
 """
 _RESUMES = "after the last finished stage"
 
@@ -61,7 +61,7 @@ def add_parser(commands, parents):
         type=_share,
         default=0.3,
         metavar="T",
-        help="what counts as a response, as a share of the head's maximum (default: 0.3)",
+        help="smallest response that counts, as a fraction of the head's maximum (default: 0.3)",
     )
     parser.add_argument(
         "--pooling",
@@ -74,12 +74,12 @@ def add_parser(commands, parents):
         "--readout-epochs",
         type=positive,
         metavar="N",
-        help="readouts are fitted so long, also if there are some (default: 10)",
+        help="fit readouts for N epochs, even if the preset has others (default: 10)",
     )
     parser.add_argument(
         "--readout",
         metavar="FILE",
-        help="fitted readouts (default: those saved with the preset, else they are fitted)",
+        help="fitted readouts (default: those saved with the preset, else new ones)",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="default: 256"
@@ -88,12 +88,12 @@ def add_parser(commands, parents):
     parser.add_argument(
         "--no-head-scores", action="store_true", help="leave out masking, gradients and attention"
     )
-    parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+    parser.add_argument("--fresh", action="store_true", help="do not continue an earlier run")
     add_verbosity(parser)
 
 
 def run(args):
-    """Analyses; prints the main figures and where the report is."""
+    """Analyses the heads; prints the main figures and the path of the report."""
     output_dir = writable_dir(args.output)
     check_presets(args.name)
     with DirectoryLock(output_dir):
@@ -109,7 +109,7 @@ def _analyse(args, output_dir):
     from lsmha_keras.shp.report.tables import block_rows
     from lsmha_keras.shp.report.write import write_report
 
-    import_matplotlib()  # Needed last; if it is missing, say so now.
+    import_matplotlib()  # needed at the end; fail now if it is missing
     analysis = _analysis(args, output_dir)
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())
@@ -129,7 +129,7 @@ def _analysis(args, output_dir):
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.shp.analysis import Analysis
 
-    # Opened before the model is loaded: a mistyped name is found sooner.
+    # Before the model is loaded, so that a mistyped name fails at once.
     train_data, test_data = (
         open_dataset_for_model(
             args.dataset, split, args.data_dir, None, lambda: model_image_size(args.name)
@@ -154,7 +154,7 @@ def _analysis(args, output_dir):
 
 
 def _saved_with(preset, epochs):
-    """Returns the preset if readouts are saved with it that were fitted as asked, else None."""
+    """Returns the preset if it has readouts fitted for that many epochs, else None."""
     from lsmha_keras.presets import resolve_preset
     from lsmha_keras.shp.readouts import FILE_NAME, BlockReadouts
 

@@ -1,7 +1,7 @@
 """Train the models of recipes and save them as presets.
 
-If it is stopped, the same command continues it from the last finished epoch, or from the last saved
-step where the images lie on the device ([data] placement).
+If it is stopped, the same command continues from the last finished epoch, or from the last saved
+step if the images are kept on the device ([data] placement).
 """
 
 import argparse
@@ -30,13 +30,13 @@ examples:
   lsmha train first.toml second.toml third.toml --minutes 20 --output runs
 
 --set takes SECTION.KEY=VALUE with VALUE as in TOML; text needs no quotes. The output directory gets
-preset/, which the other commands take, recipe.toml, history.csv, checkpoints/ and tensorboard/.
+preset/, for the other commands, recipe.toml, history.csv, checkpoints/ and tensorboard/.
 
---minutes counts from the start of the command to the written preset: the schedule is made as short
-as it takes. With --epochs as well it keeps its length; the run then stops at the limit, and the
-same command goes on with it. Several recipes are trained one after the other, each in the folder
-of its name in the output directory, with an equal share of the time that is left. They share the
-data and, if they differ in name and seed only, the compiled program.
+--minutes limits the time from the start of the command to the written preset; the schedule is
+shortened to fit. With --epochs it keeps its length: the run stops at the limit, and the same
+command continues it. Several recipes are trained one after the other, each in a folder of its name
+in the output directory, with equal shares of the remaining time. They share the data and, if they
+differ only in name and seed, the compiled program.
 """
 # The modules of all commands are imported as the process starts, before any framework.
 _STARTED = time.monotonic()
@@ -56,7 +56,7 @@ def add_parser(commands, parents):
         "--minutes",
         type=_minutes,
         metavar="N",
-        help="end within N minutes, evaluation and preset included (jax, torch)",
+        help="finish within N minutes, evaluation and preset included (jax, torch)",
     )
     parser.add_argument(
         "--set",
@@ -74,7 +74,7 @@ def add_parser(commands, parents):
 
 
 def run(args):
-    """Trains; prints the results and their paths."""
+    """Trains the recipes; prints the results and their paths."""
     changes = [_parse_change(text) for text in args.set]
     if args.epochs:
         changes.append((["schedule", "epochs"], args.epochs))
@@ -83,7 +83,7 @@ def run(args):
 
     from lsmha_keras.training.recipe import load_recipe
 
-    recipes = [load_recipe(recipe) for recipe in args.recipes]  # a mistake is found before any work
+    recipes = [load_recipe(recipe) for recipe in args.recipes]  # mistakes show before any work
     if changes:
         recipes = [load_recipe(_changed(recipe.to_dict(), changes)) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
@@ -111,7 +111,7 @@ def _train(args, recipe, output, shares, visit):
         minutes = (args.minutes - (time.monotonic() - _STARTED) / 60) / shares
         if minutes <= 0:
             raise InputError(
-                f"The time was over before {recipe.name} was begun. "
+                f"The time was up before {recipe.name} was started. "
                 f"Received: --minutes {args.minutes:g}"
             )
     return train(
@@ -151,7 +151,7 @@ def _parse_change(text):
 
 
 def _changed(values, changes):
-    """Sets each path of keys; the recipe itself refuses unknown ones, naming the nearest."""
+    """Returns a copy with the changes; `load_recipe` checks the keys later."""
     values = copy.deepcopy(values)
     for keys, value in changes:
         table = values

@@ -27,6 +27,7 @@ several trials at a time, on one machine or on a cluster of Ray's (pip install
 "lsmha-keras[cluster]"); a trial whose worker is lost continues on another one:
   lsmha tune study.toml --workers 4
   lsmha tune study.toml --workers 4 --trial-gpus 0.5
+  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=...     the same secret on each machine
   ray start --head --port 6379                      on one machine of a cluster
   ray start --address 10.0.0.1:6379                 on each of the others
   lsmha tune study.toml --ray 10.0.0.1:6379 --output /shared/heads

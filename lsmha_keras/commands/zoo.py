@@ -1,8 +1,8 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
-verify measures presets again; cards writes their cards again; onnx writes their model.onnx again;
-collect puts training runs into a table; front compares presets with published CNNs; evidence makes
-the tables of zoo/EVIDENCE.md from the csv files in zoo/results.
+verify measures presets again; cards rewrites their cards; onnx rewrites their model.onnx; collect
+puts training runs into a table; front compares presets with published CNNs; evidence makes the
+tables of zoo/EVIDENCE.md from the csv files in zoo/results; pack makes small files to carry away.
 """
 
 import sys
@@ -29,13 +29,13 @@ examples:
 """
 
 _VERIFY = """\
-Measure presets again and compare with their cards.
+Measure presets again and compare the figures with their cards.
 
-Checksums of all files; logits of the golden images, to 1e-4, and from model.onnx to 1e-3; accuracy
-on the card's data and split, to 0.1 points; then the latency of one image, which depends on the
-machine and refuses nothing. A preset that fails is named with the reason, the others are still
-verified, and the exit status is 1. Nothing is downloaded: without the data accuracy is not
-measured.
+It checks the checksums of all files, the logits of the golden images to 1e-4 and those of
+model.onnx to 1e-3, and the accuracy on the card's data and split to 0.1 points. It measures the
+latency of one image, too, but that depends on the machine and decides nothing. If a preset fails,
+the reason is printed, the others are still verified, and the exit status is 1. Nothing is
+downloaded: without the data, accuracy is not measured.
 """
 
 _VERIFY_EPILOG = """\
@@ -44,17 +44,17 @@ examples:
   lsmha zoo verify cct_2_3x2_h16_cifar100 --data-dir ~/datasets --backend jax
   lsmha zoo verify runs/digits/preset --record-latency
 
-The table shows the largest difference of a golden logit, then what was measured now and, in
-brackets, what the card says. Training does not measure latency at its end, because the machine may
-be busy. --record-latency writes it on the card when the machine is idle.
+The table shows the largest difference of a golden logit, and each figure with that of the card in
+brackets. Training does not measure latency, because the machine may be busy. Use --record-latency
+on an idle machine to write it to the card.
 """
 
 _CARDS = """\
-Write the cards of presets again.
+Rewrite the cards of presets.
 
-A card is the README.md in the preset's directory. It is made from results.json, recipe.toml and the
-csv files beside it. With --data-dir the accuracy of each class and the calibration are measured
-first, on the data and split of the card.
+A card is the README.md in the preset's directory, made from results.json, recipe.toml and the csv
+files beside it. With --data-dir, the accuracy of each class and the calibration are first measured
+on the data and split of the card.
 """
 
 _CARDS_EPILOG = """\
@@ -64,10 +64,10 @@ examples:
 """
 
 _ONNX = """\
-Write the model.onnx of presets again.
+Rewrite the model.onnx of presets.
 
-With that file `lsmha predict` and `lsmha_keras.Predictor` need neither Keras nor a backend. It is
-kept if its answers to golden and random images are those of `predict` to 1e-3.
+With that file, `lsmha predict` and `lsmha_keras.Predictor` need neither Keras nor a backend. It is
+kept only if its answers to golden and random images equal those of `predict` to 1e-3.
 """
 
 _ONNX_EPILOG = """\
@@ -77,10 +77,10 @@ examples:
 """
 
 _COLLECT = """\
-Put finished training runs into a table, one row a run.
+Put finished training runs into a table, one row per run.
 
-A row tells layout, schedule, seed, figures, machine and versions. A run of the same name and seed
-as a row replaces it; the other rows stay.
+A row has layout, schedule, seed, figures, machine and versions. A run replaces the row of the same
+name and seed; other rows stay.
 """
 
 _COLLECT_EPILOG = """\
@@ -89,15 +89,14 @@ examples:
   lsmha zoo collect runs/* --skip-unfinished --output layouts.csv
   lsmha zoo collect zoo/presets/cct_2_3x2_h16_cifar100 --output layouts.csv
 
-RUN_DIR is what `lsmha train --output` wrote, or a preset that came out of it.
+RUN_DIR is the output directory of `lsmha train`, or the preset in it.
 """
 
 _EVIDENCE = """\
 Make the tables of the zoo's evidence from its csv files.
 
-They stand in zoo/EVIDENCE.md, each between `<!-- table: NAME -->` and `<!-- end -->`; the text
-around them is left as it is. The csv files are those in zoo/results; what has none yet reads "not
-measured yet".
+In zoo/EVIDENCE.md, each table is between `<!-- table: NAME -->` and `<!-- end -->`; the text around
+it does not change. The csv files are in zoo/results; a table without one reads "not measured yet".
 """
 
 _EVIDENCE_EPILOG = """\
@@ -109,8 +108,8 @@ examples:
 _FRONT = """\
 Compare the shipped presets with published CNNs: accuracy over multiply-adds and parameters.
 
-Counts the multiply-adds of every trained preset, puts its row into zoo/results/front.csv, where
-published models stand already, and draws zoo/results/front.png.
+Counts the multiply-adds of every trained preset, adds its row to those of published models in
+zoo/results/front.csv, and plots zoo/results/front.png.
 """
 
 _FRONT_EPILOG = """\
@@ -119,16 +118,21 @@ examples:
 """
 
 _PACK = """\
-Put trained presets into one small file each, to be carried away from where they were trained.
+Pack each trained preset into one small file, to carry it away from where it was trained.
 
-The weights are rounded to float16 and the preset is measured again with them, so that what is
-unpacked gives the figures on its card. Unpacked (tar xf), it is a preset like any other.
+The weights are rounded to float16 and the preset is evaluated again with them, so that its card has
+the figures of the packed weights. Unpacked (tar xf), it is a preset like any other.
+
+With --state, a run that is not finished is packed instead, in parts of at most 16 MB. Unpacked
+elsewhere, the same `lsmha train` command continues it.
 """
 
 _PACK_EPILOG = """\
 examples:
   lsmha zoo pack runs/a --output carry --data-dir ~/datasets
   tar xf carry/NAME.tar && lsmha zoo verify NAME --data-dir ~/datasets
+  lsmha zoo pack runs/a --state --output carry
+  cat carry/a.run.tar.* | tar xf - -C runs
 """
 
 
@@ -152,7 +156,7 @@ def verify(args):
     import_framework()
     from lsmha_keras.evidence.verify_preset import find_trained, record_latency, verify_preset
 
-    for name in names:  # An architecture is found before any work.
+    for name in names:  # raises for architectures before any work
         find_trained(name)
     found = []
     for name in names:
@@ -222,7 +226,7 @@ def collect(args):
 
 
 def evidence(args):
-    """Rewrites the tables, or tells whether they are what the csv files give."""
+    """Rewrites the tables, or checks them against the csv files."""
     from lsmha_keras.evidence.tables import evidence_text
     from lsmha_keras.files import write_atomically
     from lsmha_keras.presets import zoo_dir
@@ -244,7 +248,7 @@ def evidence(args):
 
 
 def front(args):
-    """Counts what presets cost, and draws; prints the paths of table and figure."""
+    """Counts the multiply-adds of presets and plots them; prints both paths."""
     import_framework()
     from lsmha_keras.evidence.front import measure_front, plot_zoo_front
     from lsmha_keras.evidence.verify_preset import find_trained
@@ -259,11 +263,15 @@ def front(args):
 
 
 def pack(args):
-    """Packs presets; prints the file of each."""
-    output = writable_dir(args.output)
-    import_framework()
-    from lsmha_keras.evidence.pack_preset import pack_preset
+    """Packs presets or states; prints the files of each."""
+    from lsmha_keras.evidence.pack_preset import pack_preset, pack_state
 
+    output = writable_dir(args.output)
+    if args.state:
+        for directory in args.runs:
+            print(*pack_state(directory, output), sep="\n", flush=True)
+        return 0
+    import_framework()
     for directory in args.runs:
         path, results = pack_preset(directory, output, args.data_dir)
         size = path.stat().st_size / 1e6
@@ -323,8 +331,11 @@ def _add_pack(kinds, parents):
     module = {"__doc__": _PACK, "run": pack}
     parser = add_command(kinds, "pack", module, _PACK_EPILOG, parents)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a training run or its preset")
+    parser.add_argument(
+        "--state", action="store_true", help="pack the state of an unfinished run, in parts"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--data-dir", metavar="DIR", help="where datasets lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
 
 
 def _names(args):

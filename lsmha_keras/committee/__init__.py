@@ -1,1 +1,1 @@
-"""How good a committee is, and how different its members are."""
+"""The accuracy of a committee, and the diversity of its members."""

@@ -1,4 +1,4 @@
-"""How different the members of a committee are, and the labels that their heads cover."""
+"""Diversity of a committee: of its members' answers, and of the labels that their heads cover."""
 
 import re
 
@@ -10,7 +10,7 @@ from lsmha_keras.shp.statistics import spearman
 
 
 def pairwise_disagreement(answers):
-    """Measures on how many images two members answer differently.
+    """Measures the fraction of images on which two members answer differently.
 
     Args:
         answers: `(members, images)` array of labels.
@@ -27,7 +27,7 @@ def pairwise_disagreement(answers):
 
 
 def pairwise_double_fault(answers, labels):
-    """Measures on how many images two members are both wrong.
+    """Measures the fraction of images on which two members are both wrong.
 
     Args:
         answers: `(members, images)` array of labels.
@@ -45,14 +45,14 @@ def pairwise_double_fault(answers, labels):
 
 
 def oracle_accuracy(answers, labels):
-    """Measures on how many images at least one member is right.
+    """Measures the fraction of images on which at least one member is right.
 
     Args:
         answers: `(members, images)` array of labels.
         labels: `(images,)` array of true labels.
 
     Returns:
-        A float in 0 .. 1: no way to choose among the members' answers can do better.
+        A float in 0 .. 1, an upper bound for any choice among the members' answers.
 
     Example:
         >>> oracle_accuracy([[0, 1, 2, 3], [0, 1, 1, 0]], [0, 1, 1, 2])
@@ -62,7 +62,7 @@ def oracle_accuracy(answers, labels):
 
 
 def mean_over_pairs(matrix):
-    """Averages a symmetric matrix over pairs of different members; one member alone gives 0.
+    """Averages a symmetric matrix over pairs of different members; without a pair it is 0.
 
     Args:
         matrix: `(members, members)` array.
@@ -79,16 +79,16 @@ def mean_over_pairs(matrix):
 
 
 def coverage_overlap(coverages):
-    """Compares by how many heads each label is covered in one member and in another.
+    """Compares how many heads cover each label in one member and in another.
 
     Args:
         coverages: `(members, labels)` array of counts, such as `SHPResult.coverage`.
 
     Returns:
-        Two `(members, members)` float arrays: Spearman's rank correlation of the counts, NaN where
-        one member covers all labels by as many heads; and their overlap, the sum over labels of
-        the smaller count over the sum of the larger one. With counts of 0 and 1 the overlap is the
-        Jaccard index of the sets of covered labels; two members that cover nothing have 1.
+        Two `(members, members)` float arrays. Spearman's rank correlation of the counts is NaN if a
+        member covers all labels with equally many heads. The overlap is the sum over labels of the
+        smaller count, divided by the sum of the larger one. For counts of 0 and 1 it is the Jaccard
+        index of the sets of covered labels; for two members that cover nothing it is 1.
 
     Raises:
         ValueError: if the members do not have the same number of labels.
@@ -114,7 +114,7 @@ def load_coverage(path, block=None, threshold=0.3):
     """Reads the coverage of labels from a file of single-head performance.
 
     Args:
-        path: `shp.npz` of a report that `lsmha shp` wrote, or a file of `SHPResult.save`.
+        path: `shp.npz` of a report by `lsmha shp`, or a file that `SHPResult.save` wrote.
         block: int, index of the block, or `None` for the last one in the file.
         threshold: float; see `SHPResult`. Defaults to `0.3`.
 
@@ -122,7 +122,7 @@ def load_coverage(path, block=None, threshold=0.3):
         `(labels,)` ints, the number of heads that have each label on a cluster.
 
     Raises:
-        ValueError: if the file is another one, or lacks the block.
+        ValueError: if the file is neither of these, or lacks the block.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Measures how good a committee is."""
+"""Evaluates a committee and its members."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lsmha_keras.types import Dataset, PathLike, Verbose
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CommitteeReport:
-    """Accuracy of a committee and its members, and how differently these answer.
+    """Accuracy of a committee and its members, and the members' diversity.
 
     Args:
-        members: list of what `lsmha_keras.evaluate` returns, one dict for each member.
-        modes: dict from `"soft"`, `"logits"` and `"vote"` to such a dict of the whole committee.
-            The loss of `"vote"` is NaN: votes are not logits.
-        disagreement: `(members, members)` array, the share of images on which two members answer
+        members: list with a dict for each member, as `lsmha_keras.evaluate` returns it.
+        modes: dict from `"soft"`, `"logits"` and `"vote"` to such a dict for the whole committee.
+            The loss of `"vote"` is NaN, as votes are not logits.
+        disagreement: `(members, members)` array, fraction of images on which two members answer
             differently.
-        double_fault: `(members, members)` array, the share on which two members are both wrong.
-        oracle_accuracy: float, the share on which at least one member is right.
+        double_fault: `(members, members)` array, fraction on which two members are both wrong.
+        oracle_accuracy: float, fraction on which at least one member is right.
 
     Example:
 
@@ -52,11 +52,11 @@ class CommitteeReport:
 
     @property
     def mean_disagreement(self):
-        """Float, mean disagreement of two members."""
+        """Float, disagreement averaged over all pairs of members."""
         return mean_over_pairs(self.disagreement)
 
     def gain(self, mode):
-        """Returns how much more accurate than its best member the committee is."""
+        """Returns the committee's accuracy in a mode minus that of its best member, a float."""
         return self.modes[mode]["accuracy"] - self.best_accuracy
 
 
@@ -70,16 +70,16 @@ def measure_committee(
     batch_size: int = 256,
     verbose: Verbose = "auto",
 ) -> CommitteeReport:
-    """Measures the members, the committee in every mode, and how differently the members answer.
+    """Evaluates the committee in every mode, its members, and their diversity.
 
-    Every image goes through every member once, whatever the committee's own mode.
+    Every member computes every image once; all modes share its logits.
 
     Args:
         committee: a `SoftCommittee`.
-        dataset: labelled images or the name of a dataset, as `lsmha_keras.evaluate` takes them.
-        split: part of a dataset given by name.
+        dataset: labelled images or the name of a dataset, as for `lsmha_keras.evaluate`.
+        split: str, the split of a dataset given by name.
         data_dir: folder that holds a dataset given by name.
-        batch_size: int, images that go through the members at a time.
+        batch_size: int, images per step.
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which layers augment a batch, in which order, from which random numbers."""
+"""The augmentation layers of a training run: their order and their random numbers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ _MIXING_LAYERS = ("MixUp", "CutMix", "FourierMix", "Mosaic")
 
 
 class AugmentationPolicy:
-    """Layers that are applied to each batch, one after the other.
+    """Layers that augment each batch, in order.
 
-    The layers of this package get their random numbers from `(seed, epoch, batch)`: they do the
-    same in whichever order and in however many threads batches are made. Any other preprocessing
-    layer, such as Keras's and KerasCV's, is called on float32 images with `training=True` and draws
-    its own random numbers. Layers named MixUp, CutMix, FourierMix or Mosaic, and those with an
-    attribute `mixes_labels` that is true, get a dictionary with "images" and one-hot "labels".
+    The layers of this package draw their random numbers from `(seed, epoch, batch)`, so the result
+    depends neither on the order in which batches are made nor on the number of threads. Any other
+    preprocessing layer, such as one of Keras or KerasCV, is called on float32 images with
+    `training=True` and draws its own random numbers. Layers named MixUp, CutMix, FourierMix or
+    Mosaic, and those whose attribute `mixes_labels` is true, get a dictionary with "images" and
+    one-hot "labels".
 
     Args:
         layers: list of layers.
@@ -71,8 +72,8 @@ class AugmentationPolicy:
             config: dictionary. Keys, all optional: `random_resized_crop` (smallest and largest
                 area), `pad_crop` (pixels), `flip` (bool or probability), `rand_augment` (dictionary
                 of `RandAugmentPerImage`'s arguments), `random_erasing` (probability), `mixup` and
-                `cutmix` (of the Beta distribution; with both, each batch gets one of them, with
-                even odds).
+                `cutmix` (parameter of the Beta distribution; with both, each batch gets one or the
+                other with equal probability).
             image_shape: `(height, width, channels)`.
             num_classes: int.
             seed: int.
@@ -101,11 +102,11 @@ class AugmentationPolicy:
         return all(isinstance(layer, ImageAugmentation) for layer in self.layers)
 
     def runs(self) -> list[Any]:
-        """Groups consecutive layers by who supplies their random numbers.
+        """Groups consecutive layers by whether they are this package's.
 
         Returns:
-            A list of pairs: whether the layers are this package's, and the `(position, layer)`
-            pairs.
+            A list of pairs `(own, run)`: whether the layers are this package's, and a list of
+            `(position, layer)`.
         """
         grouped = itertools.groupby(
             enumerate(self.layers), key=lambda pair: isinstance(pair[1], ImageAugmentation)
@@ -113,13 +114,13 @@ class AugmentationPolicy:
         return [(own, list(pairs)) for own, pairs in grouped]
 
     def augment(self, run: Any, images: Any, labels: Any, key: Sequence[int]) -> tuple[Any, Any]:
-        """Applies some of this package's layers.
+        """Applies a run of this package's layers.
 
         Args:
-            run: `(position, layer)` pairs, as from `runs`.
+            run: list of `(position, layer)`, as from `runs`.
             images: `(batch, height, width, channels)` NumPy array.
             labels: `(batch,)` int32, or `(batch, classes)` float32 (one-hot) if `mixes_labels`.
-            key: list of non-negative ints that, with the policy's seed, determine what is done.
+            key: list of non-negative ints; with the policy's seed, they seed the random numbers.
 
         Returns:
             The images and labels.
@@ -131,7 +132,7 @@ class AugmentationPolicy:
 
 
 def mixes_labels(layer):
-    """Returns whether a layer needs one-hot labels beside the images.
+    """Returns whether a layer takes one-hot labels together with the images.
 
     Args:
         layer: any layer.
@@ -167,7 +168,7 @@ def _or_default(key, value):
     return DEFAULTS[key] if value is True else value
 
 
-# In the order in which they are applied. MixUp and CutMix follow, as one of them is chosen.
+# In the order of application. MixUp and CutMix come last and apart: with both, one is chosen.
 _MAKERS = {
     "random_resized_crop": lambda area: ResizedCrop(_or_default("random_resized_crop", area)),
     "pad_crop": PadCrop,
@@ -180,7 +181,7 @@ KEYS = (*_MAKERS, *_MIXERS)
 
 
 def layers_from_table(table, image_shape, num_classes):
-    """Makes the layers in the order in which they are applied; false and 0 turn one off.
+    """Makes the layers in their order of application; a value of false or 0 leaves one out.
 
     Args:
         table: see `AugmentationPolicy.from_config`.
@@ -220,20 +221,20 @@ def _check_fit(wanted, image_shape, num_classes):
 
 
 def call_external_layer(layer, images, labels):
-    """Applies a layer that is not this package's, in training mode.
+    """Applies a layer of another package, in training mode.
 
     Args:
-        layer: a layer that takes images, or {"images", "labels"} if it mixes labels. Layers get
-            float32 images; a function gets them as they are.
+        layer: a layer or function that takes images, or {"images", "labels"} if it mixes labels. A
+            layer gets float32 images, a function gets them unchanged.
         images: `(batch, height, width, channels)`, NumPy or TensorFlow.
         labels: `(batch,)` int32 or `(batch, classes)` float32.
 
     Returns:
-        Images and labels; NumPy arrays if the images were one.
+        Images and labels, as NumPy arrays if the images were one.
     """
     eager = isinstance(images, np.ndarray)
     if isinstance(layer, keras.layers.Layer):
-        # As Keras's layers do themselves inside `tf.data`, but not elsewhere.
+        # Keras's preprocessing layers cast their input inside `tf.data`, but not elsewhere.
         images = _as_float(images)
     if mixes_labels(layer):
         batch = _call(layer, {"images": images, "labels": labels})
@@ -252,7 +253,7 @@ def _as_float(images):
 
 
 def _call(layer, batch):
-    # Keras passes `training` on to a layer whose `call` knows it.
+    # `Layer.__call__` accepts `training` only where the layer's `call` does.
     if isinstance(layer, keras.layers.Layer):
         known = inspect.signature(layer.call).parameters
     else:
@@ -263,9 +264,9 @@ def _call(layer, batch):
 def scale_augmentation(augmentation, strength):
     """Weakens the augmentation of a recipe.
 
-    Pixels of `pad_crop`, the magnitude of `rand_augment`, the probability of `random_erasing`, the
-    alphas of `mixup` and `cutmix` and how far `random_resized_crop` may zoom in shrink with the
-    strength. Flips stay, but at 0 nothing does.
+    The strength multiplies the pixels of `pad_crop`, the magnitude of `rand_augment`, the
+    probability of `random_erasing`, the parameters of `mixup` and `cutmix`, and how far
+    `random_resized_crop` may zoom in. Flips stay as they are. At 0 there is no augmentation.
 
     Args:
         augmentation: dict, a recipe's `[augmentation]`.

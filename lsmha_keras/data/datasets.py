@@ -1,4 +1,4 @@
-"""Labelled images that are read by index."""
+"""Labelled images with random access."""
 
 import abc
 import copy
@@ -10,20 +10,20 @@ from lsmha_keras.image_resize import resize_image
 
 
 class ImageDataset(abc.ABC):
-    """Labelled images that are read by index, whatever they are stored in.
+    """Labelled images with random access, whatever they are stored in.
 
-    Only the labels and what `load` asks for are ever in memory as new arrays. Subclasses implement
-    `_read(rows)`, which returns the stored images as a list or an array of `(height, width,
-    channels)` uint8 images; resizing happens here.
+    This class holds the labels; images are read, and resized, when `load` asks for them. Subclasses
+    implement `_read(rows)`, which returns the stored images as a list or an array of `(height,
+    width, channels)` uint8 images.
 
     Args:
         labels: `(images,)` integers in `0 .. len(class_names) - 1`.
-        class_names: list of str, one per label.
-        stored_shape: `(height, width, channels)` of the stored images; height and width are None
-            when they differ from image to image, and then `image_size` is needed.
+        class_names: list of str, one per class.
+        stored_shape: `(height, width, channels)` of the stored images. Height and width are None
+            if they differ between images; `image_size` is then required.
         image_size: int or `(height, width)` to which images are resized (centre crop, antialiased,
             see `docs/data.md`); None keeps the stored size.
-        name: str used in error messages.
+        name: str, used in error messages.
 
     Raises:
         ValueError: if there are no images or a label is out of range.
@@ -37,8 +37,8 @@ class ImageDataset(abc.ABC):
         self.image_size = parse_image_size(image_size)
         if self.image_size is None and None in stored_shape:
             raise InputError(
-                f"The images of {name!r} have different sizes, so `image_size` is needed to bring "
-                "them to one. Received: image_size=None"
+                f"The images of {name!r} have different sizes, so `image_size` must say which size "
+                "to resize them to. Received: image_size=None"
             )
         self.image_shape = (*(self.image_size or stored_shape[:2]), stored_shape[2])
 
@@ -70,7 +70,7 @@ class ImageDataset(abc.ABC):
         return resized
 
     def select(self, indices):
-        """Returns a dataset of the same images, restricted to `indices`, that shares storage.
+        """Returns the dataset restricted to `indices`; the images are not copied.
 
         Args:
             indices: `(n,)` integers, a slice, or a boolean mask.
@@ -79,7 +79,7 @@ class ImageDataset(abc.ABC):
             An `ImageDataset`.
 
         Raises:
-            ValueError: if nothing is left.
+            ValueError: if the selection is empty.
         """
         part = copy.copy(self)
         part._rows = self._rows[indices]
@@ -106,7 +106,7 @@ def parse_image_size(image_size):
         None or a tuple of two ints.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if `image_size` is something else, or not positive.
     """
     if image_size is None:
         return None
@@ -139,19 +139,20 @@ def _check_labels(labels, num_classes, name):
 
 
 class ArrayDataset(ImageDataset):
-    """Images held as one uint8 array; no other copy of them is made.
+    """Images in one uint8 array, which is not copied.
 
     Args:
-        images: `(images, height, width)` or `(images, height, width, channels)`. Stored as uint8;
-            other types are accepted when every value is a whole number in 0 .. 255.
+        images: `(images, height, width)` or `(images, height, width, channels)` with 1 or 3
+            channels. Types other than uint8 are converted if every value is a whole number in
+            0 .. 255.
         labels: `(images,)` integers.
         class_names: list of str, or None for `"0", "1", ...` up to the largest label.
         image_size: see `ImageDataset`.
-        name: str used in error messages.
+        name: str, used in error messages.
 
     Raises:
-        ValueError: if images and labels differ in number, the rank or the number of channels is
-            wrong, or the values are not whole numbers in 0 .. 255.
+        ValueError: if the numbers of images and labels differ, the images have another shape, or
+            a value is not a whole number in 0 .. 255.
 
     Example:
         >>> import numpy as np
@@ -196,14 +197,14 @@ def _check_images(images, name):
         )
     if images.max() <= 1 and not np.issubdtype(images.dtype, np.integer):
         raise InputError(
-            f"The images of {name!r} look like fractions of 1 instead of grey levels in 0 .. 255; "
+            f"The images of {name!r} look like fractions in 0 .. 1, not grey levels in 0 .. 255: "
             f"multiply them by 255. Received: dtype={images.dtype}, largest value {images.max():g}"
         )
     return images.astype("uint8")
 
 
 class ConcatenatedDataset(ImageDataset):
-    """The images of several datasets in a row, as the split `"train+test"` asks for.
+    """Several datasets joined into one, for splits such as `"train+test"`.
 
     Args:
         parts: list of `ImageDataset` with equal image shapes and class names.

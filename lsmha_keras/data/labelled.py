@@ -1,4 +1,4 @@
-"""Labelled images of any kind, as NumPy batches with checked labels."""
+"""Labelled images from any source as NumPy batches, with their labels checked."""
 
 import os
 
@@ -12,19 +12,21 @@ from lsmha_keras.image_values import check_finite
 
 
 def labelled_batches(dataset, batch_size):
-    """Goes through labelled images batch by batch.
+    """Iterates over labelled images in batches.
 
     Args:
         dataset: an `ImageDataset`, a `tf.data.Dataset` (batched or not), a `keras.utils.PyDataset`,
-            a pair of arrays `(images, labels)`, or anything that gives batches one after the other,
-            such as a generator or a `DataLoader` of torch or Grain.
-        batch_size: int, images of a batch where the dataset does not decide that itself.
+            a pair of arrays `(images, labels)`, or any other iterable of batches, such as a
+            generator or a `DataLoader` of torch or Grain.
+        batch_size: int, used for datasets that do not come in batches already.
 
     Yields:
-        Pairs of a 4-D array of images and an array of labels.
+        Pairs `(images, labels)` of NumPy arrays: `(batch, height, width, channels)`, and any shape
+        that begins with `batch`. The types are the dataset's.
 
     Raises:
-        ValueError: if the dataset is of another kind, or has no labels or a wrong rank.
+        ValueError: if the dataset is none of these, is infinite, has no labels, or its images do
+            not have four axes.
 
     Example:
         >>> images, labels = np.zeros((5, 8, 8, 3), "uint8"), np.arange(5)
@@ -32,11 +34,11 @@ def labelled_batches(dataset, batch_size):
         [2, 2, 1]
     """
     for batch in _batches(dataset, batch_size):
-        if isinstance(batch, dict) and {"image", "label"} <= set(batch):  # as TFDS gives them
+        if isinstance(batch, dict) and {"image", "label"} <= set(batch):  # TFDS's default
             batch = (batch["image"], batch["label"])
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             raise InputError(
-                "The dataset must give pairs of images and labels. "
+                "The dataset must yield pairs of images and labels. "
                 f"Received: {type(batch).__name__}"
             )
         images, labels = (_to_numpy(part) for part in batch[:2])
@@ -79,7 +81,7 @@ def _batches(dataset, batch_size):
     else:
         raise InputError(
             "A dataset must be a name, an ImageDataset, a tf.data.Dataset, a PyDataset, a pair of "
-            f"arrays (images, labels) or give batches of both. Received: {type(dataset).__name__}"
+            f"arrays (images, labels) or yield batches of both. Received: {type(dataset).__name__}"
         )
 
 
@@ -91,7 +93,7 @@ def _tf_batches(dataset, batch_size):
         dataset = dataset.batch(batch_size)
     if dataset.cardinality().numpy() == -1:  # tf.data.INFINITE_CARDINALITY
         raise InputError(
-            "The dataset must end; leave out `repeat()`. Received: a tf.data.Dataset without end"
+            "The dataset must be finite: leave out `repeat()`. Received: an endless tf.data.Dataset"
         )
     yield from dataset.as_numpy_iterator()
 
@@ -108,13 +110,13 @@ def class_labels(labels, num_classes, offset=0):
     Args:
         labels: array of shape `(batch,)`, `(batch, 1)` or `(batch, num_classes)`.
         num_classes: int.
-        offset: int, number of images before this batch, for the error's text.
+        offset: int, number of images before this batch; error messages count from there.
 
     Returns:
         `(batch,)` int64 array.
 
     Raises:
-        ValueError: if the shape is another one, or a label is not an integer or out of range.
+        ValueError: if the labels have another shape, are not whole numbers or are out of range.
 
     Example:
         >>> class_labels(np.array([[0.0, 1.0, 0.0]]), 3).tolist()
@@ -139,23 +141,23 @@ def class_labels(labels, num_classes, offset=0):
 
 
 class ImageBatches:
-    """Goes through labelled images batch by batch, in order or shuffled.
+    """Labelled images in batches, in order or shuffled, for as many epochs as needed.
 
     Args:
         dataset: a dataset's name, as `lsmha_keras.open_dataset` takes it, an `ImageDataset`, a pair
             of arrays `(images, labels)`, a `keras.utils.PyDataset` or a `tf.data.Dataset`. The last
             two keep their own order.
-        batch_size: int, images of a batch where the dataset does not decide that itself.
-        model: the model the images are for; asked for its image size when a folder holds images of
-            many sizes.
-        split: part of a dataset given by name.
+        batch_size: int, used for datasets that do not come in batches already.
+        model: the model that takes the images. Images of a folder with several sizes are resized
+            to its input size.
+        split: str, the split of a dataset given by name.
         data_dir: folder that holds a dataset given by name.
-        max_images: int, or `None` for all. With arrays and named datasets they are a random choice,
-            always the same for one seed; else the first ones.
-        seed: int, for the choice and the shuffling; no global random state is used.
+        max_images: int, or `None` for all. Arrays and named datasets are sampled without
+            replacement, the same way for a given seed; of other datasets the first images count.
+        seed: int, of the sampling and the shuffling; no global random state is used.
 
     Raises:
-        ValueError: if a number is not positive or the dataset is unknown or of another kind.
+        ValueError: if a number is not positive, or the dataset is unknown or not supported.
 
     Example:
 
@@ -199,17 +201,17 @@ class ImageBatches:
         return len(self.dataset) if isinstance(self.dataset, keras.utils.PyDataset) else 0
 
     def epoch(self, shuffle=None):
-        """Goes through the images once.
+        """Iterates over the images once.
 
         Args:
-            shuffle: int, the number of the epoch, for another order in each; `None` keeps the
-                order. When shuffled, a last batch that is not full gets some images twice.
+            shuffle: int, the epoch: each has its own order. `None` keeps the dataset's order. When
+                shuffled, an incomplete last batch is filled up with images of the first one.
 
         Yields:
-            Pairs of a 4-D array of raw images and an array of labels.
+            Pairs `(images, labels)`, as `labelled_batches` yields them.
 
         Raises:
-            ValueError: if the dataset has no labels, a wrong rank, or no images.
+            ValueError: if the dataset is empty, has no labels, or its images do not have four axes.
         """
         seen = 0
         for images, labels in labelled_batches(self._batches(shuffle), self.batch_size):
@@ -233,13 +235,13 @@ class ImageBatches:
         rows = self._rows()
         if shuffle is not None:
             rows = np.random.default_rng((self.seed, shuffle)).permutation(rows)
-            if len(rows) > self.batch_size:  # Fill the last batch up: one shape, one compilation.
+            if len(rows) > self.batch_size:  # A full last batch saves a second compilation.
                 rows = np.resize(rows, len(self) * self.batch_size)
         return _RowBatches(self.dataset, rows, self.batch_size)
 
 
 class _Arrays:
-    """A pair of arrays with the reading side of an `ImageDataset`."""
+    """A pair of arrays with `load` and `labels`, as an `ImageDataset` has them."""
 
     def __init__(self, images, labels):
         self.images, self.labels = (_to_numpy(array) for array in (images, labels))
@@ -254,7 +256,7 @@ class _Arrays:
 
 
 class _RowBatches(keras.utils.PyDataset):
-    """Batches of chosen rows of an indexed dataset."""
+    """The given rows of an indexed dataset, in batches."""
 
     def __init__(self, dataset, rows, batch_size):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Opens a dataset by name, whole or a part of it, at its own size or at a model's."""
+"""Opens a dataset, or a split of it, by name."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def open_dataset(
               `data_dir` it may have the name of a dataset, and takes its place;
             * an `.npz` file with `x_train, y_train, x_test, y_test`, or `x, y`;
             * any name of TensorFlow Datasets.
-        split: what to take: "train", "test", or a range such as "train[:90%]", "train[90%:]",
-            "train[:1000]"; several joined by "+".
+        split: "train", "test", or a range such as "train[:90%]", "train[90%:]", "train[:1000]";
+            several joined by "+".
         data_dir: folder that holds the data. Default: the environment variable LSMHA_DATA_DIR.
             Relative folder and file names are looked up here, too.
         image_size: int or `(height, width)` to resize to; None keeps the stored size.
@@ -51,7 +51,8 @@ def open_dataset(
         `.load(indices)`, which returns uint8 images.
 
     Raises:
-        ValueError: if the dataset or the split is unknown, or the files are not what was expected.
+        ValueError: if the dataset or the split is unknown, or a file is damaged or not in the
+            format described above.
         ImportError: if an optional package that the dataset needs is not installed.
 
     Example:
@@ -74,7 +75,7 @@ def open_dataset(
 
 
 def _opener(name, data_dir, image_size):
-    """Returns a function from the name of a part, such as "train", to its dataset."""
+    """Returns a function that opens a part of the dataset, such as "train"."""
     if name == "digits":
         return lambda base: digits.open_digits(_check(name, base, digits.SPLITS), image_size)
     hint = ""
@@ -109,7 +110,7 @@ def _existing_path(name, data_dir):
 
 
 def _is_tfds_folder(path):
-    # <name>/<version>/ or <name>/<configuration>/<version>/, where TFDS keeps a prepared dataset.
+    # TFDS keeps a prepared dataset in <name>/<version>/ or <name>/<configuration>/<version>/.
     patterns = ("*/dataset_info.json", "*/*/dataset_info.json")
     return path.is_dir() and any(next(path.glob(pattern), None) for pattern in patterns)
 
@@ -124,11 +125,11 @@ def _check(name, base, splits):
 
 
 def model_image_size(model_or_name):
-    """Returns the size of a model's images, without loading it when it is a preset.
+    """Returns a model's input size; a preset is not loaded for it.
 
     Args:
-        model_or_name: a `CCTImageClassifier`, a `SoftCommittee` (the largest of its members
-            counts), another Keras model of images, or a preset's name or directory.
+        model_or_name: a `CCTImageClassifier`, a `SoftCommittee` (its largest member counts),
+            another Keras model that takes images, or a preset's name or directory.
 
     Returns:
         `(height, width)`.
@@ -150,17 +151,18 @@ def model_image_size(model_or_name):
 
 
 def open_dataset_for_model(name, split, data_dir, image_size, model_size):
-    """Opens a dataset; images that come in many sizes are brought to the model's.
+    """Opens a dataset; images of mixed sizes are resized to the model's input size.
 
-    A folder alone would take the size of its first image, which differs from split to split.
+    `open_dataset` would resize a folder's images to the size of the first one, which may differ
+    between splits.
 
     Args:
-        name: what `lsmha_keras.open_dataset` takes.
-        split: part of it.
+        name: as for `open_dataset`.
+        split: as for `open_dataset`.
         data_dir: folder that holds the data, or None.
-        image_size: int or `(height, width)`, or None to decide here.
-        model_size: function without arguments that returns the model's `(height, width)`; called
-            only when that is needed.
+        image_size: int or `(height, width)` to resize to in any case, or None.
+        model_size: function without arguments that returns the model's `(height, width)`. It is
+            called only when needed, as it may load a model.
 
     Returns:
         An `ImageDataset`.
@@ -185,16 +187,16 @@ def open_dataset_for_model(name, split, data_dir, image_size, model_size):
 
 def _is_folder(source, name, split, data_dir):
     if "+" in split:
-        # Of parts that were joined, one tells enough.
+        # All terms of a split come from one source: the first one tells its kind.
         source = open_dataset(name, split.partition("+")[0], data_dir)
     return isinstance(source, image_folder.ImageFolder)
 
 
 def can_open_offline(name, data_dir=None):
-    """Tells whether a dataset can be opened without downloading anything.
+    """Returns whether a dataset can be opened without a download.
 
     Args:
-        name: what `lsmha_keras.open_dataset` takes.
+        name: as for `open_dataset`.
         data_dir: folder that holds the data. Default: the environment variable LSMHA_DATA_DIR.
 
     Returns:
@@ -230,7 +232,7 @@ class Split:
     stop: str = ""
 
     def slice(self, count):
-        """Returns the slice of `count` images that this term means.
+        """Returns the slice that this term selects from `count` images.
 
         Args:
             count: number of images in the named part.
@@ -254,7 +256,7 @@ def parse_split(split):
         A list of `Split`.
 
     Raises:
-        ValueError: if the expression has another form.
+        ValueError: if it cannot be parsed.
 
     Example:
         >>> parse_split("train[10%:]")[0].slice(50)
@@ -276,7 +278,7 @@ def parse_split(split):
 
 def _position(bound, count):
     if bound.endswith("%"):
-        # The nearest image, as TFDS rounds.
+        # Rounded to the nearest image, as TFDS does.
         position = int(round(int(bound[:-1]) * count / 100.0))
     else:
         position = int(bound)

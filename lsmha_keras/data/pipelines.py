@@ -1,4 +1,4 @@
-"""Images as pipelines: in order, or as shuffled and augmented batches for `fit`."""
+"""Input pipelines: images in order, or shuffled and augmented batches for `fit`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_dataset(
     image_size: int | Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Any:
-    """Loads labelled images, in order and not augmented.
+    """Loads labelled images in order, without augmentation.
 
     Args:
         name: "digits", "cifar10", "cifar100", a folder of class folders, an `.npz` file, or any
@@ -44,7 +44,7 @@ def load_dataset(
         Without TensorFlow, a `keras.utils.PyDataset` of batches with the same attribute.
 
     Raises:
-        ValueError: if the dataset or the split is unknown, or the files are not what was expected.
+        ValueError: if the dataset or the split is unknown, or a file is damaged.
         ImportError: if an optional package that the dataset needs is not installed.
 
     Example:
@@ -116,29 +116,29 @@ def epoch_batches(
     shuffle: bool = True,
     drop_remainder: bool = False,
 ) -> tuple[Any, int]:
-    """Makes what `fit` consumes: shuffled, augmented batches of several epochs.
+    """Makes shuffled, augmented batches of several epochs for `fit`.
 
-    The order of epoch e and all that happens to its batch b depend on `(seed, e, b)` alone: a run
-    that is resumed at epoch e sees the batches that one which was never interrupted sees, in
-    however many threads they are made, and with TensorFlow or without. (Layers of other packages
-    draw their own random numbers; they see the batches one after the other, in this order.)
+    The order of epoch e and the augmentation of its batch b depend on `(seed, e, b)` alone. A run
+    that is resumed at epoch e thus sees the same batches as one that was never interrupted, with
+    any number of threads, with TensorFlow or without. (Layers of other packages draw their own
+    random numbers; they are called on one batch at a time, in order.)
 
     Args:
         source: `ImageDataset`, as `open_dataset` returns it.
         batch_size: int.
-        policy: `AugmentationPolicy`, or None for none.
-        one_hot: bool; True turns labels into one-hot float32 vectors. A policy that mixes labels
-            does so in any case.
+        policy: `AugmentationPolicy`, or None for no augmentation.
+        one_hot: bool, whether to turn labels into one-hot float32 vectors. They always are with a
+            policy that mixes labels.
         seed: int.
-        first_epoch: int, the epoch to begin with.
-        epochs: int, the end (exclusive).
-        shuffle: bool.
-        drop_remainder: bool; True leaves out a last batch that is not full.
+        first_epoch: int, the first epoch to make.
+        epochs: int, the epoch to stop before.
+        shuffle: bool, whether to shuffle the images of each epoch.
+        drop_remainder: bool, whether to drop an incomplete last batch.
 
     Returns:
-        A `tf.data.Dataset` (without TensorFlow, a `keras.utils.PyDataset`) that runs through all
-        epochs one after the other, and the number of batches of one epoch: pass both to `fit`, the
-        latter as `steps_per_epoch`.
+        A `tf.data.Dataset` (without TensorFlow, a `keras.utils.PyDataset`) that covers all epochs,
+        and the number of batches in an epoch: pass both to `fit`, the latter as
+        `steps_per_epoch`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -172,7 +172,7 @@ def has_tensorflow():
 
 
 def _tf_batches(plan, first_epoch, epochs):
-    """Reads, and applies the runs of layers, each in a map of its own."""
+    """Builds the pipeline: a `map` that reads, and one for each run of layers."""
     tf = import_quietly("tensorflow")
 
     steps = plan.steps_per_epoch
@@ -184,7 +184,7 @@ def _tf_batches(plan, first_epoch, epochs):
         if own:
             dataset = _map_in_parallel(dataset, _augmenter(plan, run))
         else:
-            # One batch at a time: threads would share such a layer's random state.
+            # Not in parallel: threads would share the layer's random state.
             dataset = dataset.map(_external_caller(run))
     dataset = dataset.map(lambda step, images, labels: (images, labels))
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
@@ -243,17 +243,17 @@ def _external_caller(run):
 
 
 class BatchSequence(keras.utils.PyDataset):
-    """The batches of several epochs, one after the other, made in background threads.
+    """The batches of several epochs, made in background threads.
 
-    It is endless for Keras (`num_batches` is None), which must therefore be told `steps_per_epoch`:
-    so Keras neither shuffles the batches nor starts over, and batch number n is always batch
+    To Keras it looks infinite (`num_batches` is None), so `fit` needs `steps_per_epoch`. Otherwise
+    Keras would shuffle the batches and start over in every epoch. Here batch n is always batch
     `n % steps_per_epoch` of epoch `first_epoch + n // steps_per_epoch`.
 
     Args:
         plan: `EpochPlan`.
-        first_epoch: int.
-        epochs: int, the end (exclusive).
-        prefetch: number of batches that are made ahead.
+        first_epoch: int, the first epoch to make.
+        epochs: int, the epoch to stop before.
+        prefetch: int, number of batches to make ahead.
     """
 
     def __init__(self, plan, first_epoch=0, epochs=1, prefetch=4):
@@ -264,14 +264,14 @@ class BatchSequence(keras.utils.PyDataset):
         self.epochs = epochs
         self.prefetch = prefetch
         self._pending = {}
-        # Other packages' layers have a random state that threads would share.
+        # Threads would share the random state of other packages' layers.
         parallel = plan.policy is None or plan.policy.reproducible
         count = max(1, (os.cpu_count() or 2) - 1) if parallel else 1
         self._threads = concurrent.futures.ThreadPoolExecutor(count)
 
     @property
     def num_batches(self):
-        """None, so that Keras takes batches in order from the beginning to the end."""
+        """None, so that Keras takes all batches in order."""
         return None
 
     def __len__(self):
@@ -287,7 +287,7 @@ class BatchSequence(keras.utils.PyDataset):
                 f"{self.epochs - 1}. Received: index={index}"
             )
         ahead = range(index, min(index + 1 + self.prefetch, len(self)))
-        # What was asked for out of order before is not waited for.
+        # Batches that were made ahead, but are no longer next, are dropped without waiting.
         self._pending = {step: job for step, job in self._pending.items() if step in ahead}
         for step in ahead:
             if step not in self._pending:
@@ -311,7 +311,7 @@ _ORDER, _AUGMENTATION = 0, 1
 
 
 class EpochPlan:
-    """The images and labels of batch b of epoch e, from `(seed, e, b)` alone.
+    """Decides on the images, labels and augmentation of each batch, from `(seed, epoch, batch)`.
 
     Args:
         source: `ImageDataset`.
@@ -319,8 +319,8 @@ class EpochPlan:
         policy: `AugmentationPolicy` or None.
         one_hot: bool, whether labels become one-hot vectors.
         seed: int.
-        shuffle: bool, whether each epoch has an order of its own.
-        drop_remainder: bool, whether to drop a last batch with fewer images.
+        shuffle: bool, whether to shuffle the images, in a new order each epoch.
+        drop_remainder: bool, whether to drop an incomplete last batch.
 
     Raises:
         ValueError: if `batch_size` is not positive, or larger than the source with
@@ -351,13 +351,14 @@ class EpochPlan:
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
 
     def read(self, step):
-        """Reads a batch, not yet augmented.
+        """Reads a batch without augmenting it.
 
         Args:
-            step: int, number of the batch counted from the beginning of epoch 0.
+            step: int, number of the batch, counted from the first batch of epoch 0.
 
         Returns:
-            uint8 images, and int32 labels or, if `one_hot`, float32 vectors.
+            `(batch, height, width, channels)` uint8 images, and `(batch,)` int32 labels or, if
+            `one_hot`, `(batch, classes)` float32 labels.
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
         start = batch * self.batch_size

@@ -1,1 +1,1 @@
-"""What stands behind the zoo's figures: presets measured again, and tables made from csv files."""
+"""Evidence for the zoo's figures: presets measured again, and tables made from csv files."""

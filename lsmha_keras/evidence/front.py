@@ -24,9 +24,9 @@ _COSTS = {"multiply_adds": "multiply-adds of one image", "parameters": "paramete
 
 
 def measure_front(directories, results_dir):
-    """Counts the multiply-adds of presets and puts their rows into `front.csv`.
+    """Counts the multiply-adds of presets and updates their rows in `front.csv`.
 
-    Rows of presets are replaced, all others (published models) stay.
+    Rows of published models stay.
 
     Args:
         directories: paths of trained presets.
@@ -67,7 +67,7 @@ def measure_front(directories, results_dir):
 
 
 def front_table(results_dir):
-    """Tabulates accuracy and cost, the cheapest model first.
+    """Tabulates accuracy and cost, cheapest model first.
 
     Args:
         results_dir: path of `zoo/results`, with a `front.csv`.
@@ -90,7 +90,7 @@ def front_table(results_dir):
 
 @draws
 def plot_zoo_front(results_dir, path):
-    """Draws accuracy over multiply-adds and over parameters, both on logarithmic axes.
+    """Plots accuracy against multiply-adds and against parameters, on logarithmic axes.
 
     Args:
         results_dir: path of `zoo/results`, with a `front.csv`.
@@ -132,7 +132,7 @@ def plot_zoo_front(results_dir, path):
 
 
 def _is_best_at(row, rows, cost):
-    """Tells whether no other preset costs as little or less and is more accurate."""
+    """Returns whether no other preset is more accurate at the same or a lower cost."""
     return not any(
         other["kind"] == PRESET
         and int(other[cost]) <= int(row[cost])
@@ -146,7 +146,7 @@ def _front_rows(results_dir):
 
 
 def _epochs(directory):
-    """Counts the epochs of a preset and of the one that its training began with."""
+    """Counts the epochs of a preset, with those of the preset that it was trained from."""
     epochs = read_json(directory / "results.json")["epochs"]
     model = tomllib.loads((directory / "recipe.toml").read_text(encoding="utf-8"))["model"]
     start = directory.parent / model["preset"]

@@ -1,4 +1,4 @@
-"""Packs a trained preset into one small file."""
+"""Packs a trained preset, or the state of a training run, into small files."""
 
 import os
 import pathlib
@@ -8,18 +8,20 @@ import tempfile
 import h5py
 import numpy as np
 
+from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
 from lsmha_keras.text_files import read_json
 
-# What carries the file may take no larger ones.
+STATE = "checkpoints/last.npz"
+# In bytes: a channel that carries files may have such a limit.
 _LIMIT = 16_000_000
 
 
 def pack_preset(directory, output, data_dir=None):
     """Packs a trained preset, with its weights rounded to float16, into a tar file.
 
-    The rounded model is measured again, so figures and golden logits are those of what is unpacked.
+    The rounded model is evaluated again, so figures and golden logits are those of the packed file.
 
     Args:
         directory: path of a training run or of its preset.
@@ -39,8 +41,8 @@ def pack_preset(directory, output, data_dir=None):
     path, results = pack_preset("runs/mine", "carry")
     ```
     """
+    from lsmha_keras.checksums import write_checksums
     from lsmha_keras.models import CCTImageClassifier
-    from lsmha_keras.presets import write_checksums
     from lsmha_keras.training.checkpoint import read_history
     from lsmha_keras.training.evaluate import class_report
     from lsmha_keras.training.fit_recipe import evaluation_batch
@@ -76,6 +78,55 @@ def pack_preset(directory, output, data_dir=None):
     return path, results
 
 
+def pack_state(directory, output):
+    """Packs an unfinished training run into parts, so that it can go on elsewhere.
+
+    Together the parts are a tar file: `cat NAME.run.tar.* | tar xf - -C runs` unpacks them, and the
+    command that trained the run then goes on from there.
+
+    Args:
+        directory: path of a training run.
+        output: path of a folder, made if missing; it gets `<name>.run.tar.00` and so on, of at most
+            16 MB each.
+
+    Returns:
+        list of the paths, in order.
+
+    Raises:
+        ValueError: if there is no training state, or more than 100 parts would be needed.
+        OSError: if another process trains there.
+
+    Example:
+
+    ```python
+    paths = pack_state("runs/mine", "carry")
+    ```
+    """
+    directory, output = pathlib.Path(directory).resolve(), writable_dir(output)
+    if not (directory / STATE).is_file():
+        raise InputError(
+            f"An unfinished training run is needed. Received: {directory}, which has no {STATE}"
+        )
+    with DirectoryLock(directory), tempfile.TemporaryFile(dir=output) as whole:
+        with tarfile.open(fileobj=whole, mode="w") as archive:
+            for name in ("recipe.toml", "history.csv", STATE):
+                if (directory / name).is_file():
+                    archive.add(directory / name, f"{directory.name}/{name}")
+        count = -(-whole.tell() // _LIMIT)
+        if count > 100:
+            raise InputError(
+                f"A state must not be larger than 100 parts of {_LIMIT / 1e6:.0f} MB. "
+                f"Received: {directory} with {whole.tell() / 1e6:.0f} MB"
+            )
+        for old in output.glob(f"{directory.name}.run.tar.*"):
+            old.unlink()  # `cat` would take the last parts of a larger state before
+        whole.seek(0)
+        paths = [output / f"{directory.name}.run.tar.{number:02}" for number in range(count)]
+        for path in paths:
+            path.write_bytes(whole.read(_LIMIT))
+    return paths
+
+
 def _find_preset(directory):
     for preset in (directory / "preset", directory):
         if (preset / "results.json").is_file():
@@ -101,7 +152,7 @@ def _round_weights(model):
 
 
 def _store_as_float16(path):
-    """Rewrites a weights file; its values are float16's already."""
+    """Rewrites a weights file in float16; its values are rounded already."""
     smaller = path.with_suffix(".smaller")
     with h5py.File(path) as old, h5py.File(smaller, "w") as new:
         new.attrs.update(old.attrs)

@@ -1,4 +1,4 @@
-"""Finished training runs as rows of one table."""
+"""Finished training runs as rows of a table."""
 
 import csv
 import pathlib
@@ -11,12 +11,12 @@ from lsmha_keras.training.recipe import Recipe
 
 
 class UnfinishedRunError(InputError):
-    """A training run has not come to its end.
+    """A training run is not finished.
 
     Args:
         directory: path of the run.
-        epoch: int, the last epoch that is done.
-        epochs: int, how many the recipe asks for.
+        epoch: int, the last finished epoch.
+        epochs: int, number of epochs in the recipe.
 
     Example:
         >>> str(UnfinishedRunError("runs/a", 6, 18)).partition(";")[0]
@@ -61,13 +61,13 @@ def run_row(directory):
     """Describes a finished training run as a row of a table.
 
     Args:
-        directory: output directory of `lsmha_keras.train`, or a preset that came out of one.
+        directory: output directory of `lsmha_keras.train`, or the preset that it made.
 
     Returns:
         A dict with the keys `COLUMNS`.
 
     Raises:
-        UnfinishedRunError: if the run has not come to its end; says how far it has come.
+        UnfinishedRunError: if the run is not finished; says which epoch it has reached.
         ValueError: if it is not the directory of a run.
 
     Example:
@@ -111,13 +111,13 @@ def _structure(config):
         "heads": _words(heads),
         "head_dim": _words(width),
         "conv_blocks": blocks,
-        # Presets from before there were several have the first.
+        # Empty where there is no convolutional block.
         "design": config["conv_block_design"] if blocks else "",
     }
 
 
 def _layout(config):
-    """Names the architecture as `from_preset` takes it, if the heads of all blocks are alike."""
+    """Names the architecture, as `from_preset` takes it if all blocks have the same heads."""
     name = f"cct_{config['num_layers']}_{config['tokenizer_kernel_size']}x"
     name += str(config["tokenizer_layers"])
     designs = {"separable": "_sep", "inverted_bottleneck": "_ib"}
@@ -154,14 +154,14 @@ def _epochs(path):
 
 
 def merge_runs(path, rows):
-    """Puts training runs into a table; one of the same name and seed is replaced in its place.
+    """Adds training runs to a table; a run of the same name and seed is replaced in its place.
 
     Args:
         path: csv file, made if it does not exist.
         rows: list of dicts, as `run_row` returns them.
 
     Raises:
-        ValueError: if the file is another table.
+        ValueError: if the file has other columns.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The tables of `zoo/EVIDENCE.md`, made from csv files, and their places in its text."""
+"""The tables of `zoo/EVIDENCE.md`, made from csv files."""
 
 import pathlib
 import re
@@ -105,7 +105,7 @@ def _uncovered(labels, block):
     return f"{sum(row['heads'] == '0' for row in own)} of {len(own)}" if own else ""
 
 
-# Runs that agree in these are runs of one layout that differ in their seed.
+# Runs that agree in these columns are runs of one layout with different seeds.
 _SCHEDULE = ("dataset", "split", "start", "epochs", "augmentation", "precision")
 _GROUP = ("layout", "heads", "head_dim", "conv_blocks", "design", "parameters", *_SCHEDULE)
 
@@ -168,7 +168,7 @@ def _read(results_dir, name):
 
 
 def _groups(rows):
-    """Returns lists of runs that differ in nothing but their seed, in the order of the table."""
+    """Groups runs that differ only in their seed, in the order of the table."""
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in _GROUP), []).append(row)
@@ -176,7 +176,7 @@ def _groups(rows):
 
 
 def _parent(row, groups):
-    """Finds the runs that a hybrid is compared with, if they are there."""
+    """Finds the runs to compare a hybrid with, if there are any."""
     for runs in groups:
         made_from = row["start"] in [run["name"] for run in runs]
         if runs[0]["conv_blocks"] == "0" and (made_from or _lineage(runs[0]) == _lineage(row)):
@@ -185,7 +185,7 @@ def _parent(row, groups):
 
 
 def _lineage(row):
-    """Tells what a hybrid and its parent have in common."""
+    """Returns what a hybrid and its parent have in common."""
     return (re.sub(r"_c\d+$", "", row["layout"]), *(row[key] for key in _SCHEDULE))
 
 
@@ -284,7 +284,7 @@ def latency_table(results_dir):
 
 
 def _form(text, form):
-    if form == "{}" or not text:  # What was not timed is empty.
+    if form == "{}" or not text:  # empty if it was not timed
         return text
     return form.format(float(text))
 
@@ -340,7 +340,7 @@ _PLACE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def evidence_text(text, results_dir):
-    r"""Puts the tables made from csv files into the text, each where it belongs.
+    r"""Replaces the tables in the text by those made from the csv files.
 
     A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around it is left as
     it is.

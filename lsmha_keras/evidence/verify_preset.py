@@ -1,4 +1,4 @@
-"""Measures a preset again and compares with its card."""
+"""Measures a preset again and compares the figures with its card."""
 
 import dataclasses
 import functools
@@ -10,11 +10,12 @@ import numpy as np
 
 from lsmha_keras.benchmark.steps import make_step
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
 from lsmha_keras.predictor import Predictor
-from lsmha_keras.presets import CHECKSUMS, ONNX, resolve_preset, verify_checksums
+from lsmha_keras.presets import ONNX, resolve_preset
 from lsmha_keras.text_files import read_json
 from lsmha_keras.training.devices import describe_hardware
 from lsmha_keras.training.evaluate import evaluate, predict_logits
@@ -28,13 +29,13 @@ _COMPARED = ("dataset", "split", "num_images", "accuracy")
 
 
 def verify_preset(preset, data_dir=None, accuracy=True):
-    """Measures a preset again and compares with its card.
+    """Measures a preset again and compares the figures with its card.
 
-    First the checksums of its files, the logits of its golden images, to 1e-4, and those of its
-    `model.onnx`, if it has one, in onnxruntime, to 1e-3; if they do not hold, nothing more is
-    measured. Then its accuracy on the data and split of its card, to 0.1 percentage points, where
-    the data is found (nothing is downloaded), and the latency of one image. Latency belongs to a
-    machine, so it is measured but never a failure.
+    It first checks the checksums of the files, the logits of the golden images to 1e-4, and those
+    of `model.onnx`, if there is one, in onnxruntime to 1e-3. If one of these fails, it stops.
+    Otherwise it measures the accuracy on the data and split of the card, which must agree to 0.1
+    percentage points, if the data is found (nothing is downloaded), and the latency of one image.
+    Latency depends on the machine, so a different one is not a failure.
 
     Args:
         preset: name or directory of a trained preset.
@@ -42,7 +43,7 @@ def verify_preset(preset, data_dir=None, accuracy=True):
         accuracy: bool, whether to measure it. Defaults to `True`.
 
     Returns:
-        A `PresetVerification`; `.ok` tells whether all that was measured agrees.
+        A `PresetVerification`; `.ok` says whether everything that was measured agrees.
 
     Raises:
         ValueError: if there is no such preset, or it is an architecture.
@@ -68,7 +69,7 @@ def verify_preset(preset, data_dir=None, accuracy=True):
         card_accuracy=card["accuracy"],
         card_latency_ms=card.get("latency_ms"),
     )
-    if not difference <= GOLDEN_TOLERANCE:  # so that NaN fails, too
+    if not difference <= GOLDEN_TOLERANCE:  # also true for NaN
         failure = f"golden logits differ by up to {difference:.3g}, more than {GOLDEN_TOLERANCE:g}"
         return _refused(found, failure)
     found = _with_onnx(found, directory, golden)
@@ -134,7 +135,7 @@ def _golden_difference(model, golden):
 
 
 def _with_onnx(found, directory, golden):
-    """Compares the answers of `model.onnx`, where there is one, with the golden logits."""
+    """Compares the logits of `model.onnx`, if there is one, with the golden ones."""
     if not (directory / ONNX).is_file():
         return found
     try:
@@ -160,7 +161,7 @@ def _with_accuracy(found, model, card, data_dir):
         return _noted(found, note)
     try:
         figures = evaluate(model, dataset, split, data_dir)
-    except ImportError as error:  # what reads the data
+    except ImportError as error:  # a package that reads the data is missing
         return _noted(found, f"accuracy not measured: {error}")
     except (ValueError, OSError) as error:  # damaged data, or classes that are not the model's
         return _refused(found, f"accuracy could not be measured on {dataset}: {error}")
@@ -171,7 +172,7 @@ def _with_accuracy(found, model, card, data_dir):
         )
         return _noted(found, note)
     found = dataclasses.replace(found, accuracy=figures["accuracy"])
-    # Rounded: 0.1 points exactly are allowed.
+    # Rounded, so that a difference of exactly 0.1 points is accepted.
     if round(100 * abs(found.accuracy - card["accuracy"]), 9) > ACCURACY_TOLERANCE:
         failure = (
             f"accuracy is {found.accuracy:.2%}, on the card {card['accuracy']:.2%}: more than "
@@ -214,13 +215,13 @@ class PresetVerification:
 
     Attributes:
         name: str, the preset.
-        failures: tuple of str, why it is refused; empty when everything agrees with the card.
+        failures: tuple of str, reasons why it is refused; empty if everything agrees with the card.
         notes: tuple of str, what was not measured or not compared, and why.
         golden_difference: float or `None`, largest difference of a logit of the golden images.
         accuracy: float or `None`, measured now, in 0 .. 1.
-        card_accuracy: float or `None`, what the card says.
+        card_accuracy: float or `None`, the accuracy on the card.
         latency_ms: float or `None`, median for one image, measured now.
-        card_latency_ms: float or `None`, what the card says.
+        card_latency_ms: float or `None`, the latency on the card.
 
     Example:
         >>> PresetVerification("mine", failures=("checksums.sha256 is missing",)).ok
@@ -238,17 +239,17 @@ class PresetVerification:
 
     @property
     def ok(self):
-        """Whether all that was measured agrees with the card."""
+        """Whether everything that was measured agrees with the card."""
         return not self.failures
 
 
 def record_latency(verification):
-    """Writes a measured latency on the card of a preset, with the machine and backend it is of.
+    """Writes a measured latency to the card of a preset, with its machine and backend.
 
-    `results.json`, `README.md` and the checksums are written again.
+    `results.json`, `README.md` and the checksums are rewritten.
 
     Args:
-        verification: `PresetVerification` that came out just now, on this machine and backend.
+        verification: `PresetVerification` from this machine and backend.
 
     Raises:
         ValueError: if the preset was refused, its latency was not measured, or it has no recipe.

@@ -1,12 +1,13 @@
-"""Writes the card of a preset again from the files beside it."""
+"""Rewrites the card of a preset from the files beside it."""
 
 import json
 import pathlib
 
+from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_model
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
-from lsmha_keras.presets import CARD, write_checksums, zoo_dir
+from lsmha_keras.presets import zoo_dir
 from lsmha_keras.tables import read_rows
 from lsmha_keras.text_files import read_json
 from lsmha_keras.training.evaluate import class_report
@@ -17,14 +18,14 @@ _OLD_CARD = "card.md"  # until version 0.1.0
 
 
 def write_card(directory, **figures):
-    """Writes `README.md` of a preset, its `results.json` and its checksums.
+    """Rewrites `README.md`, `results.json` and the checksums of a preset.
 
     Args:
         directory: path of a preset that `lsmha train` wrote.
-        **figures: what to add to `results.json` or to replace there.
+        **figures: values to add to `results.json` or to replace there.
 
     Raises:
-        ValueError: if a file of it was changed, or it has no recipe or results.
+        ValueError: if a file of the preset was changed, or it has no recipe or results.
         OSError: if it cannot be written to.
 
     Example:
@@ -41,7 +42,7 @@ def write_card(directory, **figures):
 
 
 def measure_card(directory, data_dir=None):
-    """Writes the card as `write_card`, with figures of each class measured on the card's data.
+    """Rewrites the card like `write_card`, after measuring each class on the card's data.
 
     Args:
         directory: path of a preset that `lsmha train` wrote.
@@ -52,7 +53,7 @@ def measure_card(directory, data_dir=None):
 
     Raises:
         FileNotFoundError: if the data is not found; nothing is downloaded.
-        ValueError: as `write_card`, and if the data gives another accuracy than the card says.
+        ValueError: as `write_card`, and if the accuracy on the data differs from the card's.
 
     Example:
 
@@ -90,7 +91,8 @@ def _write(directory, model, figures):
     recipe = Recipe.from_toml(directory / "recipe.toml")
     per_class = read_rows(directory / "per_class.csv", ["name", "images", "accuracy"])
     shp = []
-    if directory.resolve().parent == (zoo_dir() / "presets").resolve():  # and no other of this name
+    # Only for the shipped preset: another directory may have its name.
+    if directory.resolve().parent == (zoo_dir() / "presets").resolve():
         shp = read_rows(zoo_dir() / f"results/shp_{directory.name}/blocks.csv", ["snr"])
     text = model_card(recipe, model, results, per_class, shp)
     write_atomically(directory / CARD, text)

@@ -12,15 +12,15 @@ _ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
 
 def check_exportable(classifier):
-    """Refuses models that an exported graph would not hold faithfully.
+    """Raises an error for models that an exported graph would not reproduce.
 
     Args:
-        classifier: what the user wants to export.
+        classifier: the model to export.
 
     Raises:
-        ValueError: if it is no `CCTImageClassifier`, has no preprocessor, computes in another
-            precision than float32, is quantised, or has a block or an activation that the graph
-            does not know; names it and the way out.
+        ValueError: if it is not a `CCTImageClassifier`, has no preprocessor, computes in a
+            precision other than float32, is quantised, or has a block or an activation that has no
+            counterpart in the graph; names it and the way out.
     """
     if not isinstance(classifier, CCTImageClassifier):
         raise InputError(
@@ -41,7 +41,7 @@ def check_exportable(classifier):
 
 
 def activation_of(classifier):
-    """Returns the name of the activation of a classifier's last layer, "linear" for logits."""
+    """Returns the name of a classifier's last activation, "linear" for logits."""
     return keras.activations.get(classifier.activation).__name__
 
 

@@ -1,4 +1,4 @@
-"""Writes a classifier as a file for another runtime, after it has given the same answers there."""
+"""Exports a classifier to a file for another runtime, after checking its answers there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lsmha_keras.runtimes.description import Description
 from lsmha_keras.runtimes.made_from import made_from
 from lsmha_keras.types import PathLike
 
-# Name -> module of this package with the functions `check_packages` and `write`.
+# Format -> module of this package with the functions `check_packages` and `write`.
 _WRITERS = {
     "onnx": "onnx_format",
     "openvino": "openvino_format",
@@ -27,13 +27,13 @@ _WRITERS = {
     "torch": "keras_format",
 }
 FORMATS = tuple(_WRITERS)
-# Logits may differ from those of `predict` by so much.
+# Largest difference from the logits of `predict`.
 TOLERANCE = 1e-3
 DESCRIPTION = "model.json"
 PRECISIONS = ("float32", "int8")
 _WITH_INT8 = ("onnx", "openvino")
-# OpenVINO computes in float32, where sums of Pillow's integers are rounded: logits of photos were
-# off by 2.5e-3.
+# Not OpenVINO: it computes in float32, which rounds the sums of Pillow's integers. Logits of photos
+# were off by 2.5e-3.
 _WITH_ANY_SIZE = ("onnx",)
 
 
@@ -50,28 +50,29 @@ def export(
 ) -> pathlib.Path:
     """Exports a classifier with its preprocessing, and checks the file in its own runtime.
 
-    The file takes what `predict` takes, uint8 images of the model's size with values from 0 to 255,
-    any number of them, and gives what `predict` gives. Batch normalisation and LoRA are folded.
-    Before anything appears at `path`, the file answers golden and random images, in batches of 1
-    and 3, with the logits of `predict` to 1e-3.
+    The file takes what `predict` takes, batches of any size of uint8 images of the model's size,
+    and returns what `predict` returns. Batch normalisation and LoRA are folded. Nothing appears at
+    `path` before the file has given the logits of `predict`, to 1e-3, for golden and random images
+    in batches of 1 and 3.
 
     Args:
         model: `CCTImageClassifier`, or the name or directory of a preset.
         format: `"onnx"` (`model.onnx`, checked in onnxruntime), `"openvino"` (`model.xml` and
             `model.bin`), `"litert"` (`model.tflite`), `"tf_saved_model"` (`saved_model/`, with the
             signature `serve`), or `"torch"` (`model.pt2`, for `torch.export.load`). The last three
-            are written in a process of the backend that can, whatever the current one.
-        path: directory to write; it also gets `model.json`, with the class names, the size of the
-            images and how to bring photos to it, and `checksums.sha256`.
-        softmax: bool, whether the file gives probabilities instead of logits. Defaults to `False`.
-        overwrite: bool, whether an export that is there is replaced. Defaults to `False`.
+            are written by a process on the backend they need, whatever the current backend.
+        path: directory to write. It also gets `model.json`, with the class names, the size of the
+            images and how to resize photos to it, and `checksums.sha256`.
+        softmax: bool, whether the file returns probabilities instead of logits. Defaults to
+            `False`.
+        overwrite: bool, whether to replace an existing export. Defaults to `False`.
         any_size: bool, whether the file takes images of any size and resizes them as `predict`
             does, to the same 8-bit values. Format "onnx" only. Defaults to `False`.
-        precision: `"float32"`, or `"int8"` for convolutions and dense layers in integers, in the
+        precision: `"float32"`, or `"int8"` for integer convolutions and dense layers, in the
             formats "onnx" and "openvino". Defaults to `"float32"`.
-        calibration: dataset for int8, as `lsmha_keras.open_dataset` takes it: 512 images of its
-            train split show the ranges of activations, and on 2,000 of its test split the accuracy
-            may fall by 0.5 points.
+        calibration: dataset for int8, as for `lsmha_keras.open_dataset`. The ranges of activations
+            are measured on 512 images of its train split. The accuracy on 2,000 images of its test
+            split may fall by at most 0.5 points.
         data_dir: folder that holds the dataset, or `None`.
 
     Returns:
@@ -80,9 +81,9 @@ def export(
     Raises:
         ImportError: if a package that the format needs is missing.
         OSError: if something cannot be written.
-        ValueError: if the format is unknown or cannot hold the model, `path` holds files, the file
-            gives other answers than `predict`, or its accuracy in int8 falls too far. Nothing is
-            written then.
+        ValueError: if the format is unknown or cannot represent the model, `path` holds files, the
+            answers differ from those of `predict`, or the accuracy in int8 falls too far. Nothing
+            is written then.
 
     Example:
 
@@ -107,7 +108,7 @@ def export(
         from lsmha_keras.exporting.int8 import Calibration
 
         calibration = Calibration.of(classifier, calibration, data_dir)
-    # Twice the weights: some formats are made by way of another one.
+    # Twice the weights, as some formats are converted from another one.
     needed = 8 * classifier.count_params() + 2**20
     with fill_directory(path, needed, replace=True) as folder:
         description = writer.write(format, classifier, folder, description, answers, calibration)
@@ -120,8 +121,8 @@ def export(
 def _check_options(format, any_size, precision, calibration):
     if any_size and format not in _WITH_ANY_SIZE:
         raise InputError(
-            f"Only the format {' or '.join(_WITH_ANY_SIZE)} holds the resize of photos; for others "
-            "leave `any_size` (`--any-size`) out and bring photos to the model's size. "
+            f"Only the format {' or '.join(_WITH_ANY_SIZE)} can resize photos; for others leave "
+            "`any_size` (`--any-size`) out and resize photos to the model's size yourself. "
             f"Received: format={format!r}"
         )
     if precision not in PRECISIONS:
@@ -129,9 +130,7 @@ def _check_options(format, any_size, precision, calibration):
             f"`precision` must be one of {PRECISIONS}. Received: precision={precision!r}"
         )
     if precision == "int8" and format not in _WITH_INT8:
-        raise InputError(
-            f"Only the formats {_WITH_INT8} are written in int8. Received: format={format!r}"
-        )
+        raise InputError(f"Only the formats {_WITH_INT8} support int8. Received: format={format!r}")
     if (precision == "int8") != (calibration is not None):
         raise InputError(
             'precision="int8" and `calibration`, a dataset (`--calibration`), go together. '
@@ -140,12 +139,12 @@ def _check_options(format, any_size, precision, calibration):
 
 
 def expected_answers(classifier, softmax=False, any_size=False):
-    """Returns what an exported file has to give.
+    """Returns images for the check of an exported file, and the answers it must give.
 
     Args:
         classifier: `CCTImageClassifier`.
-        softmax: bool, whether it gives probabilities.
-        any_size: bool, whether it takes images of other sizes, too.
+        softmax: bool, whether the file returns probabilities.
+        any_size: bool, whether the file takes images of other sizes, too.
 
     Returns:
         A list of pairs: images `(images, height, width, channels)`, uint8, and the outputs
@@ -154,7 +153,7 @@ def expected_answers(classifier, softmax=False, any_size=False):
     height, width, channels = classifier.image_shape
     groups = [check_images(classifier.image_shape)]
     if any_size:
-        # Cut on either side, shrunk and enlarged, to where nothing is left to cut.
+        # Cropped in either direction, shrunk and enlarged, and a crop that ends at one pixel.
         sizes = [(2 * height + 3, 3 * width), (3 * height, width + 5), (height // 2, width), (1, 9)]
         rng = np.random.default_rng(2)
         shapes = [(4, max(rows, 1), columns, channels) for rows, columns in sizes]
@@ -167,7 +166,7 @@ def expected_answers(classifier, softmax=False, any_size=False):
 
 
 def load_exportable(model, softmax=False):
-    """Returns a classifier that can be exported, and what its file will say about it.
+    """Loads the classifier to export, and describes it.
 
     Args:
         model: as for `export`.
@@ -175,6 +174,10 @@ def load_exportable(model, softmax=False):
 
     Returns:
         A pair: a `CCTImageClassifier` and a `Description`.
+
+    Raises:
+        ValueError: if the preset is unknown, the model cannot be exported, or `softmax` is set
+            although it returns probabilities already.
     """
     from lsmha_keras.exporting.check_exportable import activation_of, check_exportable
     from lsmha_keras.models import load_classifier
@@ -188,8 +191,8 @@ def load_exportable(model, softmax=False):
     activation = activation_of(model)
     if softmax and activation != "linear":
         raise InputError(
-            f"The model gives probabilities already. Received: softmax=True, a {activation} at "
-            "its end"
+            "The model returns probabilities already. "
+            f"Received: softmax=True, activation={activation!r}"
         )
     return model, Description(
         name=model.name if source is None else pathlib.Path(source).name,
@@ -204,10 +207,13 @@ def load_exportable(model, softmax=False):
 
 
 def check_images(image_shape):
-    """Returns the images that an exported file has to answer as `predict` does: 8 golden, 8 random.
+    """Returns the images for the check of an exported file: 8 golden ones and 8 of noise.
 
     Args:
         image_shape: `(height, width, channels)`.
+
+    Returns:
+        `(16, height, width, channels)` uint8.
     """
     from lsmha_keras.training.write_preset import golden_images
 
@@ -217,7 +223,7 @@ def check_images(image_shape):
 
 
 def largest_difference(run, answers):
-    """Returns how far a runtime's answers are from those expected, in batches of 1 and 3.
+    """Returns the largest error of a runtime's answers, in batches of 1 and 3.
 
     Args:
         run: function from images to outputs `(batch, classes)`.
@@ -241,8 +247,8 @@ def refuse_difference(what, difference):
     """Raises `ValueError` if a file's answers differ by more than `TOLERANCE`."""
     if not difference <= TOLERANCE:
         raise InputError(
-            f"The {what} file gives other answers than `predict`, so it is not kept: they may "
-            f"differ by {TOLERANCE:g}. Received: a difference of {difference:.3g}"
+            f"The answers of the {what} file must equal those of `predict` to {TOLERANCE:g}, so it "
+            f"is not kept. Received: a difference of {difference:.3g}"
         )
 
 
@@ -256,10 +262,11 @@ def _check_target(path, overwrite):
         return
     if not (path / DESCRIPTION).is_file():
         raise InputError(
-            f"The output holds files that are no export; choose a new directory. Received: {path}"
+            "The output holds files that are not an export; choose a new directory. "
+            f"Received: {path}"
         )
     if not overwrite:
         raise InputError(
-            "The output holds an export already; `overwrite=True` (`lsmha export --overwrite`) "
-            f"replaces it. Received: {path}"
+            "The output holds an export already; replace it with `overwrite=True` "
+            f"(`lsmha export --overwrite`). Received: {path}"
         )

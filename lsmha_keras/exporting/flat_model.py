@@ -9,11 +9,11 @@ from lsmha_keras.layers.transformer_block import TransformerBlock
 
 
 def flat_model(classifier, softmax=False):
-    """Builds the model that Keras's own exporters are given.
+    """Builds a model that Keras's own exporters can handle.
 
-    They leave the preprocessing out, export batch normalisation of nested models as in training,
-    and cannot convert the loops of the attention core. So this model takes uint8 images, its layers
-    follow each other, convolutional blocks are folded, and attention is computed in its plain form.
+    They leave out the preprocessing, export batch normalisation of nested models in training mode,
+    and cannot convert the loops of the attention core. This model takes uint8 images, has no nested
+    models, folds convolutional blocks, and computes attention in its plain form.
 
     Args:
         classifier: `CCTImageClassifier` that `check_exportable` accepts; it is left as it is.
@@ -38,7 +38,7 @@ def flat_model(classifier, softmax=False):
         x = x * np.asarray(converter.scale, "float32")
     if converter.offset is not None:
         x = x + np.asarray(converter.offset, "float32")
-    # Whoever asks for the attention weights gets the plain form.
+    # Asking for the attention weights selects the plain form.
     plain = [
         f"block_{i}/attention_scores"
         for i, block in enumerate(fused.backbone.blocks)

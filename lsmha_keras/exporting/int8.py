@@ -1,4 +1,4 @@
-"""Weights and activations in 8 bits: calibrated on images, kept where the accuracy stays."""
+"""Quantisation to int8: calibrated on images, and refused where the accuracy falls too far."""
 
 import dataclasses
 import pathlib
@@ -10,8 +10,8 @@ from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.errors import InputError
 from lsmha_keras.image_resize import resize_batch
 
-# Images of the train split that show the ranges of activations, and of the test split that show the
-# accuracy.
+# Number of images of the train split to measure ranges of activations on, and of the test split to
+# measure the accuracy on.
 CALIBRATED, CHECKED = 512, 2000
 # Percentage points that the accuracy may fall.
 MAX_LOSS = 0.5
@@ -21,14 +21,14 @@ _FOLDED = "onnx.quant.pre_process"
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Images that a model is calibrated on, and labelled ones that show what that costs.
+    """Images to calibrate a model on, and labelled ones to measure the loss of accuracy.
 
     Attributes:
         name: str, of the dataset.
         images: `(at most 512, height, width, channels)` uint8, of the train split.
         checked: `(at most 2000, height, width, channels)` uint8, of the test split.
         labels: ints, of `checked`.
-        hits: bools, which of `checked` the model in float32 gets right.
+        hits: bools, which of `checked` the float32 model classifies correctly.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Calibration:
 
     @classmethod
     def of(cls, classifier, dataset, data_dir=None):
-        """Draws the images, always the same ones, and asks the classifier.
+        """Draws the images, always the same ones, and classifies the labelled ones.
 
         Args:
             classifier: `CCTImageClassifier`.
@@ -48,8 +48,8 @@ class Calibration:
             data_dir: folder that holds it, or `None`.
 
         Raises:
-            ValueError: if there is no such dataset or split, or its classes or channels are others
-                than the model's.
+            ValueError: if the dataset or a split is unknown, or its classes or channels differ from
+                the model's.
         """
         images, _ = _drawn(classifier, dataset, "train", data_dir, CALIBRATED)
         checked, labels = _drawn(classifier, dataset, "test", data_dir, CHECKED)
@@ -67,7 +67,7 @@ class Calibration:
         return float((predicted == self.labels).mean())
 
     def report(self, run):
-        """Returns what `Description.calibration` holds of a runtime.
+        """Returns the `Description.calibration` of a runtime, a dict.
 
         Args:
             run: function from images to outputs `(batch, classes)`.
@@ -76,7 +76,7 @@ class Calibration:
             ValueError: if its accuracy is more than `MAX_LOSS` points below that in float32.
         """
         before, after = 100 * float(self.hits.mean()), 100 * self.accuracy(run)
-        # Both are multiples of one image, which float sums may miss by little.
+        # Both are multiples of one image, up to rounding.
         if before - after > MAX_LOSS + 1e-9:
             raise InputError(
                 f"The accuracy may fall by {MAX_LOSS} points on {len(self.labels):,} images, so "
@@ -108,15 +108,15 @@ def _drawn(classifier, dataset, split, data_dir, count):
 
 
 def quantised(model, images):
-    """Quantises the convolutions and the products with weights of an ONNX graph.
+    """Quantises the convolutions and dense layers of an ONNX graph.
 
     Args:
-        model: `onnx.ModelProto` with weights in float32; it is left as it is.
-        images: what its first input takes; their activations give the ranges.
+        model: `onnx.ModelProto` with float32 weights; it is not changed.
+        images: array for its first input, to measure the ranges of activations.
 
     Returns:
-        An `onnx.ModelProto`. Weights have 7 bits, one scale for each filter: of 8 bits, processors
-        without VNNI would clip the sums.
+        An `onnx.ModelProto`. Weights have 7 bits and one scale per filter: with 8 bits, processors
+        without VNNI would saturate the sums.
     """
     import onnx
     from onnxruntime import quantization
@@ -131,7 +131,7 @@ def quantised(model, images):
             return next(self.batches, None)
 
     constants = {constant.name for constant in model.graph.initializer}
-    # Attention weights times values, and the resize: exactness counts there, and little is saved.
+    # The products of attention, and the resize: they need precision, and int8 would save little.
     left_out = [
         node.name
         for node in model.graph.node
@@ -139,7 +139,7 @@ def quantised(model, images):
     ]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    # Says that there is nothing left to fold, as onnxruntime would advise to do otherwise.
+    # Without this entry, onnxruntime warns that the graph should be preprocessed first.
     copy.metadata_props.add(key=_FOLDED, value="onnxruntime.quant")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "int8.onnx"

@@ -1,8 +1,8 @@
-"""Formats that Keras's backends write, each in a process of the backend that writes it best.
+"""Formats that Keras exports, each in a process on the backend that it needs.
 
-A process of its own, as a process has one backend: `python -m lsmha_keras.exporting.keras_format
-FORMAT JOB FOLDER SOFTMAX`, where JOB holds the model as a preset and the images with the answers
-that are expected. What it has written it loads again and asks in the format's own runtime.
+A process has one backend, so a child does the work: `python -m lsmha_keras.exporting.keras_format
+FORMAT JOB FOLDER SOFTMAX`, where JOB is a folder with the model as a preset, the images for the
+check, and the expected answers. The child loads the written file in its own runtime to check it.
 """
 
 import importlib
@@ -31,7 +31,7 @@ def check_packages(format):
 
 
 def write(format, classifier, folder, description, answers, calibration=None):
-    """Writes a model in one of `BACKENDS`' formats into a folder, if it gives what is expected.
+    """Writes a model in one of the formats of `BACKENDS`, and checks its answers.
 
     Args:
         format: str.
@@ -46,7 +46,7 @@ def write(format, classifier, folder, description, answers, calibration=None):
         The `Description`.
 
     Raises:
-        ValueError: if it cannot be written, or gives other answers.
+        ValueError: if it cannot be written, or its answers differ.
     """
     softmax = description.activation == "softmax"
     with tempfile.TemporaryDirectory() as job:
@@ -70,13 +70,13 @@ def write(format, classifier, folder, description, answers, calibration=None):
 
 
 def _environment(backend):
-    # So that the child finds this package and its dependencies as this process does.
+    # The child must find this package and its dependencies where this process found them.
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
 
 
 def main(format, job, folder, softmax):
-    """Writes and checks; the child's part."""
+    """Writes and checks a file; runs in the child."""
     from lsmha_keras.exporting.flat_model import flat_model
     from lsmha_keras.models import CCTImageClassifier
 
@@ -125,7 +125,7 @@ def _write_torch(model, folder):
         def forward(self, images):
             return self.model(images, training=False)
 
-    # Not one image: its size would be taken for one that never changes.
+    # Not one image: `torch.export` would take a batch size of 1 for a constant.
     example = torch.zeros((3, *model.input_shape[1:]), dtype=torch.uint8)
     shapes = {"images": {0: torch.export.Dim("batch", min=1, max=2**16)}}
     with torch.no_grad():

@@ -17,13 +17,13 @@ def check_packages(format="onnx"):
 
 
 def write(format, classifier, folder, description, answers, calibration=None):
-    """Writes `model.onnx` into a folder, if it gives what is expected.
+    """Writes `model.onnx` to a folder and checks its answers in onnxruntime.
 
-    Weights are stored in float16 where the answers stay within a quarter of the tolerance, as other
-    images may move them further than the few that are tried, and otherwise in float32.
+    Weights are stored in float16 if the answers stay within a quarter of the tolerance, which
+    leaves room for images other than the few in the check, and in float32 otherwise.
 
     Args:
-        format: str, its name.
+        format: str, not used: there is one.
         classifier: `CCTImageClassifier`.
         folder: `pathlib.Path`.
         description: `Description`.
@@ -35,7 +35,7 @@ def write(format, classifier, folder, description, answers, calibration=None):
         The `Description` that the file holds.
 
     Raises:
-        ValueError: if it gives other answers in either precision, or the accuracy falls in int8.
+        ValueError: if the answers differ in both precisions, or the accuracy falls too far in int8.
     """
     if calibration is not None:
         return _write_int8(classifier, folder, description, answers, calibration)
@@ -55,7 +55,7 @@ def _write_int8(classifier, folder, description, answers, calibration):
     model = _graph(classifier, dataclasses.replace(description, weights="float32"))
     model = quantised(model, calibration.images)
     runtime = _written(model, folder)
-    # Of the size of the batch, answers must not depend in int8 either.
+    # In int8, too, answers must not depend on the size of the batch.
     own = [(images, runtime.run(images)) for images, _ in answers]
     refuse_difference("ONNX", largest_difference(runtime.run, own))
     description = dataclasses.replace(

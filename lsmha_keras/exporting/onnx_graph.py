@@ -2,8 +2,8 @@
 
 import numpy as np
 
-# What onnxruntime and OpenVINO of the last years read: 17 brought LayerNormalization, and an exact
-# GELU of several nodes, which both fuse, needs no newer one.
+# Old enough for any recent onnxruntime and OpenVINO. 17 is the first with LayerNormalization; the
+# exact GELU is built from several nodes, which both runtimes fuse, and so needs no later one.
 OPSET = 17
 IR_VERSION = 8
 
@@ -12,8 +12,8 @@ class OnnxGraph:
     """A graph under construction: each method adds nodes and returns the name of their output.
 
     Args:
-        half: bool, whether weights are stored in float16. The graph casts them to float32, which
-            runtimes do once, when they load it.
+        half: bool, whether to store weights in float16. The graph casts them to float32, which
+            runtimes do once, at loading.
 
     Example:
 
@@ -28,12 +28,12 @@ class OnnxGraph:
         self.nodes, self.initializers = [], []
 
     def add(self, kind, *inputs, **attributes):
-        """Adds a node of one output.
+        """Adds a node with one output.
 
         Args:
-            kind: str, operator of ONNX, such as "MatMul".
-            *inputs: names of outputs or constants.
-            **attributes: the operator's.
+            kind: str, ONNX operator, such as "MatMul".
+            *inputs: str, names of outputs or constants.
+            **attributes: attributes of the operator.
 
         Returns:
             str, the name of its output.
@@ -45,7 +45,7 @@ class OnnxGraph:
         return name
 
     def constant(self, value):
-        """Adds an array as it is and returns its name."""
+        """Adds an array in its own type and returns its name."""
         import onnx
 
         name = f"constant_{len(self.initializers)}"
@@ -53,23 +53,23 @@ class OnnxGraph:
         return name
 
     def weight(self, value):
-        """Adds a float32 array, stored in float16 if weights are, and returns its name."""
+        """Adds a weight, stored in float16 if `half`, and returns its name as float32."""
         import onnx
 
         value = np.asarray(value, "float32")
         with np.errstate(over="ignore"):
             rounded = value.astype("float16")
-        # Too large for float16: rounded to infinity.
+        # Values too large for float16 have become infinite.
         if not self.half or not np.isfinite(rounded).all():
             return self.constant(value)
         return self.add("Cast", self.constant(rounded), to=onnx.TensorProto.FLOAT)
 
     def reshape(self, x, *shape):
-        """Reshapes; 0 stands for the batch, which stays as it is."""
+        """Reshapes; 0 stands for the size of the batch."""
         return self.add("Reshape", x, self.constant(np.array(shape, "int64")))
 
     def transpose(self, x, *order):
-        """Puts axes in another order."""
+        """Permutes the axes."""
         return self.add("Transpose", x, perm=list(order))
 
     def dense(self, x, kernel, bias=None):
@@ -86,12 +86,12 @@ class OnnxGraph:
                 for a depthwise convolution.
             bias: `(filters,)` or `None`.
             stride: int.
-            padding: ints, rows and columns of zeros before and after.
+            padding: two ints, rows and columns of zeros before and after the image.
         """
         return self._conv(x, np.transpose(kernel, (3, 2, 0, 1)), bias, stride, padding, group=1)
 
     def depthwise_conv(self, x, kernel, bias=None, padding=(0, 0)):
-        """As `conv`, with one filter `(side, side, channels, 1)` for each channel."""
+        """As `conv`, with a kernel `(side, side, channels, 1)` and one filter per channel."""
         kernel = np.transpose(kernel, (2, 3, 0, 1))
         return self._conv(x, kernel, bias, 1, padding, group=len(kernel))
 
@@ -115,7 +115,7 @@ class OnnxGraph:
         )
 
     def gelu(self, x):
-        """The exact GELU, `x (1 + erf(x / sqrt(2))) / 2`, in the form that runtimes fuse."""
+        """Adds the exact GELU, `x (1 + erf(x / sqrt(2))) / 2`, in the form that runtimes fuse."""
         erf = self.add("Erf", self.add("Div", x, self.constant(np.float32(2**0.5))))
         product = self.add("Mul", x, self.add("Add", erf, self.constant(np.float32(1))))
         return self.add("Mul", product, self.constant(np.float32(0.5)))

@@ -1,4 +1,4 @@
-"""Writes a classifier as an ONNX graph, from the model's own structure."""
+"""Builds the ONNX graph of a classifier from the structure of the model."""
 
 import numpy as np
 
@@ -13,15 +13,14 @@ INPUT, OUTPUT = "images", "outputs"
 def onnx_model(classifier, softmax=False, half=True, any_size=False):
     """Builds the ONNX graph of a classifier, preprocessing included.
 
-    It takes images `(batch, height, width, channels)` of the model's size, uint8 from 0 to 255, and
-    any number of them, and gives what `predict` gives, computed in float32. Convolutional blocks
-    and LoRA are folded.
+    It takes uint8 images `(batch, height, width, channels)` of the model's size, for any batch, and
+    returns what `predict` returns, computed in float32. Convolutional blocks and LoRA are folded.
 
     Args:
-        classifier: `CCTImageClassifier` that `check_exportable` accepts; it is left as it is.
-        softmax: bool, whether logits become probabilities in the graph. Defaults to `False`.
-        half: bool, whether weights are stored in float16. Defaults to `True`.
-        any_size: bool, whether images of other sizes are resized in the graph. Defaults to `False`.
+        classifier: `CCTImageClassifier` that `check_exportable` accepts; it is not changed.
+        softmax: bool, whether the graph turns logits into probabilities. Defaults to `False`.
+        half: bool, whether to store weights in float16. Defaults to `True`.
+        any_size: bool, whether the graph resizes images of other sizes. Defaults to `False`.
 
     Returns:
         An `onnx.ModelProto`.
@@ -66,13 +65,13 @@ def onnx_model(classifier, softmax=False, half=True, any_size=False):
 
 
 def _normalised(graph, converter, x):
-    """From images with values 0 to 255, channels first, to normalised ones."""
+    """Normalises images with values in 0 .. 255, channels first."""
     import onnx
 
     x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
     for kind, value in (("Mul", converter.scale), ("Add", converter.offset)):
         if value is not None:
-            # One for all channels, or one for each.
+            # One value, or one per channel.
             x = graph.add(kind, x, graph.constant(np.float32(value).reshape(-1, 1, 1)))
     return x
 
@@ -81,8 +80,8 @@ def _backbone(graph, backbone, x):
     x = _tokenizer(graph, backbone.tokenizer, x)
     embedding = backbone.position_embedding_layer
     height, width = embedding.grid_shape
-    # Convolutional blocks, which come first, work on the grid of tokens: it becomes a sequence
-    # where the first transformer block needs one.
+    # Convolutional blocks come first and need a grid of tokens; it becomes a sequence before the
+    # first transformer block.
     on_grid = True
     if embedding.kind != "none":
         values = _numpy(embedding.embedding).reshape(height, width, -1).transpose(2, 0, 1)
@@ -119,7 +118,7 @@ def _tokenizer(graph, tokenizer, x):
 
 
 def _conv_norm(graph, conv_norm, x):
-    """A folded convolution and normalisation."""
+    """Adds a convolution with its batch normalisation folded in."""
     kernel, bias = conv_norm.fused_weights()
     side = conv_norm.kernel_size
     padding = ((side - 1) // 2, side // 2)  # as "same" pads
@@ -157,7 +156,7 @@ def _attention(graph, attention, x):
         projected = graph.dense(x, kernels[third], biases[third])
         return graph.transpose(graph.reshape(projected, 0, -1, heads, inner // heads), *order)
 
-    # (batch, heads, tokens, width), the keys with their last two axes exchanged
+    # (batch, heads, tokens, head_dim); keys are transposed: (batch, heads, head_dim, tokens)
     query, key, value = project(0, 0, 2, 1, 3), project(1, 0, 2, 3, 1), project(2, 0, 2, 1, 3)
     weights = graph.add("Softmax", graph.add("MatMul", query, key), axis=-1)
     outputs = graph.transpose(graph.add("MatMul", weights, value), 0, 2, 1, 3)
@@ -165,7 +164,7 @@ def _attention(graph, attention, x):
 
 
 def _head(graph, classifier, x):
-    """Sequence pooling and the dense layer."""
+    """Adds sequence pooling and the dense layer."""
     scores = _dense(graph, classifier.pooler.scores, x)  # (batch, tokens, 1)
     weights = graph.transpose(graph.add("Softmax", scores, axis=1), 0, 2, 1)
     pooled = graph.reshape(graph.add("MatMul", weights, x), 0, classifier.backbone.hidden_dim)

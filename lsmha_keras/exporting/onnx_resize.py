@@ -1,27 +1,27 @@
-"""The resize of photos as a part of an ONNX graph: Pillow's, to the last bit.
+"""Resizes photos inside an ONNX graph, bit for bit as Pillow does.
 
-ONNX's own `Resize` keeps floats between its two passes, and Pillow rounds to 8 bits after each:
-pixels differ by one, and logits by more than an export may. So each pass is a product with a matrix
-of Pillow's integer coefficients, computed from the size of the photo. In float64 these sums of
-integers are exact.
+ONNX's `Resize` keeps floats between its two passes; Pillow rounds to 8 bits after each. Pixels
+would differ by one, and logits by more than the tolerance of an export. So each pass is a product
+with a matrix of Pillow's integer coefficients, computed from the size of the photo. In float64 the
+sums of these integers are exact.
 """
 
 import numpy as np
 
-# Pillow's coefficients are integers of so many bits behind the point.
+# Pillow's coefficients are integers in units of 2^-22.
 _ONE = 2.0**22
 
 
 def resized(graph, x, size):
-    """Adds what `lsmha_keras.image_resize.resize_batch` does.
+    """Adds nodes that do what `lsmha_keras.image_resize.resize_batch` does.
 
     Args:
         graph: `OnnxGraph`.
-        x: str, images `(batch, channels, height, width)`, uint8.
-        size: `(height, width)` to give.
+        x: str, uint8 images `(batch, channels, height, width)`.
+        size: `(height, width)` of the result.
 
     Returns:
-        str, whole numbers `(batch, channels, *size)`, float32.
+        str, float32 images `(batch, channels, *size)` with whole numbers as values.
     """
     import onnx
 
@@ -50,13 +50,13 @@ def _largest_part(graph, stored, other, wanted, wanted_other):
 
 
 def _coefficients(graph, stored, crop, count):
-    """The matrix `(count, stored)` of Pillow's triangle filter for one axis.
+    """Adds the matrix `(count, stored)` of Pillow's triangle filter for one axis.
 
     Args:
         graph: `OnnxGraph`.
-        stored: str, int64, pixels that the image has.
-        crop: str, int64, how many of them, in the middle, are resized.
-        count: int, pixels to give.
+        stored: str, int64, number of pixels of the image along the axis.
+        crop: str, int64, number of pixels in the middle that are kept.
+        count: int, number of pixels of the result.
     """
     import onnx
 
@@ -73,7 +73,7 @@ def _coefficients(graph, stored, crop, count):
     middles = graph.add("Add", start, graph.add("Mul", middles, scale))
     pixels = double(graph.add("Range", zero, stored, one))
     distances = graph.add("Abs", graph.add("Add", graph.add("Sub", pixels, middles), number(0.5)))
-    # When shrinking, the triangle spans as many more pixels.
+    # The triangle widens with the scale when shrinking, and keeps its width when enlarging.
     narrowing = graph.add("Div", number(1), graph.add("Max", scale, number(1)))
     weights = graph.add("Sub", number(1), graph.add("Mul", distances, narrowing))
     weights = graph.add("Max", weights, number(0))

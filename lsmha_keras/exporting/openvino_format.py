@@ -1,4 +1,4 @@
-"""OpenVINO's own format, made from ONNX and checked in OpenVINO."""
+"""OpenVINO's format, converted from ONNX and checked in OpenVINO."""
 
 import dataclasses
 
@@ -21,12 +21,12 @@ def write(format, classifier, folder, description, answers, calibration=None):
 
     description = onnx_format.write(format, classifier, folder, description, answers, calibration)
     model = openvino.Core().read_model(str(folder / ONNX))
-    # Weights stay in the precision that the ONNX file was found to need.
+    # Keep the precision of weights that the ONNX file was found to need.
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
     (folder / ONNX).unlink()
     runtime = OpenvinoRuntime(folder / "model.xml", num_threads=1)
     if calibration is not None:
-        # Its own integers, so its own accuracy.
+        # OpenVINO computes int8 in its own way, so its accuracy is measured, too.
         return dataclasses.replace(description, calibration=calibration.report(runtime.run))
     refuse_difference("OpenVINO", largest_difference(runtime.run, answers))
     return description

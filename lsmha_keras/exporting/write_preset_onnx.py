@@ -1,4 +1,4 @@
-"""Gives a preset its ONNX file."""
+"""Writes the ONNX file of a preset."""
 
 import pathlib
 import tempfile
@@ -9,7 +9,7 @@ from lsmha_keras.files import write_atomically
 
 
 def write_preset_onnx(directory):
-    """Writes a preset's `model.onnx` and puts its checksum into the list.
+    """Writes a preset's `model.onnx` and updates the checksums.
 
     Args:
         directory: path of the preset.
@@ -20,7 +20,7 @@ def write_preset_onnx(directory):
     Raises:
         ImportError: if a package is missing.
         OSError: if it cannot be written.
-        ValueError: if the preset cannot be exported; it is as it was.
+        ValueError: if the preset cannot be exported; it is not changed.
 
     Example:
 

@@ -5,9 +5,10 @@ import json
 import math
 import pathlib
 
+from lsmha_keras.checksums import write_checksums
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.files import fill_directory
-from lsmha_keras.presets import ONNX, write_checksums
+from lsmha_keras.presets import ONNX
 
 
 @contextlib.contextmanager

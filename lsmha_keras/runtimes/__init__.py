@@ -1,1 +1,1 @@
-"""What runs a classifier on images of its size. Each is imported when it is used."""
+"""Runtimes that run a classifier on images of its size. Each is imported on first use."""

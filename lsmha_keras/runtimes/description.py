@@ -1,35 +1,35 @@
-"""What an exported file says about its model."""
+"""The description of a model that goes with an exported file."""
 
 import dataclasses
 import json
 
 from lsmha_keras.errors import InputError
 
-# Of the entry in the metadata of an ONNX file.
+# Key of its entry in the metadata of an ONNX file.
 KEY = "lsmha_keras"
 _VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is needed beside a graph to use it, and where it came from.
+    """What a program must know to use an exported graph, and where the graph came from.
 
     Attributes:
         name: str, of the preset or model.
-        image_shape: `(height, width, channels)` of the images that the graph takes, uint8 from 0
-            to 255.
+        image_shape: `(height, width, channels)` of the uint8 images that the graph takes.
         num_classes: int.
         class_names: list of str, or `None`.
-        activation: str, "linear" where the graph gives logits, else "softmax" or "sigmoid".
-        scale, offset: lists of floats: the graph computes `image * scale + offset` first.
-        weights: str, "float16" or "float32": how they are stored; "int8" if activations of
-            convolutions and dense layers are integers, too.
-        made_from: `{file name: SHA-256}` of the files of the preset that the graph was made from;
-            empty for a model that was given as an object.
-        resize: str, how photos of other sizes are to be brought to that size, or are in the graph.
-        any_size: bool, whether the graph takes images of any size and does so itself.
-        calibration: dict, of an int8 graph: "dataset", the numbers of "images" it was calibrated on
-            and "checked" for its accuracy, and the accuracies there in percent, of "float32" and
+        activation: str, "linear" if the graph returns logits, else "softmax" or "sigmoid".
+        scale: list of floats; the graph first computes `image * scale + offset`.
+        offset: list of floats.
+        weights: str, "float16" or "float32", the type in which they are stored; "int8" if
+            convolutions and dense layers compute in integers.
+        made_from: `{file name: SHA-256}` of the preset's files that the graph was made from; empty
+            for a model that was passed as an object.
+        resize: str, how to resize photos of other sizes, or how the graph does it.
+        any_size: bool, whether the graph takes images of any size and resizes them itself.
+        calibration: dict, for an int8 graph: "dataset", the numbers of "images" it was calibrated
+            on and "checked" for its accuracy, and the accuracy in percent in "float32" and in
             "int8".
     """
 
@@ -50,7 +50,7 @@ class Description:
     calibration: dict = dataclasses.field(default_factory=dict)
 
     def to_json(self, **layout):
-        """Returns it as JSON; `layout` goes to `json.dumps`."""
+        """Returns the description as JSON; `layout` is passed to `json.dumps`."""
         return json.dumps({"version": _VERSION, **dataclasses.asdict(self)}, **layout)
 
     @classmethod
@@ -59,10 +59,10 @@ class Description:
 
         Args:
             text: str or `None`.
-            source: path of the file it comes from, for the message.
+            source: path of the file that held it, for the error message.
 
         Raises:
-            ValueError: if it is no description, or one of a later version.
+            ValueError: if it is not a description, or one of another version.
         """
         try:
             values = json.loads(text)

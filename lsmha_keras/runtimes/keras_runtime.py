@@ -8,11 +8,11 @@ from lsmha_keras.runtimes.description import Description
 class KerasRuntime:
     """A classifier or committee on the Keras backend, for presets without an exported file.
 
-    Batches are filled up to a power of two, so that the backend compiles few sizes. Calls from
-    several threads wait for each other. The backend decides about its threads.
+    Batches are padded to a power of two, so that the backend compiles only a few sizes. Calls from
+    several threads run one at a time. The backend chooses its number of threads.
 
     Args:
-        preset: what `load_classifier` takes.
+        preset: as for `load_classifier`.
 
     Raises:
         ValueError: as `load_classifier`.
@@ -45,10 +45,10 @@ class KerasRuntime:
         padding = (1 << (count - 1).bit_length()) - count
         images = np.concatenate([images, images[:1].repeat(padding, axis=0)])
         with KERAS_LOCK:
-            # It preprocesses, as `predict`, without a pipeline of data, which costs more than the
+            # Preprocesses like `predict`, without its data pipeline, which takes longer than the
             # model.
             return np.asarray(self.classifier.predict_on_batch(images))[:count]
 
     def probabilities(self, outputs):
-        """Returns probabilities `(batch, classes)`, of a committee as its mode says."""
+        """Returns probabilities `(batch, classes)`; for a committee they depend on its mode."""
         return self.classifier.probabilities(outputs)

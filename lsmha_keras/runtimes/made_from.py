@@ -1,16 +1,17 @@
-"""Which state of a preset a file was made from."""
+"""Identifies the state of a preset that a file was made from."""
 
-import hashlib
 import pathlib
+
+from lsmha_keras.checksums import sha256
 
 _CONFIGS = ("config.json", "task.json", "preprocessor.json", "image_converter.json")
 _WEIGHTS = ("*.weights.h5", "*.weights.json")
 
 
 def made_from(directory):
-    """Returns the checksums of the files that say what a preset computes.
+    """Returns the checksums of the files that determine what a preset computes.
 
-    A file made from a preset, such as its `model.onnx`, keeps them, so that it is not used beside
+    A file made from a preset, such as its `model.onnx`, stores them, so that it is never used with
     other weights or class names.
 
     Args:
@@ -26,9 +27,4 @@ def made_from(directory):
     ```
     """
     files = {path for kind in (*_WEIGHTS, *_CONFIGS) for path in pathlib.Path(directory).glob(kind)}
-    return {path.name: _sha256(path) for path in sorted(files)}
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.name: sha256(path) for path in sorted(files)}

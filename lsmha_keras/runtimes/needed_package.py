@@ -1,4 +1,4 @@
-"""Imports a package that not every installation has."""
+"""Imports optional packages."""
 
 import importlib
 
@@ -6,17 +6,17 @@ from lsmha_keras.errors import PackageError
 
 
 def needed_package(name, extra="export"):
-    """Imports a package, or says how to install it.
+    """Imports an optional package.
 
     Args:
-        name: str, of the module.
-        extra: str, the extra of this package that installs it.
+        name: str, name of the module.
+        extra: str, extra of this package that installs it.
 
     Returns:
         The module.
 
     Raises:
-        ImportError: if it is missing.
+        ImportError: if it cannot be imported; says how to install it.
 
     Example:
 

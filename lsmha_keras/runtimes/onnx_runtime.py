@@ -6,15 +6,15 @@ from lsmha_keras.runtimes.needed_package import needed_package
 
 
 class OnnxRuntime:
-    """A classifier in onnxruntime, on CPU. It may be run from several threads at once.
+    """A classifier in onnxruntime, on the CPU. Several threads may call it at once.
 
     Args:
         path: the `.onnx` file, as `lsmha_keras.export` writes it.
-        num_threads: int, threads of this model, whatever the number of callers.
+        num_threads: int, number of threads of this model, shared by all callers.
 
     Raises:
         ImportError: if onnxruntime is missing.
-        ValueError: if the file is damaged or not one of ours.
+        ValueError: if the file is damaged, or `lsmha_keras.export` did not write it.
 
     Example:
 
@@ -31,14 +31,14 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
-        # Threads that wait in a loop take the cores from the other models and threads of the user.
+        # Spinning threads would take cores from the user's other models and threads.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its errors have no class in common but this one
+        except Exception as error:  # onnxruntime's errors share no other base class
             raise InputError(
                 f"onnxruntime cannot read the file; export the model again. Received: {path} "
                 f"({error})"

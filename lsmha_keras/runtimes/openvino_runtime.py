@@ -1,4 +1,4 @@
-"""Runs an ONNX file, or a model in OpenVINO's own format, in OpenVINO."""
+"""Runs an ONNX file, or a model in OpenVINO's format, in OpenVINO."""
 
 import threading
 
@@ -8,15 +8,15 @@ from lsmha_keras.runtimes.needed_package import needed_package
 
 
 class OpenvinoRuntime:
-    """A classifier in OpenVINO, on CPU. It may be run from several threads at once.
+    """A classifier in OpenVINO, on the CPU. Several threads may call it at once.
 
     Args:
         path: the `.onnx` file or the `.xml` file, as `lsmha_keras.export` writes it.
-        num_threads: int, threads of this model, whatever the number of callers.
+        num_threads: int, number of threads of this model, shared by all callers.
 
     Raises:
         ImportError: if OpenVINO is missing.
-        ValueError: if the file is damaged or not one of ours.
+        ValueError: if the file is damaged, or `lsmha_keras.export` did not write it.
 
     Example:
 
@@ -32,14 +32,14 @@ class OpenvinoRuntime:
         openvino = needed_package("openvino")
         core = openvino.Core()
         settings = {
-            # Left to itself it computes in bfloat16 where the processor can: logits 0.02 off.
+            # The default is bfloat16 where the processor has it: logits were off by 0.02.
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
         }
         try:
             model = core.read_model(str(path))
-            # Where the importer of ONNX files puts their metadata.
+            # Where OpenVINO's ONNX importer puts the metadata.
             where = ["framework", KEY]
             text = model.get_rt_info(where).astype(str) if model.has_rt_info(where) else None
             self._model = core.compile_model(model, "CPU", settings)
@@ -55,5 +55,5 @@ class OpenvinoRuntime:
         request = getattr(self._requests, "request", None)
         if request is None:  # a request holds the memory of one run
             request = self._requests.request = self._model.create_infer_request()
-        # A copy: the next run in this thread writes to the same memory.
+        # Copied, as the next run in this thread reuses the memory.
         return request.infer({0: images}, share_outputs=True)[0].copy()

@@ -1,4 +1,4 @@
-"""The service: its addresses, and what it answers to each request."""
+"""The HTTP service: its endpoints and their responses."""
 
 import asyncio
 import concurrent.futures
@@ -36,19 +36,19 @@ _BODY = {
 
 
 def create_app(predictor, limits=None):
-    """Makes the service of a classifier, as an ASGI application.
+    """Makes an ASGI application that serves a classifier.
 
-    `POST /classify` names the classes of an image file, of the files of a form, or of an array
-    written by `np.save`; `GET /` is a page for people, `/health`, `/metrics` and `/model` are for
-    machines, `/openapi.json` describes all of it. Every refusal is a JSON object with `error`, a
-    word, and `message`, a sentence.
+    `POST /classify` classifies an image file, the files of a form, or an array in the format of
+    `np.save`. `GET /` is a page for people; `/health`, `/metrics` and `/model` are for programs,
+    and `/openapi.json` describes them all. An error response is a JSON object with `error`, a word,
+    and `message`, a sentence.
 
     Args:
         predictor: `lsmha_keras.Predictor`.
-        limits: `Limits`, or `None` for those that it has by itself.
+        limits: `Limits`, or `None` for the defaults.
 
     Returns:
-        A `fastapi.FastAPI`. Its model has run once with each size of batch that gets compiled.
+        A `fastapi.FastAPI`, warmed up: the model has run with every batch size that is compiled.
 
     Example:
 
@@ -68,7 +68,7 @@ def create_app(predictor, limits=None):
         title=f"lsmha-keras: {predictor.name}",
         version=lsmha_keras.__version__,
         lifespan=lifespan,
-        # Their pages load scripts from another server.
+        # FastAPI's documentation pages load scripts from another server.
         docs_url=None,
         redoc_url=None,
     )
@@ -87,7 +87,7 @@ def create_app(predictor, limits=None):
 
 
 class _Service:
-    """Answers requests. All but decoding and the model itself runs in the thread of the loop."""
+    """Answers requests. Only decoding and the model run outside the event loop's thread."""
 
     def __init__(self, predictor, limits):
         self.predictor, self.limits = predictor, limits
@@ -95,10 +95,10 @@ class _Service:
         self.batcher = Batcher(
             predictor.probabilities, limits.batch, on_batch=self.metrics.observe_batch
         )
-        # Bounded, as each photo that is being decoded takes the memory of all its pixels.
+        # Bounded, as every photo that is being decoded holds all its pixels in memory.
         self.decoders = concurrent.futures.ThreadPoolExecutor(processors(), "lsmha-decoder")
         self.in_progress = 0
-        Image.init()  # else the first photo waits for Pillow's formats
+        Image.init()  # otherwise the first request waits while Pillow loads its formats
         self.batcher.warm_up(np.full(predictor.image_shape, 128, "uint8"))
 
     def close(self):
@@ -106,12 +106,12 @@ class _Service:
         self.decoders.shutdown(wait=True)
 
     async def classify(self, request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5):
-        """Names the most likely classes of each image, as `lsmha predict --json` does."""
+        """Returns the most likely classes of each image, as `lsmha predict --json` does."""
         if self.in_progress >= self.limits.requests:
             raise Refusal(
                 503,
                 "busy",
-                f"{self.in_progress} requests are being answered, as many as are taken at a time. "
+                f"{self.in_progress} requests are being answered, the most allowed at a time. "
                 "Try again in a second.",
             )
         start = time.perf_counter()
@@ -140,12 +140,14 @@ class _Service:
             if upload is None:
                 message = f"The request did not arrive within {seconds}."
                 raise Refusal(408, "slow_request", message) from error
-            message = f"There was no answer within {seconds}. Try again later, or send less."
+            message = (
+                f"There was no answer within {seconds}. Try again later, or send fewer images."
+            )
             raise Refusal(504, "timeout", message) from error
 
     async def _decode(self, upload):
         if upload.array is not None and upload.array.shape[1:] == self.predictor.image_shape:
-            return upload.array  # a change of threads would cost more than this
+            return upload.array  # a switch of threads would take longer
         return await asyncio.get_running_loop().run_in_executor(
             self.decoders, decode_upload, upload, self.predictor, self.limits
         )
@@ -172,11 +174,11 @@ class _Service:
         }
 
     async def health(self):
-        """Tells that the service answers."""
+        """Reports that the service is up."""
         return {"status": "ok", "model": self.predictor.name}
 
     async def report(self):
-        """Returns all figures in Prometheus's text format."""
+        """Returns all metrics in Prometheus's text format."""
         return Response(self.metrics.text(), media_type=self.metrics.content_type)
 
     async def refuse(self, request, refusal):
@@ -195,7 +197,7 @@ class _Service:
         return self._refusal(error.status_code, "bad_request", message, error.headers)
 
     async def forget(self, request, error):
-        # Nobody reads it; 499 is what servers count for clients that went away.
+        # Nobody reads the response; 499 is what nginx logs for a client that went away.
         return self._refusal(499, "disconnected", "The client went away.")
 
     async def fail(self, request, error):

@@ -1,4 +1,4 @@
-"""Puts the images of concurrent requests into common batches."""
+"""Batches the images of concurrent requests."""
 
 import asyncio
 import collections
@@ -9,21 +9,22 @@ import numpy as np
 
 
 class Batcher:
-    """Runs a function on the images that wait, in one thread, one batch after the other.
+    """Runs a function on waiting images in a thread, one batch at a time.
 
-    An image never waits for a batch to fill: what arrives while the function runs makes the next
-    batch. So a lone request is answered at once, and batches grow with the load.
+    Images never wait for a batch to fill up: those that arrive while the function runs form the
+    next batch. A single request is answered at once, and batches grow with the load.
 
     Args:
         run: function from `(batch, height, width, channels)` images to `(batch, classes)` outputs.
-        max_batch: int, images of a batch; a request with more of them makes a batch of its own.
-        on_batch: function that is called with the images and the seconds of each batch.
+        max_batch: int, largest number of images in a batch. A request with more is a batch of its
+            own.
+        on_batch: function that is called after each batch with its number of images and seconds.
 
     Call arguments:
-        images: `(count, height, width, channels)` array; all of a batch have the same dtype.
+        images: `(count, height, width, channels)` array; all calls must use one dtype.
 
     Returns:
-        `(count, classes)` array. What `run` raises is raised in each call of its batch.
+        `(count, classes)` array. An error in `run` is raised in every call of its batch.
 
     Example:
 
@@ -35,8 +36,8 @@ class Batcher:
 
     def __init__(self, run, max_batch, on_batch=lambda count, seconds: None):
         self._run, self._max_batch, self._on_batch = run, max_batch, on_batch
-        # A thread of its own, so that decoding and answering go on; a second one would only
-        # compete for the processors that the runtime uses already.
+        # In a thread, so that decoding and answering continue. One only: a second would compete for
+        # the cores that the runtime uses already.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "lsmha-batches")
         self._waiting = collections.deque()
         self._worker = None
@@ -49,16 +50,16 @@ class Batcher:
         return await future
 
     def warm_up(self, image):
-        """Runs batches of one image repeated 1, 2, 4, ... times, in the thread that will serve.
+        """Runs batches of 1, 2, 4, ... copies of an image, in the thread that will serve.
 
-        Backends compile and runtimes reserve memory on the first batch of a size.
+        Backends compile, and runtimes allocate memory, for the first batch of each size.
         """
         sizes = [1 << power for power in range(self._max_batch.bit_length())]
         for size in sizes:
             self._thread.submit(self._run, np.stack([image] * size)).result()
 
     def close(self):
-        """Ends the thread after the batch that it runs."""
+        """Ends the thread after its current batch."""
         self._thread.shutdown(wait=True)
 
     async def _work(self):
@@ -69,7 +70,7 @@ class Batcher:
             try:
                 outputs = await loop.run_in_executor(self._thread, self._run, images)
             except Exception as error:
-                # Raised where each request waits; the next batch may go well.
+                # Raise it in every waiting request, and go on: the next batch may succeed.
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -77,12 +78,12 @@ class Batcher:
             self._on_batch(len(images), time.perf_counter() - start)
             first = 0
             for images, future in batch:
-                if not future.done():  # its request may have been given up meanwhile
+                if not future.done():  # the request may have been cancelled meanwhile
                     future.set_result(outputs[first : first + len(images)])
                 first += len(images)
 
     def _next_batch(self):
-        """Takes requests in the order of their arrival, without those that were given up."""
+        """Takes requests in the order of arrival, without cancelled ones."""
         batch, count = [], 0
         while self._waiting:
             images, future = self._waiting[0]

@@ -1,19 +1,19 @@
-"""What a service counts, for Prometheus."""
+"""Metrics of a service, for Prometheus."""
 
 import prometheus_client as prometheus
 
 import lsmha_keras
 
-# Seconds: from a small model alone to a queue that stands.
+# In seconds: from one image on a small model to a stalled queue.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The figures of one service, in a registry of their own.
+    """The metrics of one service, in their own registry.
 
     Args:
-        predictor: `lsmha_keras.Predictor`, which is named in `lsmha_model_info`.
+        predictor: `lsmha_keras.Predictor`, described by the metric `lsmha_model_info`.
 
     Example:
 
@@ -52,10 +52,10 @@ class Metrics:
         info.info({"name": predictor.name, "runtime": predictor.runtime, "version": version})
 
     def observe_batch(self, images, seconds):
-        """Counts a batch."""
+        """Records the number of images (int) and the seconds (float) of a batch."""
         self.batch_images.observe(images)
         self.batch_seconds.observe(seconds)
 
     def text(self):
-        """Returns all figures in Prometheus's text format, as bytes."""
+        """Returns all metrics in Prometheus's text format, as bytes."""
         return prometheus.generate_latest(self.registry)

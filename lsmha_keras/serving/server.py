@@ -1,4 +1,4 @@
-"""Runs a service in this process until a signal stops it."""
+"""Runs a service in this process until it gets a signal."""
 
 import errno
 import math
@@ -6,22 +6,22 @@ import socket
 
 from lsmha_keras.errors import StorageError
 
-# Seconds after the longest answer in which connections are closed.
+# Seconds to close connections, after the time of the longest answer.
 _CLOSING = 5
 
 
 def open_socket(host, port):
-    """Takes the address of a service, before anything is loaded.
+    """Opens the socket of a service; called before a model is loaded, to fail early.
 
     Args:
         host: str, name or address of an interface.
-        port: int; 0 takes a free one.
+        port: int; 0 means any free one.
 
     Returns:
-        A `socket.socket` that listens.
+        A listening `socket.socket`.
 
     Raises:
-        OSError: if the address is in use, not of this machine, or not allowed.
+        OSError: if the address is in use, not this machine's, or not allowed.
 
     Example:
 
@@ -52,13 +52,13 @@ def address(opened):
 
 
 def run_server(app, opened, seconds, verbose=False):
-    """Serves until SIGTERM or Ctrl-C; requests that have begun are answered first.
+    """Serves until SIGTERM or Ctrl-C, then finishes the requests in progress.
 
     Args:
         app: ASGI application.
-        opened: `socket.socket` that listens; closed at the end.
-        seconds: float, what an answer may take.
-        verbose: bool, whether each request is logged.
+        opened: listening `socket.socket`; it is closed at the end.
+        seconds: float, time limit of an answer.
+        verbose: bool, whether to log each request.
 
     Example:
 
@@ -78,5 +78,5 @@ def run_server(app, opened, seconds, verbose=False):
     try:
         uvicorn.Server(config).run(sockets=[opened])
     except KeyboardInterrupt:
-        # Uvicorn answers the signal by a stop in good order, and raises it again afterwards.
+        # Uvicorn shuts down gracefully on a signal, and raises it again afterwards.
         return

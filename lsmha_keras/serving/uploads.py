@@ -1,4 +1,4 @@
-"""Reads the images of a request, within limits, and says in words what is wrong with them."""
+"""Reads the images of a request, within limits, and explains what is wrong with them."""
 
 import dataclasses
 import io
@@ -12,25 +12,24 @@ from lsmha_keras.image_file import DECODER_ERRORS
 
 _ARRAY = "application/x-npy"
 _FORM = "multipart/form-data"
-# What clients send with a file if nobody tells them what it is; curl and urllib say "form".
+# Content types that clients send with a file of unknown type; curl and urllib say "form".
 _ANY_FILE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-# Pillow knows more, and runs another program, Ghostscript, for one of them.
+# Pillow reads more, but one of them (EPS) by running Ghostscript on the upload.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 _NPY_HEADER = 4096  # bytes; NumPy writes 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a service takes on.
+    """Limits of a service.
 
     Attributes:
-        request_mib: int, MiB of a request's body.
-        images: int, images of a request.
-        megapixels: int, millions of pixels of a photo, which decides about the memory that
-            decoding takes.
-        requests: int, requests that are read, wait or run at a time; further ones are refused.
-        seconds: float, from a request's arrival to its answer.
-        batch: int, images that run at a time, however many requests they come from.
+        request_mib: int, size of a request's body in MiB.
+        images: int, number of images in a request.
+        megapixels: int, size of a photo in millions of pixels; it bounds the memory for decoding.
+        requests: int, number of requests being read, waiting or running; more are refused.
+        seconds: float, time from the arrival of a request to its answer.
+        batch: int, number of images that the model runs at a time.
     """
 
     request_mib: int = 16
@@ -42,10 +41,10 @@ class Limits:
 
 
 class Refusal(Exception):
-    """Says why a request is not answered.
+    """The reason why a request is refused.
 
     Args:
-        status: int, of HTTP.
+        status: int, HTTP status.
         error: str, a word for programs.
         message: str, a sentence for people.
     """
@@ -57,11 +56,11 @@ class Refusal(Exception):
 
 @dataclasses.dataclass
 class Upload:
-    """What a request brought.
+    """The images of a request.
 
     Attributes:
-        names: list of str or `None`, the files' names.
-        files: list of bytes, image files; empty if it brought an array.
+        names: list of str or `None`, names of the files.
+        files: list of bytes, image files; empty if the request holds an array.
         array: `(images, height, width, channels)` array, or `None`.
     """
 
@@ -71,7 +70,7 @@ class Upload:
 
 
 async def receive_upload(request, limits):
-    """Reads the body of a request, which may be an image file, a form with several, or an array.
+    """Reads the body of a request: an image file, a form with image files, or an array.
 
     Args:
         request: `fastapi.Request`.
@@ -81,7 +80,7 @@ async def receive_upload(request, limits):
         An `Upload`.
 
     Raises:
-        Refusal: if it is too large, empty, or nothing that holds images.
+        Refusal: if it is too large, empty, or of an unsupported type.
     """
     request = _limited(request, limits.request_mib)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -109,7 +108,7 @@ async def receive_upload(request, limits):
 
 
 def decode_upload(upload, predictor, limits):
-    """Brings the images of an upload to what a model takes.
+    """Decodes the images of an upload and resizes them to the model's size.
 
     Args:
         upload: `Upload`.
@@ -120,7 +119,7 @@ def decode_upload(upload, predictor, limits):
         `(images, *image_shape)` uint8 array.
 
     Raises:
-        Refusal: if a file is empty, no image, damaged or too large, or the array does not fit.
+        Refusal: if a file is empty, not an image, damaged or too large, or the array does not fit.
     """
     if upload.array is None:
         channels = predictor.image_shape[2]
@@ -140,7 +139,7 @@ def decode_upload(upload, predictor, limits):
 
 
 def _limited(request, mib):
-    """Returns the same request, whose body raises as soon as it is larger than allowed."""
+    """Wraps a request so that reading its body raises as soon as it is too large."""
     limit = left = mib * 2**20
     too_large = Refusal(413, "too_large", f"A request takes {mib} MiB at most.")
     declared = request.headers.get("content-length", "")
@@ -170,7 +169,7 @@ async def _read_form(request, limits):
 
 
 def _read_array(body):
-    """Reads the format of `np.save` without trusting it: a view of the body, nothing unpickled."""
+    """Reads an untrusted file of `np.save`: without pickle, and without a copy of the body."""
     file = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(file)
@@ -183,15 +182,15 @@ def _read_array(body):
         shape, in_columns, dtype = readers[version](file, max_header_size=_NPY_HEADER)
         if dtype != np.uint8 or in_columns or len(shape) != 4 or min(shape) < 1:
             raise InputError(
-                f"dtype {dtype}, shape {shape}{', in the order of Fortran' if in_columns else ''}"
+                f"dtype {dtype}, shape {shape}{', in Fortran order' if in_columns else ''}"
             )
         return np.frombuffer(body, dtype, offset=file.tell()).reshape(shape)
-    except ValueError as error:  # NumPy's own among them
+    except ValueError as error:  # ours above, or NumPy's
         raise Refusal(
             400,
             "bad_array",
-            "An array is what np.save writes of uint8 images (images, height, width, channels). "
-            f"Received: {error}",
+            "An array must be what np.save writes for uint8 images (images, height, width, "
+            f"channels). Received: {error}",
         ) from error
 
 
@@ -218,7 +217,7 @@ def _decode(data, name, predictor, limits):
 
 
 def _check_size(file, limits):
-    """Looks at the header alone; what it announces decides about the memory for decoding."""
+    """Checks the size in the header, which determines how much memory decoding takes."""
     from PIL import Image
 
     Image.init()
@@ -229,6 +228,6 @@ def _check_size(file, limits):
         raise Refusal(
             413,
             "too_large",
-            f"{file.name} has {pixels / 1e6:.0f} million pixels, and {limits.megapixels} are taken "
-            "at most. Send it smaller.",
+            f"{file.name} has {pixels / 1e6:.0f} million pixels; the limit is {limits.megapixels} "
+            "million. Send a smaller one.",
         )

@@ -1,4 +1,4 @@
-"""Single-head performance: what each head of a trained model has learnt.
+"""Single-head performance (SHP): what each head of a trained model has learnt.
 
-A sub-package of pure functions over a model and data; nothing here imports KerasHub.
+Pure functions of a model and data. Nothing here imports KerasHub.
 """

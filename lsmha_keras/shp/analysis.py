@@ -1,4 +1,4 @@
-"""All that a report on the heads of one model needs, stage by stage."""
+"""Everything that a report on the heads of a model needs, computed stage by stage."""
 
 import functools
 import hashlib
@@ -15,30 +15,30 @@ from lsmha_keras.shp.readouts import BlockReadouts
 
 
 class Analysis:
-    """Single-head performance of a classifier with its controls, kept on disk as it grows.
+    """Single-head performance of a classifier with its controls, saved to disk stage by stage.
 
-    Each stage prints that it starts and shows its progress. It is not repeated when another
-    `Analysis` of the same model and data is given the same folder.
+    Each stage announces itself and shows its progress. A finished stage is not repeated by another
+    `Analysis` of the same model and data in the same folder.
 
     Args:
         model: a `CCTImageClassifier`.
         train_data: `ImageDataset` to fit readouts on.
         test_data: `ImageDataset` to measure on.
-        folder: path for finished stages.
+        folder: path of the folder for finished stages.
         readout: path or preset of `BlockReadouts`, or `None` to fit them.
         blocks: list of indices of blocks, or `None` for all that have heads.
         pooling: `"recomputed"`, `"frozen"` or `"both"`.
         threshold: float.
-        readout_epochs: int, or `None` for those of `readout`, and 10 if it is not known how many
-            those were. The readouts of the untrained control are fitted as long.
+        readout_epochs: int, or `None` for as many as `readout` was fitted for, or 10 if that is
+            unknown. The readouts of the untrained control are fitted for as many.
         batch_size: int.
-        settings: dict of JSON values that describe the data; a folder with others is refused.
-        fresh: bool, whether to remove what is in the folder.
+        settings: dict of JSON values that describe the data; they must match those of the folder.
+        fresh: bool, whether to clear the folder first.
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
     Raises:
-        ValueError: if the folder belongs to another analysis, or the readouts lack a block or were
-            fitted for other than `readout_epochs`.
+        ValueError: if the folder belongs to another analysis, or the given readouts lack a block or
+            were fitted for another number of epochs than `readout_epochs`.
 
     Example:
 
@@ -80,7 +80,7 @@ class Analysis:
         settings = {
             **(settings or {}),
             "blocks": blocks,
-            # By content: what lies at a path may have changed.
+            # By content, as the file at the path may have changed.
             "readouts": None if readout is None else self._given.digest(),
             "readout_epochs": self.readout_epochs,
             "weights": weights.hexdigest(),
@@ -96,7 +96,7 @@ class Analysis:
         return self._measured("trained", self.pooling, lambda: (self.model, self.readouts))
 
     def controls(self):
-        """Returns what to compare with: a dict from a name to `{block: SHPResult}`."""
+        """Returns the controls, a dict from a name to `{block: SHPResult}`."""
         return {
             "Gaussian null": self._gaussian(),
             "untrained trunk": self._measured("untrained", self.pooling, self._untrained),
@@ -104,7 +104,7 @@ class Analysis:
         }
 
     def other_pooling(self):
-        """Returns the results with frozen pooling like controls, if both were asked for."""
+        """Returns the results with frozen pooling in the form of `controls`, if both are wanted."""
         return {
             f"{pooling} pooling": self._measured(
                 "trained", pooling, lambda: (self.model, self.readouts)
@@ -123,7 +123,7 @@ class Analysis:
                 self.model, self.test_data, self.readouts.blocks, verbose=self.verbose
             )
 
-        return self.cache.scores("classical", measure)  # the name on disk since 0.1
+        return self.cache.scores("classical", measure)  # the name in folders of version 0.1
 
     def _load_or_fit(self):
         if self._given is None:
@@ -145,7 +145,7 @@ class Analysis:
         )
 
     def _measured(self, name, pooling, make):
-        """Measures the model and readouts that `make()` returns, or takes what is on disk."""
+        """Measures the model and readouts that `make()` returns, unless the result is on disk."""
 
         def measure():
             model, readouts = make()
@@ -202,7 +202,7 @@ class Analysis:
 def _select(readouts, blocks):
     if missing := sorted(set(blocks) - set(readouts.blocks)):
         raise InputError(
-            f"There are readouts of the blocks {readouts.blocks}. Received: blocks={missing}"
+            f"There are readouts only for the blocks {readouts.blocks}. Received: blocks={missing}"
         )
     weights = {block: readouts.weights[block] for block in blocks}
     accuracy = {b: a for b, a in readouts.accuracy.items() if b in weights}
@@ -210,12 +210,12 @@ def _select(readouts, blocks):
 
 
 def _epochs(given, asked):
-    """Returns for how many epochs readouts are fitted, the control's like the given ones."""
+    """Returns the number of epochs to fit readouts for: as many as the given ones, if known."""
     fitted = None if given is None else given.epochs
     if asked is not None and fitted not in (None, asked):
         raise InputError(
-            f"The readouts that were given were fitted for {fitted} epochs, and the control's must "
-            "be fitted as long: leave `readout_epochs` out, or let both be fitted. Received: "
+            f"The given readouts were fitted for {fitted} epochs, and the control's must be fitted "
+            "for as many: leave `readout_epochs` out, or let both be fitted. Received: "
             f"readout_epochs={asked}"
         )
     return asked or fitted or 10

@@ -1,4 +1,4 @@
-"""The finished parts of an analysis, on disk, so that a killed one can continue."""
+"""The finished parts of an analysis on disk, so that an interrupted one can continue."""
 
 import json
 import pathlib
@@ -18,13 +18,12 @@ _SETTINGS = "settings.json"
 class AnalysisCache:
     """Computes each part of an analysis once and keeps it in a folder.
 
-    A part is written to one side and moved into place when it is complete, so whatever kills the
-    process leaves whole parts only.
+    A part is moved into place when it is complete, so a killed process leaves only whole parts.
 
     Args:
         folder: path, made if missing.
         settings: dict of JSON values that all parts depend on.
-        fresh: bool, whether to remove what an earlier analysis left there.
+        fresh: bool, whether to remove the parts of an earlier analysis.
 
     Raises:
         ValueError: if the folder holds parts of an analysis with other settings.
@@ -40,7 +39,7 @@ class AnalysisCache:
     def __init__(self, folder, settings, fresh=False):
         self.folder = pathlib.Path(folder)
         path = self.folder / _SETTINGS
-        if fresh and path.exists():  # else the folder is not of an analysis
+        if fresh and path.exists():  # without it, the folder is not an analysis's to remove
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -81,7 +80,7 @@ class AnalysisCache:
         return scores
 
     def _part(self, name, make, save):
-        """Returns the folder of a part, after making it if need be."""
+        """Returns the folder of a part, after making it if necessary."""
         done = self.folder / name
         if not done.exists():
             made = make()

@@ -20,41 +20,41 @@ from lsmha_keras.shp.shp_result import check_pooling
 from lsmha_keras.training.training_state import ema_weights
 from lsmha_keras.types import Dataset, PathLike
 
-# Higher than for a readout that trains to the end: it has to follow a trunk that moves.
+# Higher than in `fit_readout`: the readouts must follow a trunk that changes.
 _LEARNING_RATE = 1e-2
 
 
 class SHPCallback(keras.callbacks.Callback):
-    """Measures the single-head performance every few epochs and writes it into the logs.
+    """Measures the single-head performance every few epochs and adds it to the logs.
 
-    Each time the readouts train on for a little, from where they were, on another part of the
-    training images; then the heads are measured on always the same validation images. Both see the
-    averaged weights, where the optimizer keeps such. Training is not disturbed:
-    no global random number is drawn and no weight of the model changes.
+    Each time, the readouts continue to train for a short while, on another sample of the training
+    images. Then all heads are measured, always on the same validation images. Both steps use the
+    averaged weights if the optimizer keeps them. Training is not affected: no global random number
+    is drawn, and no weight of the model changes.
 
-    For every block, `b` being its index, the logs get
+    For every block, with `b` its index, the logs get
 
     - `shp/block_b_snr`: signal-to-noise ratio;
     - `shp/block_b_clusters_per_head`, `shp/block_b_noise_per_head`: means over heads;
-    - `shp/block_b_coverage`: heads that have a label on a cluster, mean over labels;
+    - `shp/block_b_coverage`: number of heads that have a label on a cluster, mean over labels;
     - `shp/block_b_readout_accuracy`: accuracy of the block's whole readout, in 0 .. 1.
 
-    All are measured on the validation images: in the first epoch of a training, and in those whose
-    number, counted from 1, is a multiple of `every`. In the others they are NaN, so that a table
-    keeps its columns. Callbacks that are to see them, such as
-    `CSVLogger` or `TensorBoard`, come after this one in the list.
+    They are measured in the first epoch of a training, and whenever the epoch, counted from 1, is a
+    multiple of `every`. In other epochs they are NaN, so that a table keeps its columns. Put
+    callbacks that read them, such as `CSVLogger` or `TensorBoard`, after this one in the list.
 
     Args:
-        train_data: labelled raw images to train the readouts on: a dataset's name, of which the
-            "train" split is taken, an `ImageDataset`, a pair of arrays, a `keras.utils.PyDataset`
-            or a `tf.data.Dataset`. Of the last two only the first images are ever used; and give
-            no pipeline that `fit` trains on itself, since one that shuffles would be disturbed.
-        validation_data: likewise, to measure on; of a name, the "test" split.
+        train_data: labelled raw images to train the readouts on: a dataset's name, for its "train"
+            split, an `ImageDataset`, a pair of arrays, a `keras.utils.PyDataset` or a
+            `tf.data.Dataset`. Of the last two only the first images are used. Do not pass the
+            pipeline that `fit` trains on: reading it here would change its order there.
+        validation_data: likewise, to measure on; of a named dataset the "test" split.
         blocks: list of indices of blocks, or `None` for all that have heads.
         every: int, number of epochs between measurements. Defaults to `1`.
-        max_images: int, most images of each kind that a measurement uses. Defaults to `4000`.
+        max_images: int, largest number of images, of each kind, per measurement. Defaults to
+            `4000`.
         readout_epochs: int, passes over the training images per measurement. Defaults to `1`.
-        threshold: float, of the Boolean matrices. Defaults to `0.3`.
+        threshold: float, normalised responses strictly above it count. Defaults to `0.3`.
         pooling: `"recomputed"` or `"frozen"`; see `lsmha_keras.single_head_performance`.
         output_dir: folder for the results, one `SHPResult` per block and measurement:
             `epoch_003_block_1.npz`, epochs counted from 1. `None` writes nothing.
@@ -64,8 +64,8 @@ class SHPCallback(keras.callbacks.Callback):
         results: dict from block to the last `SHPResult`; empty before the first measurement.
 
     Raises:
-        ValueError: if an argument is out of range; when training starts, if a block has no heads
-            or the data cannot be opened.
+        ValueError: if an argument is out of range; at the start of training, if a block has no
+            heads or the data cannot be opened.
 
     Example:
 
@@ -112,7 +112,7 @@ class SHPCallback(keras.callbacks.Callback):
         self.results: dict[int, Any] = {}
 
     def __deepcopy__(self, memo):
-        """Copies the settings and shares the data; what changes is created for each training."""
+        """Copies the settings and shares the data; the rest is created for each training."""
         return copy.copy(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -130,13 +130,13 @@ class SHPCallback(keras.callbacks.Callback):
 
     def _open(self, dataset, split, num_labels):
         batches = ImageBatches(dataset, 1, self.model, split, self.data_dir)
-        # Data that will not do are found before an epoch is spent.
+        # Read a batch now, so that unsuitable data fail before an epoch is spent.
         _, labels = next(batches.epoch())
         class_labels(labels, num_labels)
-        return batches.dataset  # opened once, rather than at every measurement
+        return batches.dataset  # opened once, not at every measurement
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measures, if it is time to, and writes into `logs`."""
+        """Measures, if this epoch is due, and adds the figures to `logs`."""
         is_due = not self.results or (epoch + 1) % self.every == 0
         if is_due:
             with ema_weights(self.model):
@@ -152,7 +152,7 @@ class SHPCallback(keras.callbacks.Callback):
             self._train_data,
             self.readout_epochs,
             max_images=self.max_images,
-            seed=epoch,  # other images each time: always the same would be learnt by heart
+            seed=epoch,  # another sample each time: the same one would be memorised
             verbose=0,
         )
         results = self._fields.measure(

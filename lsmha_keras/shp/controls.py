@@ -1,4 +1,4 @@
-"""What structureless heads look like: results to hold beside the measured ones."""
+"""Controls: results of heads without structure, to compare the measured ones with."""
 
 import random
 
@@ -14,16 +14,16 @@ THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(9))
 
 
 def gaussian_null(heads, labels, threshold=0.3, seed=0, block=0):
-    """Draws matrices of independent Gaussian entries, of the size of a block's.
+    """Draws matrices of independent Gaussian entries, as many and as large as those of a block.
 
-    They already show clusters: the evidence for structure is less noise at as many clusters.
+    Even these show clusters: the evidence for structure is less noise at an equal number of them.
 
     Args:
-        heads: int.
-        labels: int.
+        heads: int, number of heads.
+        labels: int, number of labels.
         threshold: float. Defaults to `0.3`.
         seed: int.
-        block: int, index that the result is given.
+        block: int, block index of the result.
 
     Returns:
         An `SHPResult`.
@@ -37,14 +37,14 @@ def gaussian_null(heads, labels, threshold=0.3, seed=0, block=0):
 
 
 def permuted_labels(model, readouts, dataset, pooling="recomputed", seed=0, **options):
-    """Measures single-head performance with the images' labels permuted among them.
+    """Measures single-head performance with the labels permuted among the images.
 
-    The readouts stay as they are. What is left is what heads answer whatever the image shows.
+    The readouts stay unchanged. The result shows what heads answer regardless of the image.
 
     Args:
         model: see `single_head_performance`.
         readouts: `BlockReadouts`.
-        dataset: labelled images of any kind that can be gone through twice.
+        dataset: labelled images of any kind that can be read twice.
         pooling: `"recomputed"` or `"frozen"`.
         seed: int, of the permutation.
         **options: further arguments of `HeadFields.measure`: `threshold`, `batch_size`, `verbose`,
@@ -72,7 +72,7 @@ def permuted_labels(model, readouts, dataset, pooling="recomputed", seed=0, **op
     rng = np.random.default_rng(seed)
 
     def draw(labels):
-        # Without replacement, from what earlier batches left: a permutation of all labels.
+        # Without replacement over all batches, so that the labels are permuted, not resampled.
         drawn = rng.multivariate_hypergeometric(left, len(labels))
         left[:] -= drawn
         return rng.permutation(np.repeat(np.arange(len(left)), drawn))
@@ -84,11 +84,11 @@ def permuted_labels(model, readouts, dataset, pooling="recomputed", seed=0, **op
 def untrained_copy(model, seed=0):
     """Builds a model of the same architecture with new random weights.
 
-    Fit readouts on it and measure it like the trained one: trained readouts find something in
-    random features, too.
+    Fit readouts on it and measure it like the trained one: readouts also learn from random
+    features.
 
     Args:
-        model: a Keras model whose config rebuilds it.
+        model: a Keras model that can be rebuilt from its config.
         seed: int, of the weights.
 
     Returns:
@@ -102,7 +102,7 @@ def untrained_copy(model, seed=0):
     control = lsmha_keras.single_head_performance(untrained, readouts, "cifar100")
     ```
     """
-    # Initializers without a seed take one from Python's global random numbers.
+    # An initializer without a seed draws one from Python's global random state.
     state = random.getstate()
     random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""The head outputs of any Keras model, and the method that any other model needs."""
+"""The head outputs of any Keras model, and the one method that a foreign model needs."""
 
 import contextlib
 
@@ -12,15 +12,15 @@ from lsmha_keras.errors import InputError
 class HeadOutputs:
     """Runs a model up to the head outputs of its attention blocks, without gradients.
 
-    A model with the method `intermediates`, as ours, runs through it; images pass its preprocessor
-    first. Any other Keras model must offer **one method**:
+    Models of this package are run through their method `intermediates`, after their preprocessor.
+    Any other Keras model must have **one method**:
 
     `model.head_outputs(images) -> {block: tensor (batch, tokens, heads, head_dim)}`
 
     where `images` are float32 with the dataset's values (the method does its own preprocessing),
-    `block` is any int, and the tensors hold what the heads give *before* the output projection. It
-    runs in inference mode, inside a compiled step: `keras.ops` only. With
-    `keras.layers.MultiHeadAttention`, a subclass gets hold of these tensors:
+    `block` is any int, and the tensors are the outputs of the heads *before* the output projection.
+    It runs in inference mode inside a compiled step, so it may only use `keras.ops`. A subclass of
+    `keras.layers.MultiHeadAttention` can keep these tensors:
 
     ```python
     class Attention(keras.layers.MultiHeadAttention):
@@ -38,8 +38,7 @@ class HeadOutputs:
         blocks: list of indices of blocks, or `None` for all that have heads.
 
     Raises:
-        ValueError: if the model offers neither method, or a block is not one of its attention
-            blocks.
+        ValueError: if the model has neither method, or a block is not one of its attention blocks.
 
     Example:
 
@@ -67,11 +66,11 @@ class HeadOutputs:
 
     @property
     def variables(self):
-        """List of the model's variables, which a compiled step must know on jax."""
+        """List of the model's variables, which a compiled step on jax takes as arguments."""
         return self.model.variables
 
     def prepare(self, images):
-        """Brings raw images, a NumPy array, to what a call takes."""
+        """Preprocesses raw images; takes and returns a NumPy array, `(batch, ...)`."""
         if self.source is None or getattr(self.model, "preprocessor", None) is None:
             return np.asarray(images, "float32")
         return np.asarray(ops.convert_to_numpy(self.model.preprocess_samples(images)))
@@ -86,7 +85,7 @@ class HeadOutputs:
             A dict from block to the shape `(1, tokens, heads, head_dim)`.
 
         Raises:
-            ValueError: if a block is not one of the model's, or its tensor has not 4 axes.
+            ValueError: if a block is not one of the model's, or its tensor does not have 4 axes.
         """
         outputs = _Probe(self).compute_output_spec(keras.KerasTensor((1, *image_shape)))
         shapes = {block: tuple(heads.shape) for block, heads in outputs.items()}
@@ -110,7 +109,7 @@ class HeadOutputs:
 
 
 class _Probe(keras.layers.Layer):
-    """Lets Keras infer the shapes of what a function returns."""
+    """Wraps a function so that Keras can infer the shapes of its results."""
 
     def __init__(self, function):
         super().__init__(dtype="float32")
@@ -131,7 +130,7 @@ def check_blocks(blocks, valid):
         A list of ints, ascending.
 
     Raises:
-        ValueError: if there are no blocks with heads, none is asked for, or one is not valid.
+        ValueError: if no block has heads, or `blocks` is empty or holds an invalid index.
 
     Example:
         >>> check_blocks(None, [1, 2])
@@ -149,7 +148,8 @@ def check_blocks(blocks, valid):
 
 
 def compile_setting():
-    """Returns the `jit_compile` to use: XLA's convolutions are slow on TensorFlow's CPUs."""
+    """Returns the `jit_compile` to use."""
+    # XLA's convolutions are slow on a CPU under TensorFlow.
     if keras.config.backend() != "tensorflow":
         return "auto"
     import tensorflow as tf
@@ -158,7 +158,7 @@ def compile_setting():
 
 
 def _no_gradients():
-    """On torch, `stop_gradient` alone would keep the trunk's activations until then."""
+    """Turns gradients off on torch, where `stop_gradient` alone keeps the trunk's activations."""
     if keras.config.backend() != "torch":
         return contextlib.nullcontext()
     import torch

@@ -1,4 +1,4 @@
-"""Single-head performance: how the field of each head answers each label."""
+"""Single-head performance: the mean field of each head for the images of each label."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from lsmha_keras.types import Dataset, PathLike, Verbose
 class HeadFields(keras.Model):
     """Runs the trunk and sums, for each label, the pooled outputs of every head.
 
-    The field of head h, `W_h p_h(x)`, is linear in its pooled output `p_h(x)`: so sums of `p_h`
-    over the images of each label, `(labels, heads * head_dim)`, hold all that the mean fields need,
-    and memory does not grow with the number of images. The step is compiled once, however often
-    `measure` is called, and uses the weights of trunk and readouts as they are then.
+    The field of head h, `W_h p_h(x)`, is linear in its pooled output `p_h(x)`. The sums of `p_h`
+    over the images of each label, `(labels, heads * head_dim)`, therefore determine the mean
+    fields, and memory does not grow with the number of images. The step is compiled once, however
+    often `measure` is called; each call uses the current weights of trunk and readouts.
 
     Args:
         model: a `CCTImageClassifier`, `CCTBackbone` or another model; see `HeadOutputs`.
@@ -32,7 +32,7 @@ class HeadFields(keras.Model):
         poolings: tuple of `"recomputed"`, `"frozen"` or both.
 
     Raises:
-        ValueError: if a block or a mode is unknown.
+        ValueError: if a block or a kind of pooling is unknown.
 
     Example:
 
@@ -53,7 +53,7 @@ class HeadFields(keras.Model):
 
     @property
     def non_trainable_variables(self):
-        """The trunk's variables too: on jax a compiled step gets all variables from outside."""
+        """With the trunk's variables: on jax, a compiled step takes all variables as arguments."""
         return super().non_trainable_variables + self.trunk.variables
 
     def call(self, inputs):
@@ -116,7 +116,7 @@ class HeadFields(keras.Model):
         return self._results(readouts, totals, counts, threshold, names)
 
     def _inputs(self, images, labels, num_labels, batch_size):
-        """Prepares images, and labels as one-hot rows; a batch filled up has rows of zeros."""
+        """Prepares images and one-hot labels; images that fill up a batch get rows of zeros."""
         images = self.trunk.prepare(images)
         missing = max(0, batch_size - len(images))
         images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
@@ -125,7 +125,7 @@ class HeadFields(keras.Model):
         return {"images": images, "one_hot": one_hot}
 
     def _assign(self, readouts, image_shape):
-        """Gives the step the readouts' weights; makes its layers when called for the first time."""
+        """Sets the readouts' weights; the first call makes their layers."""
         if not self.readouts:
             for block, shape in self.trunk.shapes(image_shape).items():
                 readout = HeadReadout(readouts.num_labels, name=f"block_{block}")
@@ -201,23 +201,24 @@ def single_head_performance(
 ) -> dict[Any, Any]:
     """Measures how each head alone responds to each label, for all heads and blocks in one pass.
 
-    For head h all other heads are zero at the readout's input; what remains is the head's field, a
-    value for each output unit. Its mean over the images of each label is the head's matrix. Use
-    images that the readouts were not fitted on. Memory does not depend on the number of images.
+    To measure head h, all other heads are set to zero at the readout's input. The readout's output,
+    a value for each output unit, is the head's field; its means over the images of each label form
+    the head's matrix. Use images that the readouts were not fitted on. Memory does not depend on
+    the number of images.
 
     Args:
         model: a `CCTImageClassifier`, `CCTBackbone`, or any model with the method that
             `lsmha_keras.shp.head_outputs.HeadOutputs` describes.
         readouts: `BlockReadouts`, as `fit_readout` returns them; their blocks are measured.
         dataset: labelled images of any kind, as for `fit_readout`.
-        pooling: `"recomputed"`: the weights of the pooling over tokens follow from head h alone;
-            `"frozen"`: they stay those of all heads, and the fields of all heads sum to the
-            readout's logits; `"both"`, in the same pass. Defaults to `"recomputed"`.
-        threshold: float; entries of the normalised matrices strictly above it are ones. Defaults to
-            `0.3`.
+        pooling: `"recomputed"`: the weights of the pooling over tokens are computed from head h
+            alone; `"frozen"`: they are computed from all heads, so that the fields of all heads sum
+            to the readout's logits; `"both"`: both in one pass. Defaults to `"recomputed"`.
+        threshold: float; entries of the normalised matrices strictly above it become ones. Defaults
+            to `0.3`.
         batch_size: int. Defaults to `256`.
         max_images: int, or `None` for all; see `ImageBatches`.
-        split: part of a dataset given by name. Defaults to `"test"`.
+        split: str, the split of a dataset given by name. Defaults to `"test"`.
         data_dir: folder that holds a dataset given by name.
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
 
@@ -225,8 +226,8 @@ def single_head_performance(
         A dict from block to `SHPResult`; with `pooling="both"` a dict from mode to such a dict.
 
     Raises:
-        ValueError: if an argument or the data are not valid, the number of labels is not the
-            readouts', or a block's head outputs are not finite.
+        ValueError: if an argument or the data are invalid, the readouts have another number of
+            labels, or a block's head outputs are not finite.
 
     Example:
 

@@ -18,7 +18,7 @@ from lsmha_keras.shp.head_outputs import HeadOutputs, compile_setting
 from lsmha_keras.shp.readouts import BlockReadouts, HeadReadout
 from lsmha_keras.types import Dataset, PathLike, Verbose
 
-# Learning rate, and its factor in epoch e of E.
+# Optimizer -> peak learning rate, and its factor in epoch e of `count`.
 _SCHEDULES = {
     "adamw": (3e-3, lambda e, count: 0.5 * (1 + np.cos(np.pi * e / count))),
     "sgd": (0.01, lambda e, count: 0.975**e),
@@ -30,9 +30,9 @@ _SGD_DECAY = 1e-3
 class ReadoutTrainer(keras.Model):
     """Trains a readout for each block on a frozen trunk, all in one pass over the data per epoch.
 
-    A step runs the trunk once, without gradients, then all readouts; their losses are summed, so
-    that each trains as it would alone. The step is compiled once, however often `train` is called,
-    and uses the trunk's weights as they are then. No global random state is used or changed.
+    A step runs the trunk once, without gradients, then all readouts. Their losses are summed, so
+    each readout trains as it would alone. The step is compiled once, however often `train` is
+    called; each call uses the trunk's current weights. No global random state is used or changed.
 
     Args:
         model: a `CCTImageClassifier`, `CCTBackbone` or another model; see `HeadOutputs`.
@@ -80,16 +80,16 @@ class ReadoutTrainer(keras.Model):
         default = _SCHEDULES[optimizer][0]
         self.peak_learning_rate = default if learning_rate is None else learning_rate
         self.seed = seed
-        self.epochs = 0  # since the first weights; `None` if those came trained for unknown long
+        self.epochs = 0  # in all; `None` if the initial readouts do not say how many they had
         augment = optimizer == "sgd" if augment is None else augment
         layers = [PadCrop(4, seed=seed), HorizontalFlip(seed=seed)] if augment else []
         self.augmentation = AugmentationPolicy(layers, seed)
-        # By block, as str: Keras tracks such dictionaries only.
+        # Keys are blocks as str: Keras does not track dicts with other keys.
         self.readouts, self.loss_means, self.accuracies = {}, {}, {}
 
     @property
     def non_trainable_variables(self):
-        """The trunk's variables too: on jax a compiled step gets all variables from outside."""
+        """With the trunk's variables: on jax, a compiled step takes all variables as arguments."""
         return super().non_trainable_variables + self.trunk.variables
 
     def call(self, images):
@@ -116,15 +116,15 @@ class ReadoutTrainer(keras.Model):
         verbose="auto",
         **batch_options,
     ):
-        """Trains the readouts, from where they are.
+        """Trains the readouts, starting from their current weights.
 
         Args:
             dataset: labelled images of any kind; see `ImageBatches`.
             epochs: int.
-            validation_data: like `dataset`; the accuracies are measured on it, or `None` for those
-                of the last epoch's training.
+            validation_data: like `dataset`, to measure the accuracies on; `None` means those of the
+                training images in the last epoch.
             batch_size: int, or `None` for 128 with AdamW, 100 with SGD.
-            initial: `BlockReadouts` to begin with, or `None`.
+            initial: `BlockReadouts` to start from, or `None`.
             verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
             **batch_options: `split`, `data_dir` and `max_images` of `ImageBatches`.
 
@@ -132,7 +132,7 @@ class ReadoutTrainer(keras.Model):
             A `BlockReadouts`.
 
         Raises:
-            ValueError: if the data are not valid, or a block's head outputs are not finite.
+            ValueError: if the data are invalid, or a block's head outputs are not finite.
         """
         epochs = positive_int("epochs", epochs)
         batch_size = _BATCH_SIZES[self.optimizer_name] if batch_size is None else batch_size
@@ -156,7 +156,7 @@ class ReadoutTrainer(keras.Model):
         return BlockReadouts(weights, accuracy, batches.class_names, self.epochs)
 
     def _prepare(self, batches, initial):
-        """Makes what is still missing, sets the first weights, and restarts the optimizer."""
+        """Makes the readouts if necessary, sets initial weights, and resets the optimizer."""
         if not self.readouts:
             images, _ = next(batches.epoch())
             self._add_readouts(self.trunk.prepare(images[:1]).shape[1:])
@@ -176,7 +176,7 @@ class ReadoutTrainer(keras.Model):
             )
         if self.optimizer_name == "sgd":
             optimizer = keras.optimizers.SGD(momentum=0.975, nesterov=True)
-            # Part of the gradient, as in the reference; Keras's own decay bypasses the momentum.
+            # As part of the gradient, like the reference; Keras's weight decay bypasses momentum.
             for variable in self.trainable_variables:
                 variable.regularizer = keras.regularizers.L2(_SGD_DECAY / 2)
         else:
@@ -196,7 +196,7 @@ class ReadoutTrainer(keras.Model):
             readout.set_weights(initial.weights[int(name)])
 
     def _run(self, step, batches, shuffle, progress):
-        """Runs `step` on every batch and returns the means of its figures over images."""
+        """Runs `step` on every batch; returns the means over images of the metrics."""
         totals, seen = {}, 0
         augmented = list(enumerate(self.augmentation.layers)) if shuffle is not None else []
         for number, (images, labels) in enumerate(batches.epoch(shuffle)):
@@ -239,11 +239,11 @@ def fit_readout(
     verbose: Verbose = "auto",
     augment: Any = None,
 ) -> BlockReadouts:
-    """Fits a readout for each block of a model, which itself stays as it is.
+    """Fits a readout for each block of a model; the model itself does not change.
 
     A readout is a sequence pooling over the concatenated head outputs of a block, before the output
-    projection, and a linear layer without bias. All are trained in one pass over the data per
-    epoch.
+    projection, and a linear layer without bias. All readouts are trained in one pass over the data
+    per epoch.
 
     Args:
         model: a `CCTImageClassifier`, `CCTBackbone`, or any model with the method that
@@ -253,30 +253,31 @@ def fit_readout(
             images; labels are integers or one-hot. Arrays and named datasets are shuffled.
         blocks: list of indices of blocks, counted as in the backbone, or `None` for all that have
             heads.
-        validation_data: like `dataset`; the accuracies are measured on it. `None` gives those of
-            the last epoch's training.
+        validation_data: like `dataset`, to measure the accuracies on; `None` means those of the
+            training images in the last epoch.
         num_labels: int, or `None` for the dataset's number of classes, the width of its one-hot
-            labels, or else the model's `num_classes`.
+            labels, or the model's `num_classes`, whichever is known first.
         epochs: int. Defaults to `10`.
         optimizer: `"adamw"`, with a cosine schedule, or `"sgd"`: Nesterov momentum 0.975, weight
             decay 1e-3, learning rate times 0.975 each epoch. Defaults to `"adamw"`.
         learning_rate: float, or `None` for 3e-3 with AdamW, 0.01 with SGD.
         batch_size: int, or `None` for 128 with AdamW, 100 with SGD.
-        initial: `BlockReadouts` of the same blocks to begin with, or `None`.
+        initial: `BlockReadouts` of the same blocks to start from, or `None`.
         max_images: int, or `None` for all; see `ImageBatches`.
-        split: part of a dataset given by name. Defaults to `"train"`.
+        split: str, the split of a dataset given by name. Defaults to `"train"`.
         data_dir: folder that holds a dataset given by name.
         seed: int, of initial weights and shuffling.
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
-        augment: bool, whether images are flipped left to right with even odds and shifted by up to
-            4 pixels, or `None`: with SGD, of whose schedule it is a part, but not with AdamW.
+        augment: bool, whether to flip images left to right with probability 0.5 and to shift them
+            by up to 4 pixels. `None` means with SGD, whose schedule includes it, but not with
+            AdamW.
 
     Returns:
         A `BlockReadouts`: `.weights`, `.accuracy` by block, `.save(path)`.
 
     Raises:
-        ValueError: if an argument, a block or the data are not valid, the number of labels is not
-            known, or a block's head outputs are not finite.
+        ValueError: if an argument, a block or the data are invalid, the number of labels is
+            unknown, or a block's head outputs are not finite.
 
     Example:
 
@@ -315,6 +316,6 @@ def _find_num_labels(model, dataset, split, data_dir):
     if num_labels := getattr(model, "num_classes", None):
         return num_labels
     raise InputError(
-        "The number of labels is not known: give `num_labels`. Received: num_labels=None, integer "
+        "The number of labels is unknown: give `num_labels`. Received: num_labels=None, integer "
         "labels without class names, and a model without `num_classes`"
     )

@@ -36,7 +36,7 @@ class HeadReadout(keras.layers.Layer):
 
     def __init__(self, num_labels, seed=0, **kwargs):
         super().__init__(dtype="float32", **kwargs)
-        # Seeded: an initializer without a seed would draw from Python's global random numbers.
+        # Seeded: an initializer without a seed draws one from Python's global random state.
         pool, linear = (
             keras.initializers.TruncatedNormal(stddev=0.02, seed=2 * seed + i) for i in range(2)
         )
@@ -59,11 +59,12 @@ class HeadReadout(keras.layers.Layer):
 
         Args:
             heads: head outputs `(batch, tokens, heads, head_dim)`.
-            pooling: `"frozen"`: the weights of the whole readout; `"recomputed"`: each head's own,
-                as if the others were zero. A bias shifts all tokens alike and plays no part.
+            pooling: `"frozen"`, with the weights of the whole readout, or `"recomputed"`, with each
+                head's own, as if the other heads were zero. The bias shifts the scores of all
+                tokens alike and so has no effect.
 
         Returns:
-            The heads' pooled outputs next to each other, `(batch, heads * head_dim)`.
+            `(batch, heads * head_dim)`, the concatenated pooled outputs of the heads.
         """
         batch, tokens, num_heads, head_dim = ops.shape(heads)
         if pooling == "frozen":
@@ -80,20 +81,20 @@ _ARRAYS = ("pool_kernel", "pool_bias", "kernel")
 
 
 class BlockReadouts:
-    """For each block a sequence pooling and a linear layer without bias, on its head outputs.
+    """A sequence pooling and a linear layer without bias for each block, on its head outputs.
 
-    `a = softmax_over_tokens(A w + b)`, `p = sum_t a_t A_t`, `logits = p W`, where A are the head
-    outputs of a block, next to each other: head h owns columns `[h head_dim, (h + 1) head_dim)`.
+    `a = softmax_over_tokens(A w + b)`, `p = sum_t a_t A_t`, `logits = p W`, where A are the
+    concatenated head outputs of a block: head h has columns `[h head_dim, (h + 1) head_dim)`.
 
     Args:
         weights: `{block: (w, b, W)}` with arrays of shapes `(inner, 1)`, `(1,)` and
             `(inner, labels)`, where inner is heads times head_dim.
         accuracy: `{block: float}`, accuracies in 0 .. 1, or `None`.
         label_names: list of str or `None`.
-        epochs: int, how long they were fitted, or `None` if that is not known.
+        epochs: int, number of epochs they were fitted for, or `None` if unknown.
 
     Raises:
-        ValueError: if there are no blocks or the shapes do not fit.
+        ValueError: if there are no blocks, or the shapes do not fit.
 
     Example:
 
@@ -131,7 +132,7 @@ class BlockReadouts:
         return list(self.weights)
 
     def digest(self) -> str:
-        """Returns a str that is the same for the same weights and no others (SHA-256)."""
+        """Returns the SHA-256 of the weights as hexadecimal digits."""
         found = hashlib.sha256()
         for block, arrays in self.weights.items():
             found.update(repr([block, *(array.shape for array in arrays)]).encode())
@@ -143,8 +144,8 @@ class BlockReadouts:
         """Writes the readouts to an `.npz`, or into a preset's directory.
 
         Args:
-            path: a file, or a directory, where the file is called `shp_readouts.npz`. The
-                checksums of a preset are brought up to date.
+            path: a file, or a directory for a file `shp_readouts.npz`. In a preset's directory the
+                checksums are updated.
         """
         path = pathlib.Path(path)
         directory = path if path.is_dir() else None
@@ -158,7 +159,7 @@ class BlockReadouts:
         arrays["about"] = json.dumps(about)
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if directory and (directory / "config.json").exists():
-            from lsmha_keras.presets import write_checksums
+            from lsmha_keras.checksums import write_checksums
 
             write_checksums(directory)
 
@@ -173,7 +174,7 @@ class BlockReadouts:
             A `BlockReadouts`.
 
         Raises:
-            ValueError: if there is no such file, or it is another one.
+            ValueError: if there is no such file, or it is not one that `save` wrote.
         """
         path = _find(path)
         with np.load(path) as file:

@@ -18,16 +18,16 @@ POOLINGS = ("recomputed", "frozen")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SHPResult:
-    """How each head of a block alone responds to each label, and what follows from it.
+    """The response of each head of a block, on its own, to each label.
 
     Args:
         block: int, index of the block.
         class_means: `(heads, labels, labels)` array; entry `[h, i, j]` is the mean, over images of
-            label i, of what head h alone adds to output unit j. Kept as float32. Rows of labels
+            label i, of head h's contribution to output unit j. Stored as float32. Rows of labels
             without images are NaN.
         label_counts: `(labels,)` ints, number of images of each label.
         pooling: `"recomputed"` or `"frozen"`; see `single_head_performance`.
-        threshold: float; normalised entries strictly above it count as ones. Defaults to `0.3`.
+        threshold: float; normalised entries strictly above it become ones. Defaults to `0.3`.
         label_names: list of str or `None`.
         readout_accuracy: float in 0 .. 1, the accuracy of the block's whole readout on these
             images, or `None`.
@@ -74,12 +74,12 @@ class SHPResult:
 
     @functools.cached_property
     def matrices(self) -> np.ndarray:
-        """`(heads, labels, labels)` float32: class means over each head's maximum."""
+        """`(heads, labels, labels)` float32: class means divided by each head's maximum."""
         return normalize_matrices(self.class_means)[0]
 
     @functools.cached_property
     def dead(self) -> np.ndarray:
-        """`(heads,)` bool: heads whose class means are nowhere positive."""
+        """`(heads,)` bool: heads without a positive class mean."""
         return normalize_matrices(self.class_means)[1]
 
     @property
@@ -99,12 +99,12 @@ class SHPResult:
 
     @property
     def noise(self) -> float:
-        """Float, mean over heads of the ones outside clusters."""
+        """Float, mean over heads of the number of ones outside clusters."""
         return float(self.statistics.noise.mean())
 
     @property
     def cluster_noise(self) -> float:
-        """Float, mean over heads of the ones outside clusters in columns of clustered labels."""
+        """Float, as `noise`, of ones in the columns of clustered labels only."""
         return float(self.statistics.cluster_noise.mean())
 
     @property
@@ -127,7 +127,7 @@ class SHPResult:
         return dataclasses.replace(self, threshold=threshold)
 
     def summary(self) -> str:
-        """Returns the main figures as text, several lines."""
+        """Returns the main figures as several lines of text."""
         found, measured = self.statistics, self.label_counts > 0
         coverage = found.coverage[measured]
         accuracy = self.readout_accuracy
@@ -183,7 +183,7 @@ class SHPResult:
             An `SHPResult`.
 
         Raises:
-            ValueError: if the file is another one.
+            ValueError: if `save` did not write the file.
         """
         with np.load(path) as file:
             fields = dict(file)

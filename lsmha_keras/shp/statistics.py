@@ -1,4 +1,4 @@
-"""What the single-head performance matrices of one block amount to."""
+"""Clusters, noise and signal-to-noise ratio of single-head performance matrices."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class BlockStatistics:
     Args:
         clusters: for each head a list of clusters, each a list of labels.
         num_clusters: `(heads,)` ints.
-        noise: `(heads,)` ints, ones outside the squares of the clusters.
-        cluster_noise: `(heads,)` ints, those of them in the columns of clustered labels.
+        noise: `(heads,)` ints, number of ones outside the squares of the clusters.
+        cluster_noise: `(heads,)` ints, those among them in the columns of clustered labels.
         coverage: `(labels,)` ints, number of heads that have the label on a cluster.
         mean_cluster_size: float, mean over all clusters of the block; 0 without clusters.
         signal: float.
@@ -43,10 +43,10 @@ class BlockStatistics:
 
 
 def normalize_matrices(class_means):
-    """Divides every head's matrix by its one global maximum.
+    """Divides every head's matrix by its global maximum.
 
-    A head whose maximum is not positive is dead: it is returned as it is, so that nothing in it
-    exceeds a threshold. Rows of NaN, labels without images, stay NaN and do not count.
+    A head whose maximum is not positive is dead: its matrix is returned unchanged, so that no entry
+    exceeds a threshold. Rows of labels without images stay NaN and do not count.
 
     Args:
         class_means: `(heads, labels, labels)` array, the mean fields.
@@ -70,9 +70,9 @@ def normalize_matrices(class_means):
 def find_clusters(boolean_matrix: Any) -> list[list[int]]:
     """Finds the disjoint all-ones squares on the diagonal of a Boolean matrix.
 
-    Candidates are the labels set on the diagonal, in ascending order. The first that is left
-    starts a cluster; each later one joins if it and all labels in the cluster are set for each
-    other, both ways. The result depends on the order of the labels.
+    Candidates are the labels whose diagonal entry is set, in ascending order. The first remaining
+    one starts a cluster. Each later one joins if its entries with all labels of the cluster are
+    set, in both directions. The result depends on the order of the labels.
 
     Args:
         boolean_matrix: `(labels, labels)` array of bool.
@@ -123,7 +123,7 @@ def count_noise(boolean_matrix, clusters):
 
 
 def count_cluster_noise(boolean_matrix, clusters):
-    """Counts the ones outside the squares that lie in the columns of clustered labels.
+    """Counts the ones outside the squares, in the columns of clustered labels only.
 
     Args:
         boolean_matrix: `(labels, labels)` array of bool.
@@ -164,8 +164,8 @@ def block_statistics(matrices, threshold=0.3):
 
     With K labels, U heads, N_c clusters per head of mean size C_s and noise n: signal
     `S = U N_c C_s / K`, internal noise `U N_c C_s (C_s - 1) / (K (K - 1))`, external noise
-    `U n / (K (K - 1))`, `SNR = S / (internal + external)`. Labels without images (rows of NaN)
-    have no part: K becomes the number of rows that were measured, except in `K - 1`.
+    `U n / (K (K - 1))`, `SNR = S / (internal + external)`. Labels without images (rows of NaN) are
+    left out: K is the number of measured rows, except in `K - 1`.
 
     Args:
         matrices: `(heads, labels, labels)` array of normalised matrices, or one matrix.
@@ -183,7 +183,7 @@ def block_statistics(matrices, threshold=0.3):
         ([[[0], [1], [2], [3]]], 1.0)
     """
     matrices = _check_matrices(matrices)
-    # A Python float is compared in the matrices' precision, so that 0.3 does not exceed 0.3.
+    # A Python float is compared in the matrices' precision: float32 0.3 must not exceed 0.3.
     boolean = matrices > float(threshold)
     num_heads, num_labels, _ = matrices.shape
     clusters = [find_clusters(matrix) for matrix in boolean]
@@ -220,13 +220,13 @@ def spearman(a, b):
 
 
 def _ranks(values):
-    """Returns ranks from 1; equal values share the mean of their ranks."""
+    """Returns ranks, from 1; ties get their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _field_snr(matrices, clusters):
-    """Mean field on the diagonal at covered labels over the mean magnitude off the diagonal."""
+    """Divides the mean field at covered labels by the mean magnitude off the diagonal."""
     alive = [head for head, matrix in enumerate(matrices) if np.nanmax(matrix, initial=0) > 0]
     covered = [
         matrices[head, label, label]
@@ -243,7 +243,7 @@ def _field_snr(matrices, clusters):
 
 
 def _ratio(part, whole):
-    """Divides; no signal gives 0, a signal without noise infinity."""
+    """Divides; `0 / 0` is 0, and a signal without noise gives infinity."""
     if whole:
         return part / whole
     return np.inf if part else 0.0

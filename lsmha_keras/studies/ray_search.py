@@ -281,6 +281,13 @@ class RayCluster:
         before = signal.getsignal(signal.SIGTERM)
         try:
             self._ray.init(**place, log_to_driver=self._verbose, logging_level="ERROR")
+        except ConnectionError as error:
+            # Somebody answers. Since Ray 2.60 a cluster asks for a token unless told not to.
+            raise UnreachableError(
+                f"Ray cannot join the cluster at {self.address} ({error}). If the cluster has a "
+                "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to it on every machine. "
+                f"Received: {self.address}"
+            ) from error
         finally:
             if main:  # Ray sets its own, which passes over whoever waits for an interrupt
                 signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""Builds what a recipe trains: the model, its optimiser and its augmentation."""
+"""Builds the model of a recipe, its optimiser and its augmentation."""
 
 import inspect
 
@@ -8,7 +8,7 @@ from lsmha_keras.data.augmentation_policy import AugmentationPolicy
 from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
-# Arguments that have a place of their own in a recipe.
+# Arguments of an optimiser that a recipe sets elsewhere.
 _ELSEWHERE = {
     "learning_rate": "optimizer.learning_rate",
     "weight_decay": "optimizer.weight_decay",
@@ -29,9 +29,9 @@ def build_model(recipe, source):
         A `CCTImageClassifier`.
 
     Raises:
-        ValueError: if the preset or an override is unknown, naming the nearest, a kept head has
-            another number of classes than the data, the blocks to replace are not there, the model
-            would not grow, or a teacher knows other classes.
+        ValueError: if the preset or an override is unknown (the message names the nearest), the
+            number of classes differs between a kept head or a teacher and the data, or the model
+            cannot be changed or grown as the recipe says.
 
     Example:
 
@@ -96,17 +96,17 @@ def _teacher(presets, image_shape):
 
 
 def make_policy(recipe, source):
-    """Makes the augmentation of a recipe.
+    """Makes the augmentation policy of a recipe.
 
     Args:
         recipe: `Recipe`.
         source: `ImageDataset` to train on.
 
     Returns:
-        An `AugmentationPolicy`, or None without an `[augmentation]`.
+        An `AugmentationPolicy`, or None without `[augmentation]`.
 
     Raises:
-        ValueError: if it does not suit the images.
+        ValueError: if an entry is invalid or does not fit the images.
 
     Example:
 
@@ -122,15 +122,15 @@ def make_policy(recipe, source):
 
 
 def compile_model(model, recipe, steps_per_epoch=None):
-    """Gives a model the optimiser, loss and metric of a recipe.
+    """Compiles a model with the optimiser, loss and metric of a recipe.
 
     Args:
         model: built `CCTImageClassifier`.
         recipe: `Recipe`.
-        steps_per_epoch: int, or None for a learning rate that the caller sets at every step.
+        steps_per_epoch: int, or None if the caller sets the learning rate at every step.
 
     Raises:
-        ValueError: for an unknown optimiser or argument.
+        ValueError: if the optimiser or one of its arguments is unknown.
 
     Example:
 
@@ -146,27 +146,27 @@ def compile_model(model, recipe, steps_per_epoch=None):
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=recipe.runtime.jit_compile,
     )
-    # Now rather than at the first step, so that a saved state has variables to go into.
+    # Keras would build it at the first step; a saved state needs the variables before.
     model.optimizer.build(model.trainable_variables)
 
 
 def make_optimizer(recipe, model, steps_per_epoch):
     """Makes a recipe's optimiser for a model.
 
-    Weight decay leaves biases and weights of less than two dimensions alone (normalisation scales);
-    position embeddings are decayed, as in the reference.
+    Biases and 1-D weights, such as the scales of normalisation layers, are exempt from weight
+    decay. Position embeddings are decayed, as in the reference (Hassani et al., 2021).
 
     Args:
         recipe: `Recipe`.
-        model: built `keras.Model`, whose weights are sorted into decayed and not.
-        steps_per_epoch: int, to turn the schedule's epochs into steps, or None for a constant rate,
-            the highest, which the caller sets at every step.
+        model: built `keras.Model`.
+        steps_per_epoch: int, to convert the schedule from epochs to steps, or None for a constant
+            learning rate, the peak, which the caller changes at every step.
 
     Returns:
         A `keras.optimizers.Optimizer`, not built yet.
 
     Raises:
-        ValueError: for an unknown optimiser or argument, naming the nearest.
+        ValueError: if the optimiser or an argument is unknown; names the nearest.
 
     Example:
 
@@ -180,7 +180,7 @@ def make_optimizer(recipe, model, steps_per_epoch):
         "learning_rate": settings.learning_rate
         if steps_per_epoch is None
         else learning_rate_schedule(recipe, steps_per_epoch),
-        # AdamW demands a number; for the others None leaves the computation out.
+        # AdamW takes no None; for other optimisers None saves the computation.
         "weight_decay": settings.weight_decay
         if settings.weight_decay or optimizer_class is keras.optimizers.AdamW
         else None,
@@ -202,7 +202,7 @@ def make_optimizer(recipe, model, steps_per_epoch):
 
 
 def learning_rate_schedule(recipe, steps_per_epoch):
-    """Makes the learning rate's course: linear warm-up, cosine, then the final rate.
+    """Makes the learning rate schedule: linear warm-up, cosine, then the final rate.
 
     Args:
         recipe: `Recipe`.
@@ -222,8 +222,8 @@ def learning_rate_schedule(recipe, steps_per_epoch):
     warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
     if schedule.decay == "constant" and not warmup_steps:
         return peak
-    # Beyond `decay_steps` Keras keeps the last value, which is the cool-down. With alpha 1 the
-    # cosine is flat.
+    # After `decay_steps` Keras keeps the last value: that is the cool-down. With alpha 1 the cosine
+    # is flat.
     alpha = 1.0 if schedule.decay == "constant" else schedule.final_learning_rate / peak
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=schedule.warmup_learning_rate if warmup_steps else peak,
@@ -244,7 +244,7 @@ def _find(name):
         for key, value in vars(keras.optimizers).items()
         if inspect.isclass(value) and issubclass(value, keras.optimizers.Optimizer)
     }
-    # The base class, and wrappers around other optimisers.
+    # Not the base class, nor wrappers around other optimisers.
     for key in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer"):
         classes.pop(key, None)
     by_lower_case = {key.lower(): value for key, value in classes.items()}

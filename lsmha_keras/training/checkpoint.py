@@ -1,4 +1,4 @@
-"""What a run saves while it trains, and what stops one that has diverged."""
+"""Checkpoints of a run, and the error that ends one that diverges."""
 
 import csv
 import math
@@ -16,20 +16,20 @@ LAST = "last.npz"
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
-    """Saves the last state and the history at the end of every epoch.
+    """Saves the training state and the history at the end of every epoch.
 
-    Keras's `BackupAndRestore` overwrites its only copy; here a complete one survives a kill at any
-    moment. Put it after the callbacks that add to the logs.
+    Keras's `BackupAndRestore` overwrites its only copy. Here a complete one survives a kill at any
+    moment. Put this callback after those that add to the logs.
 
     Args:
-        directory: path of the output directory; `history.csv` and `checkpoints/` lie there.
-        progress: dict that an earlier run has left in `checkpoints/last.npz`, or None.
+        directory: path of the output directory, for `history.csv` and `checkpoints/`.
+        progress: dict from the `checkpoints/last.npz` of an earlier call, or None.
 
     Attributes:
         history: list of a dict per finished epoch: "epoch" counted from 1, "learning_rate" at
             its end, and the numbers in the logs.
-        train_seconds: float, time spent in finished epochs, over all runs.
-        finished: True, as `fit` returns at the end of the run only; see `StepCheckpoint`.
+        train_seconds: float, seconds spent in finished epochs, over all calls.
+        finished: True: `fit` returns only at the end of the run. See `StepCheckpoint`.
     """
 
     finished = True
@@ -41,7 +41,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.history = list(progress["history"])
         self.train_seconds = progress["train_seconds"]
         self._steps = 0
-        # A kill may have come between the state and the table.
+        # A kill may have come after the state was saved and before the table was.
         if self.history:
             write_rows(self.directory / "history.csv", self.history)
 
@@ -74,7 +74,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         try:
             save_state(self.last, self.model, progress)
         except FloatingPointError as error:
-            # The last step's update can spoil the weights after a loss that was still finite.
+            # The last update can make a weight infinite although the loss before it was finite.
             saved = self.last if self.last.exists() else None
             raise NonFiniteLossError(str(error), epoch + 1, self._steps, saved) from error
         write_rows(self.directory / "history.csv", self.history)
@@ -85,7 +85,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         return {
             "epoch": epoch + 1,
             "learning_rate": rate,
-            # Other callbacks may leave more than numbers there.
+            # Other callbacks may add values that are not numbers.
             **{
                 key: float(v)
                 for key, v in logs.items()
@@ -113,8 +113,8 @@ def read_history(path):
 class EpochSeed(keras.callbacks.Callback):
     """Seeds torch's global generators in every epoch; does nothing on other backends.
 
-    On torch, Keras's dropout draws from those instead of from its `SeedGenerator`, whose state is
-    saved, and so does torch's data loader when `fit` starts.
+    On torch, Keras's dropout draws from these generators, and so does torch's data loader when
+    `fit` starts. On other backends dropout draws from a `SeedGenerator`, whose state is saved.
 
     Args:
         seed: int.
@@ -136,7 +136,7 @@ class EpochSeed(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Seeds, after the data loader was started and before the first step."""
+        """Seeds after the data loader has started, before the first step."""
         if batch == 0 and keras.backend.backend() == "torch":
             import torch
 
@@ -147,10 +147,10 @@ class EpochSeed(keras.callbacks.Callback):
 class NonFiniteLossError(InputError):
     """Training cannot continue, because the loss or a weight is not finite.
 
-    A `ValueError`, since a value of the recipe has to change. What was saved before stays.
+    A `ValueError`, as a value of the recipe has to change. The last saved state stays.
 
     Args:
-        what: str, what was seen, such as "The loss became nan".
+        what: str, what happened, such as "The loss became nan".
         epoch: int, the epoch, counted from 1.
         step: int, the step of the epoch, counted from 1.
         checkpoint: path of the last good state, or None if there is none.
@@ -179,9 +179,9 @@ directory.
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Raises `NonFiniteLossError` at the first step whose loss is not a finite number.
+    """Raises `NonFiniteLossError` at the first step whose loss is not finite.
 
-    Keras's `TerminateOnNaN` ends `fit` without an error.
+    Keras's `TerminateOnNaN` would end `fit` without an error.
 
     Args:
         checkpoint: path of the last saved state, for the message, or None.
@@ -216,22 +216,22 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
 
 class StepCheckpoint:
-    """What is kept of a run between its steps; `EpochCheckpoint` for training on the device.
+    """The state of a run on the device, which can be saved after any step.
 
-    The file is the same, `checkpoints/last.npz`, with the step in it.
+    It is kept in the file of `EpochCheckpoint`, `checkpoints/last.npz`.
 
     Args:
         directory: path of the output directory.
 
     Attributes:
-        arrays: what `restore_state` takes, or None at the beginning of a run.
-        step: int, the step that comes next.
-        position: float, the step of the schedule it stands at; see `TimePlan`.
-        sums: list of two floats, loss and hits summed over the steps of an unfinished epoch.
+        arrays: dict for `restore_state`, or None at the beginning of a run.
+        step: int, the next step.
+        position: float, the corresponding step of the schedule; see `TimePlan`.
+        sums: list of two floats, loss and accuracy summed over the steps of an unfinished epoch.
         history: list of a dict per epoch, as in `EpochCheckpoint`.
-        train_seconds: float, time spent in steps, over all runs.
-        finished: bool, whether the run has come to its end.
-        save_seconds: float, how long the last `save` took.
+        train_seconds: float, seconds spent in steps, over all calls.
+        finished: bool, whether the run is complete.
+        save_seconds: float, duration of the last `save`.
     """
 
     def __init__(self, directory):
@@ -252,12 +252,12 @@ class StepCheckpoint:
             self.step, self.position = progress["step"], progress["position"]
             self.sums, self.history = progress["sums"], progress["history"]
             self.train_seconds, self.finished = progress["train_seconds"], progress["finished"]
-            if self.history:  # a kill may have come between the state and the table
+            if self.history:  # a kill may have come after the state and before the table
                 write_rows(self.directory / "history.csv", self.history)
 
     @property
     def last(self):
-        """Path of the state to go on from."""
+        """Path of the state to continue from."""
         return self.directory / "checkpoints" / LAST
 
     def save(self, model, epoch):
@@ -265,10 +265,10 @@ class StepCheckpoint:
 
         Args:
             model: compiled `keras.Model` that holds the state after `step` steps.
-            epoch: int, the epoch of the last step, counted from 1, for an error's message.
+            epoch: int, the epoch of the last step, counted from 1, for the error message.
 
         Raises:
-            NonFiniteLossError: if a weight is not finite; what was saved before stays.
+            NonFiniteLossError: if a weight is not finite; the last saved state stays.
         """
         begun = time.monotonic()
         self.last.parent.mkdir(parents=True, exist_ok=True)
@@ -285,5 +285,5 @@ class StepCheckpoint:
         self.save_seconds = self.saved_at - begun
 
     def diverged(self, what, epoch, step):
-        """Makes the error of a run that cannot go on; see `NonFiniteLossError`."""
+        """Returns a `NonFiniteLossError` that names the last saved state."""
         return NonFiniteLossError(what, epoch, step, self.last if self.last.exists() else None)

@@ -1,4 +1,4 @@
-"""Training steps on the device: what the loops of the frameworks have in common."""
+"""Training steps on the device: what the loops of JAX and PyTorch share."""
 
 import keras
 import numpy as np
@@ -10,24 +10,24 @@ from lsmha_keras.training.recipe_data import Visit
 class DeviceLoop:
     """Runs many training steps in one call, with images and augmentation on the device.
 
-    All images lie on the device as uint8; an epoch is a permutation drawn there and a batch a
-    gather. Everything random follows from the seed and the number of the step, or from the state,
-    so a run can be taken up at any step. A subclass for each framework: `device_loop_class`.
+    All images are kept on the device as uint8. The order of an epoch is a permutation drawn there,
+    and a batch is a gather. All random numbers follow from the seed and the step, or from the saved
+    state, so a run can continue from any step. `device_loop_class` returns the backend's subclass.
 
     Args:
-        model: `CCTImageClassifier`, compiled with an optimiser that is built and whose learning
-            rate is a number.
+        model: compiled `CCTImageClassifier`, whose optimiser is built and has a number as its
+            learning rate.
         source: `ImageDataset` with images of the model's size.
         layers: list of augmentation layers of this package.
         batch_size: int.
         schedule: `keras.optimizers.schedules.LearningRateSchedule` or a float.
         seed: int.
-        visit: `Visit` with what earlier runs left on the device.
-        program_key: of the compiled program in the visit. Runs may share it if all arguments but
-            the seed, and the model's weights, are equal.
+        visit: `Visit` that holds what earlier runs left on the device.
+        program_key: str or None, key of the compiled program in the visit. Runs may share a program
+            if their arguments are equal except for the seed and the values of the weights.
 
     Attributes:
-        steps_per_epoch: int; a rest of an epoch that fills no batch is left out.
+        steps_per_epoch: int; images that do not fill a batch are left out of an epoch.
     """
 
     def __init__(
@@ -53,29 +53,29 @@ class DeviceLoop:
         """Runs steps of one epoch.
 
         Args:
-            step: int, the first, counted from the beginning of epoch 0.
-            count: int, how many.
-            position: float, the step of the schedule at which the first one stands.
-            pace: float, steps of the schedule in one step.
+            step: int, the first step, counted from the beginning of epoch 0.
+            count: int, number of steps.
+            position: float, the step of the schedule for the first one.
+            pace: float, steps of the schedule per training step.
 
         Returns:
-            Sums over the steps of loss and of the share of hits, and the first step whose loss was
-            not finite, or None: two floats and an int.
+            The sums over the steps of the loss and of the accuracy, two floats, and the first step
+            whose loss was not finite, an int, or None.
         """
         raise NotImplementedError
 
     def learning_rate(self, position):
         """Returns the learning rate at a step of the schedule, a float."""
         rate = self.schedule
-        with keras.device("cpu"):  # a few numbers, for which the device need not be asked
+        with keras.device("cpu"):  # not worth a round trip to the device
             return float(rate(np.float32(position)) if callable(rate) else rate)
 
     def sync(self):
-        """Puts the state into the model and its optimiser."""
+        """Copies the state into the model and its optimiser."""
         raise NotImplementedError
 
     def attention(self):
-        """Names the kernel of attention that the steps call, a str."""
+        """Returns the name of the attention kernel that the steps call, a str."""
         raise NotImplementedError
 
     def _put(self, array):
@@ -83,7 +83,7 @@ class DeviceLoop:
         raise NotImplementedError
 
     def _set_up(self, visit, program_key):
-        """Compiles, or takes from the visit what was compiled."""
+        """Compiles the step, or takes the compiled one from the visit."""
         raise NotImplementedError
 
 
@@ -91,7 +91,7 @@ def device_loop_class():
     """Returns the subclass of `DeviceLoop` for the backend.
 
     Raises:
-        ValueError: on another backend than jax and torch.
+        ValueError: if the backend is neither jax nor torch.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The machine a model is trained on: what it is, and how a recipe uses it."""
+"""Devices for training: which ones there are, and how a recipe uses them."""
 
 import contextlib
 import importlib.metadata
@@ -12,14 +12,14 @@ from lsmha_keras._registration import import_quietly
 from lsmha_keras.data.open_dataset import model_image_size
 from lsmha_keras.errors import InputError
 
-# Of the device's memory, the rest being for the model.
+# Fraction of the device's memory; the model, its gradients and activations need the rest.
 _SHARE_FOR_IMAGES = 0.3
 _PACKAGES = ("keras", "keras-hub", "numpy", "tensorflow", "jax", "torch")
 
 
 @contextlib.contextmanager
 def recipe_runtime(section):
-    """Sets seed, precision and devices, and puts the precision back.
+    """Sets seed, precision and devices of a recipe, and restores the precision afterwards.
 
     Args:
         section: `RuntimeSection` of a recipe.
@@ -36,7 +36,7 @@ def recipe_runtime(section):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    # Keras seeds TensorFlow too and imports it for that on every backend; so does KerasHub.
+    # Keras imports TensorFlow on every backend, to seed it; KerasHub imports it too.
     import_quietly("keras_hub")
     keras.utils.set_random_seed(section.seed)
     keras.config.set_dtype_policy(section.precision)
@@ -49,19 +49,19 @@ def recipe_runtime(section):
 
 @contextlib.contextmanager
 def device_scope(devices):
-    """Builds and trains models on several devices, each with a part of every batch.
+    """Splits every batch over several devices, for models made inside.
 
     Uses `keras.distribution.DataParallel` on jax and `tf.distribute.MirroredStrategy` on
     tensorflow.
 
     Args:
-        devices: int, how many; 1 changes nothing.
+        devices: int, number of devices; 1 changes nothing.
 
     Yields:
         None. Make, compile and fit the model inside.
 
     Raises:
-        ValueError: if there are fewer devices, or the backend cannot.
+        ValueError: if there are fewer devices, or the backend is torch.
 
     Example:
 
@@ -114,25 +114,25 @@ def _take(count, names):
 
 
 def is_on_device(recipe, source, policy, callbacks=(), timed=False, log=print):
-    """Decides where the images lie while a recipe is trained.
+    """Decides whether the training images are kept on the device.
 
-    With `data.placement = "auto"` they lie on the device if it is a GPU and nothing is in the way.
+    With `data.placement = "auto"` they are if it is a GPU and nothing prevents it.
 
     Args:
         recipe: `Recipe`.
         source: `ImageDataset` to train on.
         policy: `AugmentationPolicy` or None.
-        callbacks: Keras callbacks, which only training from the host can call.
-        timed: bool, whether there is a limit of time, which only training on the device keeps to;
-            "auto" then takes a CPU for a device too.
-        log: function that is told why "auto" leaves images on the host of a GPU.
+        callbacks: Keras callbacks; only training from the host can call them.
+        timed: bool, whether there is a time limit. Only training on the device can keep to one, and
+            "auto" then means the device even if it is a CPU.
+        log: function that gets a str: why "auto" keeps the images off a GPU.
 
     Returns:
         bool.
 
     Raises:
-        ValueError: if the device is asked for, or is needed for the limit of time, and something
-            is in the way; or if it lacks the recipe's precision.
+        ValueError: if the device is requested, or required by a time limit, and cannot be used; or
+            if it does not support the recipe's precision.
     """
     placement = recipe.data.placement
     if placement == "host":
@@ -200,7 +200,7 @@ def _room():
 
 
 def has_gpu():
-    """Whether the backend, jax or torch, computes on a GPU; False on tensorflow."""
+    """Returns whether the backend, jax or torch, computes on a GPU; False on tensorflow."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -214,7 +214,7 @@ def has_gpu():
 
 
 def memory_bytes():
-    """Returns the memory of the device in bytes, an int, or None if the backend does not tell."""
+    """Returns the memory of the GPU in bytes, an int, or None if it is unknown."""
     if not has_gpu():
         return None
     if keras.backend.backend() == "jax":
@@ -227,7 +227,7 @@ def memory_bytes():
 
 
 def peak_bytes():
-    """Returns the most memory that was in use, in bytes, or None if the backend does not tell."""
+    """Returns the peak memory use of the GPU in bytes, an int, or None if it is unknown."""
     if not has_gpu():
         return None
     if keras.backend.backend() == "jax":
@@ -240,9 +240,9 @@ def peak_bytes():
 
 
 def gpu_generation():
-    """Returns the name and the compute capability of the GPU: a str and a float, or None twice.
+    """Returns the name (str) and the compute capability (float) of the GPU, or two Nones.
 
-    A capability of 8.0 is Ampere, the first with bfloat16. AMD's GPUs have none on jax.
+    Ampere, 8.0, is the first generation with bfloat16. On jax, AMD's GPUs have no capability.
     """
     if not has_gpu():
         return None, None
@@ -259,7 +259,7 @@ def gpu_generation():
 
 
 def describe_hardware():
-    """Names the processor, its usable cores and the accelerators of the backend.
+    """Describes the processor, its usable cores and the backend's accelerators.
 
     Returns:
         str, such as "AMD EPYC 7B13, 2 cores".
@@ -276,10 +276,10 @@ def describe_hardware():
 
 
 def describe_versions():
-    """Lists versions of Python and of the packages that were in use.
+    """Lists the versions of Python and of the packages in use.
 
     Returns:
-        dict of str to str; other backends than the one in use are left out.
+        dict of str to str; of the backends, it holds only the current one.
     """
     backend = keras.backend.backend()
     names = [n for n in _PACKAGES if n == backend or n not in ("tensorflow", "jax", "torch")]

@@ -1,4 +1,4 @@
-"""Measures a classifier on labelled images: overall, class by class, and its confidence."""
+"""Evaluates a classifier on labelled images: overall, per class, and its calibration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lsmha_keras.tables import write_rows
 from lsmha_keras.types import Dataset, PathLike
 
 NUM_BINS = 15
-# Images handed to `predict` at a time: enough to make its start-up negligible.
+# Images per call of `predict`: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -37,19 +37,19 @@ def evaluate(
             name or directory.
         dataset: a dataset's name, as `lsmha_keras.open_dataset` takes it, an `ImageDataset`, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a pair of arrays `(images, labels)`, or
-            what gives batches of both, such as a generator or a `DataLoader` of torch or Grain.
-            Images with values in 0 .. 255; labels are integers or one-hot.
-        split: part of a dataset given by name.
+            any other iterable of batches of both, such as a generator or a `DataLoader` of torch or
+            Grain. Images have values in 0 .. 255; labels are integers or one-hot.
+        split: str, the split of a dataset given by name.
         data_dir: folder that holds a dataset given by name.
-        batch_size: int, images that go through the model at a time.
+        batch_size: int, images per step.
 
     Returns:
         A dict: `loss`, the mean cross-entropy without label smoothing, in nats; `accuracy` and
-        `top5_accuracy`, in 0 .. 1; `num_images`. With fewer than 5 classes the top 5 are all.
+        `top5_accuracy`, in 0 .. 1; `num_images`. With 5 classes or fewer, `top5_accuracy` is 1.
 
     Raises:
         ValueError: if the dataset is empty or unknown, a label is not one of the model's classes,
-            or the images have another rank, number of channels or range than expected.
+            or the images have an unexpected rank, number of channels or range.
 
     Example:
 
@@ -76,15 +76,15 @@ def evaluate(
 
 
 def checked_chunks(model, dataset, batch_size):
-    """Goes through labelled images in large chunks, checking that they fit a classifier.
+    """Iterates over labelled images in large chunks, and checks that they fit a classifier.
 
     Args:
         model: classifier.
         dataset: as for `evaluate`, but not a name.
-        batch_size: int, images of a batch where the dataset does not decide that itself.
+        batch_size: int, used for datasets that do not come in batches already.
 
     Yields:
-        Pairs of an array of raw images and an int array of their labels.
+        Pairs of `(images, height, width, channels)` images and `(images,)` int64 labels.
 
     Raises:
         ValueError: as `evaluate`.
@@ -94,7 +94,8 @@ def checked_chunks(model, dataset, batch_size):
     _check_classes(dataset, model, num_classes)
     for images, labels in _chunks(labelled_batches(dataset, batch_size)):
         _check_images(images, channels)
-        if not hasattr(model, "preprocess_samples") and not warned:  # which warns itself
+        # A model with `preprocess_samples` warns by itself.
+        if not hasattr(model, "preprocess_samples") and not warned:
             warned = warn_of_fractions(images, stacklevel=3)
         yield images, class_labels(labels, num_classes, seen)
         seen += len(images)
@@ -109,7 +110,7 @@ def mean_figures(sums):
 
 
 def predict_logits(model, images, batch_size):
-    """Runs a classifier on an array of images.
+    """Computes a classifier's logits for an array of images.
 
     Args:
         model: classifier.
@@ -136,20 +137,20 @@ def predict_logits(model, images, batch_size):
 
 
 def score_sums(logits, labels):
-    """Returns the sums over images of cross-entropy, hits, hits among the first five, and one.
+    """Sums cross-entropy, correct answers and correct top-5 answers over images, and counts these.
 
     Args:
         logits: `(images, classes)` array.
         labels: `(images,)` ints.
 
     Returns:
-        `(4,)` float64 array.
+        `(4,)` float64 array: the three sums and the number of images.
     """
     logits = logits.astype("float64")
     own = logits[np.arange(len(labels)), labels]
     top = logits.max(axis=1)
     loss = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - own
-    # As `argmax` does, the lower label wins a tie.
+    # The lower label wins a tie, as in `argmax`.
     ahead = (logits > own[:, None]).sum(axis=1)
     ties = np.arange(logits.shape[1])[None, :] < labels[:, None]
     ahead += ((logits == own[:, None]) & ties).sum(axis=1)
@@ -158,13 +159,13 @@ def score_sums(logits, labels):
 
 def full_batches(images, batch_size):
     """Repeats the last image until the last batch is full."""
-    # No second compilation on jax, and every device gets its share.
+    # A smaller batch would be compiled again on jax, and could not be split evenly over devices.
     missing = -len(images) % batch_size
     return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
 
 
 def _chunks(batches):
-    """Joins batches until they are worth a call of `predict`."""
+    """Joins batches into chunks that are worth a call of `predict`."""
     images, labels, size = [], [], 0
     for batch_images, batch_labels in batches:
         if images and batch_images.shape[1:] != images[0].shape[1:]:
@@ -220,17 +221,17 @@ def _channels(model):
 
 @dataclasses.dataclass(frozen=True)
 class ClassReport:
-    """Figures of a classifier on labelled images.
+    """The evaluation of a classifier, overall, per class and per bin of confidence.
 
     Attributes:
         figures: dict as `lsmha_keras.evaluate` returns it, with `ece`, the expected calibration
             error in 0 .. 1, and `confidence`, the mean of the largest probability.
-        per_class: list of a dict per class: `label`, `name`, `images`, `accuracy` (share of the
-            images of the class that are recognised), `precision` (share of the images given
-            this class that belong to it), `most_confused_with` (the wrong class that its images
-            are given most often).
-        calibration: list of a dict per bin of confidence: `lowest` and `highest` confidence,
-            `images`, mean `confidence`, `accuracy`. Empty bins have neither of the last two.
+        per_class: list of a dict per class: `label`, `name`, `images`, `accuracy` (fraction of the
+            class's images that are classified correctly), `precision` (fraction of the images
+            assigned to the class that belong to it), `most_confused_with` (the wrong class most
+            often assigned to its images).
+        calibration: list of a dict per bin: `lowest` and `highest` confidence, `images`, mean
+            `confidence`, `accuracy`. The last two are empty for an empty bin.
     """
 
     figures: dict
@@ -244,15 +245,15 @@ class ClassReport:
 
 
 def class_report(model, dataset, batch_size=256):
-    """Measures a classifier like `evaluate`, and class by class, in one pass.
+    """Evaluates a classifier as `evaluate` does, and per class, in one pass.
 
-    The expected calibration error is the mean over images of the distance between accuracy and
-    mean confidence of the image's bin; there are 15 bins of equal width.
+    The expected calibration error is the mean over images of `|accuracy - confidence|` of the
+    image's bin, with 15 bins of equal width.
 
     Args:
         model: a classifier that gives logits or a softmax.
         dataset: as for `lsmha_keras.evaluate`, but not a name.
-        batch_size: int, images that go through the model at a time.
+        batch_size: int, images per step.
 
     Returns:
         A `ClassReport`.
@@ -312,7 +313,7 @@ def _per_class(labels, predicted, names):
 
 
 def _calibration(confidences, right):
-    # A confidence on an edge belongs to the lower bin.
+    # Bins are open below and closed above, as in Guo et al.
     number = np.clip(np.ceil(confidences * NUM_BINS).astype("int64") - 1, 0, NUM_BINS - 1)
     rows = []
     for i in range(NUM_BINS):
@@ -335,5 +336,5 @@ def _share(part, whole):
 
 
 def _rounded(figures, digits):
-    own = ("ece", "confidence")  # the others are what `evaluate` returns
+    own = ("ece", "confidence")  # the others must equal what `evaluate` returns
     return {key: round(value, digits) if key in own else value for key, value in figures.items()}

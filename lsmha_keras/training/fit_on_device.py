@@ -1,4 +1,4 @@
-"""Fits the model of a recipe with everything on the device, as long as there is time."""
+"""Trains the model of a recipe with everything on the device, within a time limit if need be."""
 
 import contextlib
 import dataclasses
@@ -26,42 +26,42 @@ from lsmha_keras.training.recipe_data import Visit, program_key
 from lsmha_keras.training.training_state import ema_weights, restore_state
 
 _SAVE_SECONDS = 60
-# A call of several steps takes about this long, so a signal waits no longer than that.
+# Target duration of a call of several steps: a signal is not handled before a call ends.
 _CALL_SECONDS = 2
 _TIMED_CALLS, _TIMED_SECONDS = 3, 0.5
-# Kept in reserve, as the times of the last parts are estimates.
+# Reserve for errors in the estimated times.
 _MARGIN_SECONDS = 5
 
 
 def fit_on_device(
     recipe, sources, output_dir, deadline=None, shorten=True, verbose="auto", visit=None
 ):
-    """Trains the model of a recipe, or goes on at the step where an earlier call stopped.
+    """Trains the model of a recipe, or continues from the step where an earlier call stopped.
 
-    Inside `recipe_runtime`, on JAX or PyTorch, on the data of `open_recipe_data`. The state is
-    saved every 60 seconds, at the end, and at SIGTERM or Ctrl-C.
+    Call it inside `recipe_runtime`, on JAX or PyTorch, with the data of `open_recipe_data`. The
+    state is saved every 60 seconds, at the end, and on SIGTERM or Ctrl-C.
 
-    With a deadline the first calls are timed, and the schedule is passed through as fast as it
-    takes for training, evaluation and preset to end in time; half way it is planned again. A call
-    that would end too late is not begun.
+    With a deadline, the first calls are timed, and the schedule is compressed so that training,
+    evaluation and preset end in time. Half way it is planned again. A call that would end too late
+    is not started.
 
     Args:
         recipe: `Recipe`.
-        sources: dict with "train", "test" and, to be watched after every epoch, "validation".
+        sources: dict with "train", "test" and, to evaluate after every epoch, "validation".
         output_dir: path that `claim_output_dir` returned.
-        deadline: float, value of `time.monotonic()` at which all must be over, or None.
-        shorten: bool; False keeps the schedule's length, and stops where the time ends.
+        deadline: float, value of `time.monotonic()` by which all must be done, or None.
+        shorten: bool; False keeps the length of the schedule and stops at the deadline.
         verbose: 0 prints nothing.
         visit: `Visit` that runs share, or None.
 
     Returns:
-        The `CCTImageClassifier` and its `StepCheckpoint`. If its `finished` is False the time was
-        over before the end.
+        The `CCTImageClassifier` and its `StepCheckpoint`, whose `finished` is False if the deadline
+        came before the end of the schedule.
 
     Raises:
-        NonFiniteLossError: if training diverges; what was saved before stays.
+        NonFiniteLossError: if training diverges; the last saved state stays.
         ValueError: if the time is too short for one epoch; the state is saved.
-        KeyboardInterrupt: after a signal, whose number it holds; the state is saved.
+        KeyboardInterrupt: after a signal, with its number; the state is saved.
 
     Example:
 
@@ -114,7 +114,7 @@ class _Run:
         self.build_seconds = time.monotonic() - begun
 
     def train(self, shorten):
-        """Runs steps until the end of the plan, of the time, or a signal."""
+        """Runs steps until the plan ends, the time is up or a signal arrives."""
         halfway = None
         with _signals() as caught:
             self._measure(caught)
@@ -129,13 +129,13 @@ class _Run:
         self._end(shorten, caught)
 
     def finalize(self):
-        """Does what `fit` does at its end: averaged weights take the place of the last ones."""
+        """Replaces the weights by their moving average, as `fit` does at its end."""
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def _measure(self, caught):
-        """Compiles, and times the calls that follow."""
+        """Compiles the step, and times the calls that follow."""
         self._call(1)
-        # The evaluation compiles in any case.
+        # Counted even if this run found the step compiled: the evaluation will compile its own.
         self.compile_seconds = self.visit.compile_seconds(self.program_key, self.step_seconds)
         times = []
         for _ in range(_TIMED_CALLS):
@@ -194,7 +194,7 @@ class _Run:
 
     def _end_epoch(self, steps):
         checkpoint = self.checkpoint
-        # The rate of the epoch's last step; `fit` reports the one that would come next.
+        # The learning rate of the epoch's last step; `fit` reports that of the next one.
         row = {
             "epoch": len(checkpoint.history) + 1,
             "learning_rate": self.loop.learning_rate(checkpoint.position),
@@ -219,7 +219,7 @@ class _Run:
     def _end(self, shorten, caught):
         checkpoint = self.checkpoint
         reached = checkpoint.step >= self.plan.last
-        # A shortened run is brought to its end with the time that was kept for that.
+        # The time kept for the end lets a shortened run finish.
         checkpoint.finished = not caught and (reached or (shorten and self.deadline is not None))
         if checkpoint.finished and (rest := checkpoint.step % self.loop.steps_per_epoch):
             self._end_epoch(rest)
@@ -243,11 +243,11 @@ class _Run:
         return self._left() > self._end_seconds() + max(_CALL_SECONDS, self.step_seconds)
 
     def _end_seconds(self):
-        """Time kept for the last state, the evaluation and the preset.
+        """Estimates the seconds that the last checkpoint, the evaluation and the preset take.
 
-        The model may be built again, for the evaluation in float32. Its program compiles faster
-        than that of a step, which holds it and its gradient, and a step does three times its work,
-        though in a lower precision perhaps.
+        The model may be built again, for the evaluation in float32. Compiling it takes less than
+        compiling a step, which holds the gradient too. A step does three times the work of an
+        evaluation step, though perhaps in a lower precision.
         """
         images = len(self.sources["test"])
         evaluation = images / self.recipe.data.batch_size * self.step_seconds
@@ -257,12 +257,12 @@ class _Run:
 
 
 def _cache_programs():
-    """Lets the next run of the same layout find what was compiled; PyTorch does so by itself."""
+    """Caches compiled programs on disk for the next run; PyTorch does so by itself."""
     if keras.backend.backend() != "jax":
         return
     import jax
 
-    # Programs for a CPU take as long to compile, but are not sure to run on another one.
+    # Not on a CPU: a cached program may use instructions that the next machine lacks.
     if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         directory = pathlib.Path(root) / "lsmha-keras" / "programs"
@@ -271,7 +271,7 @@ def _cache_programs():
 
 @contextlib.contextmanager
 def _signals():
-    """Yields a list that gets the number of a SIGTERM or SIGINT, instead of ending the process."""
+    """Collects SIGTERM and SIGINT in the list it yields, instead of ending the process."""
     caught = []
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread may set handlers
@@ -293,18 +293,17 @@ def _signals():
 
 @dataclasses.dataclass
 class TimePlan:
-    """Which step is the last, and where in the recipe's schedule each step stands.
+    """Maps training steps to steps of the recipe's schedule, and says which step is the last.
 
-    The schedule is passed through at an even pace: from `position`, where step `start` stands, to
-    its end at step `last`. A new plan in the middle of a run changes the pace, never the position,
-    so the learning rate does not jump.
+    The schedule advances at a constant pace, from `position` at step `start` to its end at step
+    `last`. A new plan in the middle of a run changes the pace, not the position, so the learning
+    rate does not jump.
 
     Args:
         total: int, steps of the recipe's whole schedule.
-        start: int, the step from which the pace holds.
+        start: int, the training step from which the pace holds.
         position: float, step of the schedule at `start`.
-        last: int, the step at which the run ends (exclusive). Default: what is left of the
-            schedule, at its own pace.
+        last: int, the training step to stop before. Default: where the schedule ends at pace 1.
 
     Example:
         >>> plan = TimePlan(total=100)
@@ -326,19 +325,19 @@ class TimePlan:
 
     @property
     def pace(self):
-        """Steps of the schedule in one step of training."""
+        """Steps of the schedule per training step."""
         return (self.total - self.position) / max(1, self.last - self.start)
 
     def position_of(self, step):
-        """Returns the step of the schedule at which a step of training stands, as a float."""
+        """Returns the step of the schedule that corresponds to a training step, a float."""
         return self.position + (step - self.start) * self.pace
 
     def fit(self, step, steps, steps_per_epoch):
-        """Makes the run end after `steps` more steps, or when the schedule ends if that is sooner.
+        """Makes the run end after `steps` more steps, or with the schedule if that is sooner.
 
         Args:
-            step: int, the step that comes next.
-            steps: int, how many there is time for; rounded down so that the last epoch is whole.
+            step: int, the next step.
+            steps: int, number of steps for which there is time; rounded down to end with an epoch.
             steps_per_epoch: int.
         """
         self.position = self.position_of(step)

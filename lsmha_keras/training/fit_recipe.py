@@ -1,4 +1,4 @@
-"""Fits the model of a recipe, with a checkpoint after every epoch."""
+"""Trains the model of a recipe with `fit`, with a checkpoint after every epoch."""
 
 import importlib.util
 import pathlib
@@ -19,22 +19,22 @@ _EVALUATION_BATCH = 256
 def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
     """Trains the model of a recipe, or continues an earlier call that was stopped.
 
-    Inside `recipe_runtime`, on the data of `open_recipe_data`.
+    Call it inside `recipe_runtime`, with the data of `open_recipe_data`.
 
     Args:
         recipe: `Recipe`.
-        sources: dict with "train" and, to be watched after every epoch, "validation".
+        sources: dict with "train" and, to evaluate after every epoch, "validation".
         output_dir: path that `claim_output_dir` returned.
         callbacks: more Keras callbacks.
         verbose: as in `CCTImageClassifier.fit`; 0 prints nothing.
 
     Returns:
-        The trained `CCTImageClassifier` and its `EpochCheckpoint`, whose `history` and
-        `train_seconds` tell how it went.
+        The trained `CCTImageClassifier` and its `EpochCheckpoint`, with `history` and
+        `train_seconds`.
 
     Raises:
-        NonFiniteLossError: if training diverges; what was saved before stays.
-        ValueError: if the augmentation does not suit the images.
+        NonFiniteLossError: if training diverges; the last saved state stays.
+        ValueError: if the augmentation does not fit the images.
 
     Example:
 
@@ -65,13 +65,13 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         seed=recipe.runtime.seed,
         first_epoch=min(epoch, total - 1),
         epochs=total,
-        drop_remainder=True,  # each step the same shape: one compilation, whole shares of devices
+        drop_remainder=True,  # one shape: compiled once, and split evenly over devices
     )
     compile_model(model, recipe, steps_per_epoch)
     if progress:
         restore_state(model, arrays)
     if epoch == total or stopped:
-        # Killed after the last epoch, while the result was made. What `fit` does at its end:
+        # The run was killed after its last epoch, so `fit` cannot do this at its end.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         return model, checkpoint
     if progress:
@@ -81,21 +81,21 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         epochs=total,
         initial_epoch=epoch,
         steps_per_epoch=steps_per_epoch,
-        # The user's see the validation's figures; what they decide is saved.
+        # The user's callbacks see the validation metrics, and `stop_training` is saved after them.
         callbacks=[
             *_watchers(recipe, sources, checkpoint),
             *callbacks,
             checkpoint,
             *tensorboard(output_dir, log),
         ],
-        shuffle=False,  # the batches come shuffled
+        shuffle=False,  # the batches are shuffled already
         verbose=verbose,
     )
     return model, checkpoint
 
 
 def evaluation_batch(recipe):
-    """Returns the images of a step of evaluation: whole shares of the recipe's devices.
+    """Returns the batch size of evaluation: a multiple of the recipe's devices.
 
     Args:
         recipe: `Recipe`.
@@ -129,12 +129,12 @@ def _watchers(recipe, sources, checkpoint):
 class EpochValidation(keras.callbacks.Callback):
     """Adds `val_loss`, `val_accuracy` and `val_top5_accuracy` to the logs of every epoch.
 
-    Unlike `fit(validation_data=...)` it measures the plain cross-entropy, without label smoothing,
-    the averaged weights if the optimiser keeps them, and every image, even if the last batch is
-    not full on several devices. Put it before the callbacks that read the logs.
+    Unlike `fit(validation_data=...)` it evaluates the averaged weights if the optimiser keeps them,
+    leaves label smoothing out of the loss, and counts every image, even if the last batch cannot be
+    split evenly over the devices. Put it before the callbacks that read the logs.
 
     Args:
-        dataset: what `lsmha_keras.evaluate` takes.
+        dataset: as for `lsmha_keras.evaluate`.
         batch_size: int.
 
     Example:
@@ -150,7 +150,7 @@ class EpochValidation(keras.callbacks.Callback):
         self.batch_size = batch_size
 
     def on_epoch_end(self, epoch, logs=None):
-        """Measures, and writes into `logs`."""
+        """Evaluates the model and adds the results to `logs`."""
         with ema_weights(self.model):
             figures = evaluate(self.model, self.dataset, batch_size=self.batch_size)
         if logs is not None:
@@ -164,7 +164,7 @@ def tensorboard(output_dir, log):
 
     Args:
         output_dir: path.
-        log: function that is told, as a text, when there will be no logs.
+        log: function that gets a str if TensorBoard is not installed.
 
     Returns:
         A list with a `keras.callbacks.TensorBoard`, or an empty one.

@@ -1,4 +1,4 @@
-"""Training steps on the device with JAX: a call is one program."""
+"""Training steps on the device with JAX."""
 
 import functools
 
@@ -10,17 +10,17 @@ import numpy as np
 from lsmha_keras.data.device.augment import augment
 from lsmha_keras.training.device_loop import DeviceLoop
 
-# First numbers folded into the seed, so that order and augmentation are independent.
+# Folded into the seed first, so that order and augmentation are independent.
 _ORDER, _AUGMENTATION = 0, 1
-_NEVER = np.iinfo("int32").max  # the step at which a loss was not finite, if there was none
+_NEVER = np.iinfo("int32").max  # stands for "no step had a loss that was not finite"
 
 
 class JaxDeviceLoop(DeviceLoop):
     """`DeviceLoop` on JAX.
 
-    On a GPU the steps of a call are a loop in the compiled program, without the host in between; on
-    a CPU, where XLA's loops make convolutions several times slower, the compiled step is called in
-    turn. Dropout follows from the state.
+    On a GPU the steps of a call are a loop inside the compiled program, which does not return to
+    the host. On a CPU, where XLA's loops make convolutions several times slower, the host calls the
+    compiled step repeatedly. Dropout draws from seed generators that are part of the state.
 
     Args:
         *args: as `DeviceLoop`.
@@ -43,7 +43,7 @@ class JaxDeviceLoop(DeviceLoop):
         """Returns the text of the program that a call runs, before it is compiled.
 
         Args:
-            platform: str, such as "cuda", or None for the one that is there.
+            platform: str, such as "cuda", or None for the current one.
 
         Returns:
             str, in StableHLO.
@@ -67,7 +67,7 @@ class JaxDeviceLoop(DeviceLoop):
     def _set_up(self, visit, program_key):
         self._key = jax.random.key(self._seed)
         self._epoch, self._order = None, None
-        # Copies: the arrays that a call is given are its to overwrite, and Keras holds these.
+        # Copies, as a call donates its arguments, and Keras still holds these arrays.
         self._state = [[jnp.copy(v.value) for v in variables] for variables in self._owners()]
         self._in_turn = jax.default_backend() == "cpu"
         self._compiled, self._permute = visit.program(program_key, self._compile)
@@ -97,14 +97,14 @@ class JaxDeviceLoop(DeviceLoop):
 
 
 def _run_steps(one_step, carry, first, end, at, data):
-    # An end that is not known when the program is compiled: one program for any count.
+    # `end` is traced, so one program serves any number of steps.
     return jax.lax.fori_loop(first, end, lambda step, carry: one_step(carry, step, at, data), carry)
 
 
 class _Step:
-    """One step as a function of its arguments, so that loops can share the program.
+    """One step as a pure function, so that several loops can share its program.
 
-    Of the loop it keeps what the program depends on, not the state.
+    It holds what the program depends on; the state is an argument.
     """
 
     def __init__(self, loop):
@@ -147,7 +147,7 @@ class _Step:
         hits = jnp.mean(logits.argmax(-1) == labels.argmax(-1))
         mapping = list(zip(self.optimizer.variables, optimizer, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            scaled = self.optimizer.scale_loss(loss)  # changes it in float16 only
+            scaled = self.optimizer.scale_loss(loss)  # does nothing except in float16
         return scaled, (loss, hits, fixed)
 
     def _rate(self, position):

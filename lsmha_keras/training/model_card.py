@@ -95,10 +95,10 @@ The weights are under Apache-2.0. {data_licence}
 
 
 def model_card(recipe, model, results, per_class=(), shp=()):
-    """Writes the card of a trained preset: what it is, what it is good for, how it was made.
+    """Writes the model card of a trained preset: figures, use, limits, data and training.
 
     Args:
-        recipe: `Recipe` it was trained by.
+        recipe: `Recipe` it was trained with.
         model: the trained `CCTImageClassifier`.
         results: dict, as in `results.json`.
         per_class: list of dicts, as in `ClassReport.per_class`, or an empty one.
@@ -149,7 +149,7 @@ def _latency(results):
 
 
 def _start(section):
-    # An architecture's name has no weights to start from.
+    # An architecture has no weights to start from, whatever `load_weights` says.
     if not section.load_weights or parse_architecture(section.preset):
         return f"trained from random weights of `{section.preset}`"
     return f"trained from the weights of `{section.preset}`"
@@ -193,7 +193,7 @@ def _classes(per_class):
 
 
 def _siblings(results):
-    """Compares with the shipped presets of the same data."""
+    """Compares the preset with the shipped ones for the same data."""
     shipped = [
         info
         for info in list_presets(architectures=False)
@@ -289,10 +289,10 @@ def _schedule(recipe):
 
 @dataclasses.dataclass(frozen=True)
 class KnownData:
-    """A dataset that has a name.
+    """What a card says about a well-known dataset.
 
     Attributes:
-        title: str, its name in print.
+        title: str, its full name.
         hub: str or `None`, its name on Hugging Face.
         citation: str.
         link: str, its page.
@@ -341,7 +341,7 @@ KNOWN_DATA = {
 
 
 def card_metadata(results):
-    """Returns the YAML block at the head of a card.
+    """Returns the YAML front matter of a card, which Hugging Face reads.
 
     Args:
         results: dict, as in `results.json`.
@@ -364,7 +364,7 @@ def card_metadata(results):
     lines += ["datasets:", f"- {hub}"] if hub else []
     lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(results['name'])}"]
     lines += ["  results:", "  - task:", "      type: image-classification", "    dataset:"]
-    # A JSON string is a YAML string, whatever the name holds.
+    # Every JSON string is a YAML string, so this quotes any name.
     lines += [f"      type: {json.dumps(hub or results['dataset'])}"]
     lines += [f"      name: {json.dumps(title)}", f"      split: {json.dumps(results['split'])}"]
     lines += ["    metrics:"]

@@ -1,4 +1,4 @@
-"""The output directory of a run: whose it is, how far the run has come, and what it leaves."""
+"""The output directory of a run, and the result that the run leaves there."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ def output_path(path, recipe):
 
     Args:
         path: path, or None for `runs/<name of the recipe>`.
-        recipe: `Recipe` that is to be trained.
+        recipe: `Recipe` to train.
 
     Returns:
         A `pathlib.Path`.
@@ -32,14 +32,14 @@ def output_path(path, recipe):
 
 
 def claim_output_dir(path, recipe, resume=True):
-    """Makes an output directory, or finds the same recipe's.
+    """Makes the output directory of a recipe, or takes over the one of an earlier call.
 
-    A directory that a run has made is marked; what lies in any other one is neither removed nor
-    written over.
+    Directories that a run makes are marked. Files in any other directory are neither removed nor
+    overwritten.
 
     Args:
         path: path, or None for `runs/<name of the recipe>`.
-        recipe: `Recipe` that is to be trained.
+        recipe: `Recipe` to train.
         resume: bool; False removes what an earlier run left there.
 
     Returns:
@@ -47,7 +47,7 @@ def claim_output_dir(path, recipe, resume=True):
 
     Raises:
         OSError: if the directory cannot be written to.
-        ValueError: if it belongs to another recipe, or holds files that no run has written.
+        ValueError: if it belongs to another recipe, or holds files that no run wrote.
 
     Example:
 
@@ -68,7 +68,7 @@ def claim_output_dir(path, recipe, resume=True):
             f"directory, or start again with resume=False (`lsmha train --fresh`). Received: {path}"
         )
     else:
-        # What failed before its first epoch ended, over a mistyped name perhaps, holds nothing.
+        # A run that failed before the end of its first epoch left nothing worth keeping.
         _clear(path)
         write_atomically(file, recipe.to_toml())
     return path
@@ -94,7 +94,7 @@ def _refuse_other(path, found, recipe):
 
 
 def _clear(path):
-    # What a run writes, and nothing else that may lie there.
+    # Only what a run writes; users may have put other files there.
     for name in ("checkpoints", "tensorboard", "preset"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in ("history.csv", "recipe.toml"):
@@ -104,16 +104,16 @@ def _clear(path):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What a training run leaves behind.
+    """The result of a training run.
 
     Attributes:
-        model: the trained `CCTImageClassifier`, or None if a limit of time came before its end.
-        recipe: `Recipe` it was trained by.
+        model: the trained `CCTImageClassifier`, or None if a time limit was reached first.
+        recipe: `Recipe` it was trained with.
         history: list of a dict per epoch, the rows of `history.csv`.
-        results: dict of what `results.json` holds: accuracy, parameters, time, machine, versions;
-            None if a limit of time came before the end.
-        output_dir: `pathlib.Path` of everything.
-        preset_dir: `pathlib.Path` of the preset, which `from_preset` takes.
+        results: dict, the contents of `results.json`: accuracy, parameters, time, machine,
+            versions; None if a time limit was reached first.
+        output_dir: `pathlib.Path` of the output directory.
+        preset_dir: `pathlib.Path` of the preset, for `from_preset`.
 
     Example:
 

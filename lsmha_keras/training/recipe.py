@@ -1,4 +1,4 @@
-"""A training run as a TOML file."""
+"""Recipes: all settings of a training run, in a TOML file."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class ModelSection(_Section):
     Attributes:
         preset: str, name or directory; an architecture's name starts from random weights.
         image_shape: `(height, width, channels)`, or None for the preset's.
-        load_weights: bool, whether a trained preset's weights are the starting point.
-        keep_head: bool, whether a trained preset keeps its classes instead of getting a new head.
+        load_weights: bool, whether to start from a trained preset's weights.
+        keep_head: bool, whether a trained preset keeps its head and classes, or gets a new head.
         replace_blocks: int, how many of the first blocks become convolutional before training; see
             `lsmha_keras.replace_blocks`.
-        replace_design: str, what those are made of; see `ConvBlock`.
-        grow_layers, grow_mlp_dim: int or None, blocks and width of the perceptrons that the model
-            grows to before training; see `lsmha_keras.grow`.
+        replace_design: str, design of these blocks; see `ConvBlock`.
+        grow_layers: int or None, number of blocks to grow to before training; see
+            `lsmha_keras.grow`.
+        grow_mlp_dim: int or None, width of the perceptrons to grow to before training.
         overrides: dict of arguments of the backbone and the classifier, such as
             `attention_dropout`.
     """
@@ -63,14 +64,14 @@ class DataSection(_Section):
     """[data]: what it is trained on.
 
     Attributes:
-        name: str, what `lsmha_keras.open_dataset` takes.
-        train_split: str, part to train on.
-        validation_split: str or None, part that is watched after every epoch.
-        test_split: str or None, part that is evaluated once, at the end.
+        name: str, as for `lsmha_keras.open_dataset`.
+        train_split: str, split to train on.
+        validation_split: str or None, split to evaluate after every epoch.
+        test_split: str or None, split to evaluate once, at the end.
         image_size: int or `(height, width)`, or None for the stored size.
-        batch_size: int, images of a training step, over all devices.
-        placement: where the images of training lie and are augmented: "host", "device", or "auto",
-            which is the device if it is a GPU, the backend is jax or torch, and they fit.
+        batch_size: int, images per training step, over all devices.
+        placement: where training images are kept and augmented: "host", "device", or "auto", which
+            means the device if it is a GPU, the backend is jax or torch, and the images fit.
     """
 
     SECTION: ClassVar[str] = "data"
@@ -85,15 +86,16 @@ class DataSection(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleSection(_Section):
-    """[schedule]: how long, and the learning rate's course, in epochs but moved every step.
+    """[schedule]: the length of the run, and the learning rate, which changes at every step.
 
     Attributes:
         epochs: int, epochs of warm-up and decay together.
-        warmup_epochs: float, linear rise from `warmup_learning_rate` to the optimiser's.
-        warmup_learning_rate: float, learning rate of the first step when there is a warm-up.
-        decay: "cosine", to `final_learning_rate`, or "constant".
-        final_learning_rate: float, where the cosine ends.
-        cooldown_epochs: int, more epochs at that rate, on top of `epochs`.
+        warmup_epochs: float, epochs of linear rise from `warmup_learning_rate` to
+            `optimizer.learning_rate`.
+        warmup_learning_rate: float, learning rate of the first step of a warm-up.
+        decay: "cosine", down to `final_learning_rate`, or "constant".
+        final_learning_rate: float, learning rate at the end of the cosine.
+        cooldown_epochs: int, epochs at the last learning rate, in addition to `epochs`.
     """
 
     SECTION: ClassVar[str] = "schedule"
@@ -116,18 +118,18 @@ class ScheduleSection(_Section):
 
     @property
     def total_epochs(self):
-        """Epochs of the whole run, with the cool-down."""
+        """Epochs of the whole run, including the cool-down."""
         return self.epochs + self.cooldown_epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSection(_Section):
-    """[optimizer]: any of Keras's.
+    """[optimizer]: any optimiser of Keras.
 
     Attributes:
         name: str, class name in `keras.optimizers`.
-        learning_rate: float, highest of the schedule.
-        weight_decay: float, decoupled weight decay; not on biases and 1-D weights.
+        learning_rate: float, the peak of the schedule.
+        weight_decay: float, decoupled weight decay; biases and 1-D weights are exempt.
         arguments: dict of the optimiser's other arguments, such as `beta_2` or `global_clipnorm`.
     """
 
@@ -143,7 +145,7 @@ class LossSection(_Section):
     """[loss]: cross-entropy with soft targets.
 
     Attributes:
-        label_smoothing: float, share of the target spread over all classes.
+        label_smoothing: float, fraction of the target that is spread over all classes.
     """
 
     SECTION: ClassVar[str] = "loss"
@@ -169,11 +171,11 @@ class DistillationSection(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class EMASection(_Section):
-    """[ema]: exponential moving average of the weights, which is what is validated and saved.
+    """[ema]: exponential moving average of the weights. If enabled, it is validated and saved.
 
     Attributes:
         enabled: bool.
-        momentum: float, weight of the past at each step.
+        momentum: float, weight of the old average at each step.
     """
 
     SECTION: ClassVar[str] = "ema"
@@ -183,14 +185,14 @@ class EMASection(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeSection(_Section):
-    """[runtime]: how it runs.
+    """[runtime]: precision, seed and devices.
 
     Attributes:
-        precision: str, Keras dtype policy.
-        seed: int, from which weights, order, augmentation and dropout follow.
-        devices: int, devices that share each batch.
+        precision: str, a dtype policy of Keras.
+        seed: int, of the initial weights, the order of the images, augmentation and dropout.
+        devices: int, number of devices that share each batch.
         jit_compile: "auto", true or false, as in `keras.Model.compile`.
-        deterministic: bool, whether TensorFlow must use deterministic kernels, which are slower.
+        deterministic: bool, whether TensorFlow uses deterministic kernels, which are slower.
     """
 
     SECTION: ClassVar[str] = "runtime"
@@ -216,15 +218,15 @@ _REQUIRED = ("model", "data", "schedule")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All settings of a training run except the folders of data and output.
+    """All settings of a training run, except where data and output are.
 
     Attributes:
-        name: str, name of the run and of the preset it makes.
+        name: str, name of the run and of the resulting preset.
         model: `ModelSection`: `preset`, `image_shape`, `load_weights`, `keep_head`,
             `replace_blocks`, `replace_design`, `grow_layers`, `grow_mlp_dim`, `overrides`.
         data: `DataSection`: `name`, `train_split`, `validation_split`, `test_split`, `image_size`,
             `batch_size`, `placement`.
-        augmentation: dict, what `lsmha_keras.AugmentationPolicy.from_config` takes.
+        augmentation: dict, as for `lsmha_keras.AugmentationPolicy.from_config`.
         schedule: `ScheduleSection`: `epochs`, `warmup_epochs`, `warmup_learning_rate`, `decay`,
             `final_learning_rate`, `cooldown_epochs`.
         optimizer: `OptimizerSection`: `name`, `learning_rate`, `weight_decay`, `arguments`.
@@ -291,7 +293,8 @@ class Recipe:
             A `Recipe`.
 
         Raises:
-            ValueError: for an unknown section or key, naming the nearest, or a bad value.
+            ValueError: if a section or key is unknown (the message names the nearest), or a value
+                is invalid.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
@@ -312,7 +315,7 @@ class Recipe:
         return cls(**{**values, **sections})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the recipe as nested dicts, with every default spelled out.
+        """Returns the recipe as nested dicts, defaults included.
 
         Returns:
             A dict that `from_dict` reads back.
@@ -323,7 +326,7 @@ class Recipe:
         return {key: values[key] for key in (*order, *(k for k in values if k not in order))}
 
     def to_toml(self) -> str:
-        """Returns the recipe as TOML, with every default spelled out.
+        """Returns the recipe as TOML, defaults included.
 
         Returns:
             str, which `from_toml` reads back from a file.
@@ -337,25 +340,24 @@ class Recipe:
             other: `Recipe`.
 
         Returns:
-            dict from the keys that differ, such as "optimizer.learning_rate", to the pair of
-            values (own, other's).
+            dict from each key that differs, such as "optimizer.learning_rate", to a pair: the value
+            here and the other's.
         """
         return differences(self.to_dict(), other.to_dict())
 
 
 def load_recipe(recipe):
-    """Finds a recipe.
+    """Loads a recipe.
 
     Args:
-        recipe: a `Recipe`, a dict of sections, the path of a TOML file, or the name of a recipe
-            that comes with the package, such as "cct_2_3x2_h16_cifar100" or the alias
-            "lsmha-small".
+        recipe: a `Recipe`, a dict of sections, the path of a TOML file, or the name or alias of a
+            shipped recipe, such as "cct_2_3x2_h16_cifar100" or "lsmha-small".
 
     Returns:
         A `Recipe`.
 
     Raises:
-        ValueError: if there is no such recipe, naming the nearest, or it is not valid.
+        ValueError: if there is no such recipe (the message names the nearest), or it is invalid.
 
     Example:
         >>> load_recipe("cct_2_3x2_h16_c1_digits").data.name

@@ -1,4 +1,4 @@
-"""The data of a recipe, and what several runs in one process share."""
+"""The data of a recipe, and what the runs of one process share."""
 
 import json
 
@@ -19,10 +19,10 @@ def open_recipe_data(recipe, data_dir=None, parts=PARTS):
         parts: which of "train", "validation" and "test" to open.
 
     Returns:
-        A dict from part to `ImageDataset`, without the parts that the recipe does not have.
+        A dict from part to `ImageDataset`, without parts that have no split in the recipe.
 
     Raises:
-        ValueError: if the data are not there, or the parts have different classes.
+        ValueError: if the data cannot be found, or the splits have different classes.
 
     Example:
 
@@ -54,7 +54,7 @@ def open_recipe_data(recipe, data_dir=None, parts=PARTS):
 
 
 class Visit:
-    """Data and compiled programs that several runs of one process use one after the other.
+    """Data and compiled programs shared by successive runs in one process.
 
     Example:
 
@@ -71,7 +71,7 @@ class Visit:
         self._compile_seconds = {}
 
     def sources(self, recipe, data_dir):
-        """Opens the data of a recipe, or returns what was opened before.
+        """Opens the data of a recipe, unless it is open already.
 
         Args:
             recipe: `Recipe`.
@@ -81,7 +81,7 @@ class Visit:
             A dict, as `open_recipe_data`.
         """
         data = {**recipe.to_dict()["data"], "batch_size": None, "placement": None}
-        # Images that come in many sizes are brought to the model's.
+        # Images of mixed sizes are resized to the model's, so that is part of the key.
         size = recipe.model.image_shape or model_image_size(recipe.model.preset)
         key = _text([data, list(size)[:2], str(data_dir)])
         if key not in self._sources:
@@ -89,7 +89,7 @@ class Visit:
         return self._sources[key]
 
     def images(self, source, put):
-        """Puts all images and labels on the device, if they are not there yet.
+        """Puts all images and labels on the device, unless they are there already.
 
         Args:
             source: `ImageDataset`.
@@ -98,21 +98,21 @@ class Visit:
         Returns:
             `(images, height, width, channels)` uint8 and `(images,)` int32, on the device.
         """
-        # By identity, with the source kept so that no other one can get it.
+        # The source is kept, so that its `id` cannot be reused.
         if id(source) not in self._images:
             arrays = source.load(np.arange(len(source))), source.labels.astype("int32")
             self._images[id(source)] = source, tuple(put(array) for array in arrays)
         return self._images[id(source)][1]
 
     def program(self, key, make):
-        """Returns the program of this key; makes it if there is none.
+        """Returns the program of this key, after making it if necessary.
 
         Args:
             key: hashable, or None for a program that is not shared.
             make: function without arguments that returns the program.
 
         Returns:
-            What `make` returned.
+            The result of `make`.
         """
         if key is None:
             return make()
@@ -125,7 +125,7 @@ class Visit:
 
         Args:
             key: as for `program`.
-            seconds: float, how long it took in this run, which may have found it compiled.
+            seconds: float, how long it took in this run, which may have found it compiled already.
 
         Returns:
             float, in seconds.
@@ -136,14 +136,14 @@ class Visit:
 
 
 def program_key(recipe, source):
-    """Describes what a run's compiled program depends on.
+    """Returns a key for a run's compiled program.
 
     Args:
         recipe: `Recipe`.
         source: `ImageDataset` to train on.
 
     Returns:
-        A str; equal for recipes that differ in their name and seed only, on equal data.
+        str, equal for recipes that differ only in name and seed, on equal data.
     """
     values = recipe.to_dict()
     values.pop("name")

@@ -1,4 +1,4 @@
-"""Settings in TOML files, of recipes and studies: keys with a type and a range, and the files."""
+"""Settings of recipes and studies: keys with a type and a range, and TOML files that hold them."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ def recipe_field(kind, default=dataclasses.MISSING, optional=False, choices=None
         kind: str, one of "int", "float", "bool", "str", "names", "table", "switch", "image_shape"
             and "image_size".
         default: value when the key is absent; a key without one is required.
-        optional: bool, whether the key may be left out and is then None.
+        optional: bool, whether the key may be absent or None.
         choices: the valid values, or None for no restriction.
         **limits: `at_least`, `above`, `at_most`, `below`: bounds of a number.
 
@@ -135,7 +135,7 @@ def _describe(limits):
 
 
 def _is_int(value):
-    # TOML's true and false are Python's, and those are ints.
+    # TOML's booleans become Python's, which are ints too.
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -187,15 +187,15 @@ def read_toml(path, from_dict):
 
     Args:
         path: path of a TOML file.
-        from_dict: function from nested dicts to a recipe or a study. Without a `name` in the file,
-            the name is that of the file.
+        from_dict: function from nested dicts to a recipe or a study. The name of the file stands in
+            for a missing `name`.
 
     Returns:
         What `from_dict` returns.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not valid TOML, or `from_dict` refuses it; names the file.
+        ValueError: if it is not valid TOML or `from_dict` raises one; names the file.
 
     Example:
 
@@ -207,23 +207,23 @@ def read_toml(path, from_dict):
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         return from_dict({"name": path.stem, **values})
-    except ValueError as error:  # also what `tomllib` and a wrong encoding raise
+    except ValueError as error:  # `tomllib` and decoding errors are ValueErrors too
         raise InputError(f"{path}: {error}") from error
 
 
 def find_toml(name, folder, kind):
-    """Finds a file by its path or by the name of one that comes with the package.
+    """Finds a file by its path, or by the name of a shipped one.
 
     Args:
         name: str or path.
-        folder: `pathlib.Path` with the files that come with the package.
-        kind: str, what it is, for the message: "recipe" or "study".
+        folder: `pathlib.Path` of the shipped files.
+        kind: str, "recipe" or "study", for the error message.
 
     Returns:
         A `pathlib.Path`.
 
     Raises:
-        ValueError: if there is none, naming the nearest.
+        ValueError: if there is none; names the nearest.
 
     Example:
 
@@ -254,7 +254,7 @@ def to_toml_text(table):
         str, which `tomllib.loads` reads back.
 
     Raises:
-        TypeError: for a value that TOML has no type for.
+        TypeError: if a value has no TOML type.
 
     Example:
         >>> print(to_toml_text({"name": "a", "data": {"batch_size": 32, "split": None}}))
@@ -283,8 +283,8 @@ def differences(own, other):
         other: likewise.
 
     Returns:
-        dict from the keys that differ, such as "optimizer.learning_rate", to the pair of values
-        (own, other's). A value of None is the same as none; a list is the same as a tuple.
+        dict from each key that differs, such as "optimizer.learning_rate", to the pair of values
+        (own, other's). None equals a missing key, and a list a tuple of the same values.
 
     Example:
         >>> differences({"data": {"batch_size": 32}}, {"data": {"batch_size": 64}})
@@ -297,10 +297,10 @@ def differences(own, other):
 
 
 def list_differences(found):
-    """Describes the differences between what exists and what was asked for.
+    """Describes the differences between existing settings and requested ones.
 
     Args:
-        found: dict from `differences(existing, asked_for)`.
+        found: dict from `differences(existing, requested)`.
 
     Returns:
         str.

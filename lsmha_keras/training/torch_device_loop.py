@@ -16,18 +16,17 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.training.device_loop import DeviceLoop
 from lsmha_keras.training.devices import has_gpu
 
-# First numbers mixed with the seed, so that the three are independent.
+# Mixed with the seed, so that the three uses of random numbers are independent.
 _ORDER, _AUGMENTATION, _DROPOUT = 0, 1, 2
-_NEVER = np.iinfo("int32").max  # the step at which a loss was not finite, if there was none
+_NEVER = np.iinfo("int32").max  # stands for "no step had a loss that was not finite"
 
 
 class TorchDeviceLoop(DeviceLoop):
     """`DeviceLoop` on PyTorch.
 
-    On a GPU the model and its gradient are traced once, as a flat list of PyTorch's operations, and
-    `torch.compile` makes kernels of it; where that fails, and on a CPU, Keras runs them layer by
-    layer. Augmentation and optimiser run operation by operation. The state is in the model and its
-    optimiser all along.
+    On a GPU the model and its gradient are traced once into a flat graph of PyTorch's operations,
+    which `torch.compile` turns into kernels. On a CPU, or if that fails, Keras runs them eagerly.
+    Augmentation and optimiser are always eager. The state stays in the model and its optimiser.
 
     Args:
         *args: as `DeviceLoop`.
@@ -67,7 +66,7 @@ class TorchDeviceLoop(DeviceLoop):
 
     def _step(self, step, rate):
         images, labels = self._batch(step)
-        if self._differentiate is None:  # at the first step, which is timed as compiling
+        if self._differentiate is None:  # now, as the first step is timed as compilation
             self._differentiate, self._graph = (
                 self._find_program() if has_gpu() else (self._gradients, None)
             )
@@ -99,7 +98,7 @@ class TorchDeviceLoop(DeviceLoop):
         return images.float() * scale + offset, labels
 
     def _gradients(self, trainable, fixed, images, labels, factor):
-        """Computes loss, hits, new fixed variables, and the gradient of `factor` times the loss."""
+        """Returns loss, accuracy, non-trainable variables, and the gradient of `factor * loss`."""
         logits, fixed, extra = self.model.stateless_call(
             trainable, fixed, images, training=True, return_losses=True
         )
@@ -110,7 +109,7 @@ class TorchDeviceLoop(DeviceLoop):
         return loss.detach(), hits, fixed, gradients
 
     def _compile(self):
-        """Returns the compiled `_gradients` and its graph; as it is, and None, if that fails."""
+        """Returns the compiled `_gradients` and its graph, or `_gradients` and None on failure."""
         images, labels = self._batch(0)
         arguments = (
             [variable.value for variable in self.model.trainable_variables],
@@ -120,17 +119,17 @@ class TorchDeviceLoop(DeviceLoop):
             images.new_ones(()),
         )
 
-        def gradients(trainable, fixed, images, labels, factor):  # FX does not take a method
+        def gradients(trainable, fixed, images, labels, factor):  # FX cannot trace a method
             return self._gradients(trainable, fixed, images, labels, factor)
 
-        # What cannot be traced or compiled shows as any kind of error, and runs all the same.
+        # Tracing and compiling fail with any class of error; the model trains without them too.
         try:
             with _default_generator():
                 traced = make_fx(gradients)(*arguments)
             _refuse_generators(traced.graph)
             compiled = _compile_graph(traced)
             with torch.no_grad():  # the gradient is part of the graph
-                compiled(*arguments)  # compiles; a function of its arguments, which stay
+                compiled(*arguments)  # compiles; the arguments are not changed
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             warnings.warn(
@@ -148,15 +147,15 @@ def _compile_graph(traced):
 
 @contextlib.contextmanager
 def _default_generator():
-    """Lets Keras's random numbers come from PyTorch's own generator.
+    """Makes Keras draw random numbers from PyTorch's default generator.
 
-    Keras makes a generator for each draw, from a seed that it reads back from the device. In a
-    graph the seed would be a constant.
+    Keras 3.15 makes a generator for each draw, from a seed that it reads back from the device. In a
+    traced graph that seed would be a constant: the same dropout at every step.
     """
     from keras.src.backend.torch import random
 
     before = random.torch_seed_generator
-    random.torch_seed_generator = lambda seed: None  # as Keras has it where nothing is computed
+    random.torch_seed_generator = lambda seed: None  # as Keras does on the "meta" device
     try:
         yield
     finally:
@@ -170,7 +169,7 @@ def _refuse_generators(graph):
 
 
 class _HostSeeds(keras.random.SeedGenerator):
-    """Seeds that are numbers on the host: Keras would wait for the device to read each back."""
+    """Seeds on the host. Keras keeps them on the device, and waits to read each one back."""
 
     def __init__(self, seed):
         self._numbers = np.random.default_rng(seed)

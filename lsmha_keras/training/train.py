@@ -1,4 +1,4 @@
-"""Trains the model of a recipe."""
+"""Trains the model of a recipe, from data to preset."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ def train(
 ) -> TrainingResult:
     """Trains the model of a recipe and writes it as a preset.
 
-    Killed and called again with the same arguments, it continues from the last finished epoch and
-    ends as if it had not been interrupted: weights, optimiser, schedule, averaged weights, order
-    of the images, augmentation and dropout are restored. A finished run is not repeated.
+    An interrupted run, called again with the same arguments, continues after its last finished
+    epoch and ends as if it had never been interrupted: weights, optimiser, schedule, averaged
+    weights, order of the images, augmentation and dropout are restored. A finished run is not
+    repeated.
 
-    `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/last.npz`,
-    `tensorboard/` where TensorBoard is installed, and in the
-    end `preset/`, which `CCTImageClassifier.from_preset` takes. Trained in whatever precision, the
-    result is measured and saved as a float32 model.
+    `output_dir` gets `recipe.toml`, `history.csv`, `checkpoints/last.npz`, `tensorboard/` if
+    TensorBoard is installed, and at the end `preset/`, for `CCTImageClassifier.from_preset`.
+    Whatever the precision of training, the result is evaluated and saved as a float32 model.
 
     Args:
         recipe: a `Recipe`, the path of its TOML file, the name of a shipped one, or a dict.
         output_dir: path. Defaults to `runs/<name of the recipe>`.
         data_dir: folder that holds the data. Defaults to the environment variable LSMHA_DATA_DIR.
-        resume: bool, whether to continue what is in `output_dir`; False removes it.
-        callbacks: more Keras callbacks. They see the validation's figures in the logs. A callback's
-            own state is not saved.
-        verbose: 0 prints nothing, 1 a bar per epoch, 2 a line per epoch; "auto" a bar in a
-            terminal, else lines.
-        minutes: float, a limit for everything from this call to the written preset, on JAX or
-            PyTorch with the images on the device (see `[data] placement`). The state can then go on
-            at any step.
-        shorten: bool, whether the limit makes the schedule so short that it ends in time. False
-            keeps its length: the run stops at the limit, and the same call goes on with it.
-        visit: `Visit` of several runs in one process that share data and compiled programs.
+        resume: bool, whether to continue the run in `output_dir`; False removes it.
+        callbacks: more Keras callbacks. The logs hold the validation metrics too. A callback's own
+            state is not saved.
+        verbose: 0 prints nothing, 1 a progress bar per epoch, 2 a line per epoch; "auto" is 1 in a
+            terminal and 2 elsewhere.
+        minutes: float, time limit from this call to the written preset. It needs JAX or PyTorch and
+            the images on the device (see `[data] placement`). The run can then continue from any
+            step, not only from a finished epoch.
+        shorten: bool, whether to shorten the schedule so that it ends within the limit. If False,
+            the run stops at the limit, and the same call continues it.
+        visit: `Visit`, lets several runs in one process share data and compiled programs.
 
     Returns:
-        A `TrainingResult`; without a model and results if the limit came before the end.
+        A `TrainingResult`; without a model and results if the limit was reached first.
 
     Raises:
-        ValueError: if the recipe or the data are not valid, `output_dir` belongs to another recipe
-            or holds files that no run has written, or the limit is too short.
-        NonFiniteLossError: if training diverges; what was saved before stays.
+        ValueError: if the recipe or the data are invalid, `output_dir` belongs to another recipe
+            or holds files that no run wrote, or the limit is too short.
+        NonFiniteLossError: if training diverges; the last saved state stays.
         OSError: if `output_dir` cannot be written to, another process trains there, or the disk is
-            full: what was saved before stays, and the same call goes on from it.
+            full; the last saved state stays, and the same call continues from it.
 
     Example:
 
@@ -85,7 +85,7 @@ def train(
     deadline = None if minutes is None else begun + 60 * _check_minutes(minutes)
     visit = Visit() if visit is None else visit
     sources = visit.sources(recipe, data_dir)
-    # Both refuse what does not fit before the directory is touched.
+    # Before the directory is touched: both raise for settings that do not fit.
     policy = make_policy(recipe, sources["train"])
     log = print if verbose else (lambda text: None)
     on_device = is_on_device(recipe, sources["train"], policy, callbacks, minutes is not None, log)
@@ -142,7 +142,7 @@ def _is_finished(output_dir):
     missing = [n for n in ("results.json", "history.csv") if not (preset / n).exists()]
     if missing and (preset / "config.json").exists():
         if (output_dir / "checkpoints" / LAST).exists():
-            return False  # `write_preset` makes it again
+            return False  # `write_preset` writes it again
         raise InputError(
             "The directory holds a preset that is incomplete and no training state to make it "
             "again from: choose another output directory, or start again with resume=False "
@@ -157,7 +157,7 @@ def _finished(recipe, output_dir):
 
     preset_dir = output_dir / "preset"
     history = read_history(preset_dir / "history.csv")
-    # The run may have been killed before the table was complete.
+    # The run may have been killed before it wrote the whole table.
     write_rows(output_dir / "history.csv", history)
     results = read_json(preset_dir / "results.json")
     model = CCTImageClassifier.from_preset(str(preset_dir))

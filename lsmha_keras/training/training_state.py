@@ -1,4 +1,4 @@
-"""The state of a training run in one file that is never half-written."""
+"""The state of a training run, in one file that is replaced atomically."""
 
 import contextlib
 import json
@@ -16,18 +16,18 @@ _FORMAT = 1
 def save_state(path, model, progress):
     """Saves everything a compiled model needs to continue training.
 
-    That is all its variables (weights, running statistics, states of random generators) and the
-    optimiser's (moments, step count, averaged weights).
+    That is the variables of the model (weights, running statistics, states of seed generators) and
+    of the optimiser (moments, step count, averaged weights).
 
     Args:
-        path: path of the file. A file that is there is replaced at once when the new one is
-            complete and on disk: whatever kills the process leaves the old or the new one.
+        path: path of the file. An existing file is replaced when the new one is complete and on
+            disk: a killed process leaves either the old one or the new one.
         model: compiled `keras.Model` whose optimiser is built.
         progress: dict of JSON values: epoch, history and so on.
 
     Raises:
         FloatingPointError: if a variable holds a number that is not finite; nothing is written.
-        OSError: if the file cannot be written; names it, and with a full disk the room needed.
+        OSError: if the file cannot be written; names it, and on a full disk the space needed.
 
     Example:
 
@@ -39,7 +39,7 @@ def save_state(path, model, progress):
     for key, variable in _variables(model):
         array = keras.ops.convert_to_numpy(variable)
         if "float" in str(variable.dtype):
-            # NumPy's files have no bfloat16; float32 holds its values exactly.
+            # NumPy cannot save bfloat16; float32 holds its values exactly.
             array = array.astype("float64" if array.dtype == np.float64 else "float32")
             if not np.isfinite(array).all():
                 raise FloatingPointError(f"{variable.path} holds values that are not finite")
@@ -48,12 +48,12 @@ def save_state(path, model, progress):
 
 
 def copy_state(source, target, **progress):
-    """Copies what `save_state` wrote for another run to go on from.
+    """Copies a saved state for another run to continue from.
 
     Args:
-        source: path of the file.
+        source: path of the file that `save_state` wrote.
         target: path of the copy.
-        **progress: values that replace some of the progress.
+        **progress: values that replace those in the progress.
 
     Raises:
         ValueError: if `source` is not a training state.
@@ -70,7 +70,7 @@ def copy_state(source, target, **progress):
 
 def _write(path, progress, arrays):
     header = json.dumps({"format": _FORMAT, "progress": progress})
-    # Beside the numbers: for each array NumPy's header and the zip's two entries.
+    # Per array: NumPy's header and two entries in the zip archive.
     needed = len(header) * 4 + sum(array.nbytes + 512 for array in arrays.values()) + 1024
     write_atomically(path, lambda file: np.savez(file, header=np.array(header), **arrays), needed)
 
@@ -82,8 +82,7 @@ def load_state(path):
         path: path of the file.
 
     Returns:
-        A pair: `progress` as it was given to `save_state`, and a dict of arrays for
-        `restore_state`.
+        The `progress` that `save_state` got, and a dict of arrays for `restore_state`.
 
     Raises:
         ValueError: if the file is not a training state.
@@ -106,14 +105,14 @@ def load_state(path):
 
 
 def restore_state(model, arrays):
-    """Gives a model and its optimiser the saved values.
+    """Assigns the saved values to a model and its optimiser.
 
     Args:
         model: compiled `keras.Model` of the same architecture whose optimiser is built.
         arrays: dict of arrays from `load_state`.
 
     Raises:
-        ValueError: if the arrays are not those of this model; nothing is changed.
+        ValueError: if the arrays belong to another model; nothing is changed.
     """
     variables = dict(_variables(model))
     wanted = {key: tuple(variable.shape) for key, variable in variables.items()}
@@ -130,16 +129,16 @@ def restore_state(model, arrays):
 
 
 def _variables(model):
-    # By position: the automatic names of layers differ between two models of one process.
+    # By position, as Keras numbers the default names of layers through the whole process.
     yield from ((f"model/{i}", v) for i, v in enumerate(model.variables))
     yield from ((f"optimizer/{i}", v) for i, v in enumerate(model.optimizer.variables))
 
 
 @contextlib.contextmanager
 def ema_weights(model):
-    """Puts the optimiser's moving average into the model, and the weights back afterwards.
+    """Swaps the moving average of the weights into the model, and the weights back afterwards.
 
-    Does nothing when the optimiser keeps no average.
+    Does nothing if the optimiser keeps no average.
 
     Args:
         model: compiled `keras.Model` whose optimiser is built.
@@ -158,8 +157,8 @@ def ema_weights(model):
     if not getattr(optimizer, "use_ema", False):
         yield model
         return
-    # Keras's callback knows how on every backend and under a distribution strategy. It is used by
-    # hand since its own schedule leaves swapped weights at `on_epoch_end`, where state is saved.
+    # Keras's callback does this on every backend and under a distribution strategy. It is called by
+    # hand, as by itself it leaves the weights swapped in `on_epoch_end`, where the state is saved.
     swap = keras.callbacks.SwapEMAWeights()
     swap.set_model(model)
     swap.on_test_begin()
@@ -172,16 +171,15 @@ def ema_weights(model):
 def cast_to_float32(model):
     """Makes a model that was trained in a lower precision compute in float32.
 
-    Mixed precision saves time while a model is trained; its weights are float32 all along. Computed
-    with in float32, they give the same logits on every backend and device, which those of bfloat16
-    and float16 do not.
+    Mixed precision makes training faster, with weights in float32. Computing in float32 with them
+    gives the same logits on every backend and device; bfloat16 and float16 do not.
 
     Args:
         model: a `CCTImageClassifier`.
 
     Returns:
-        A new `CCTImageClassifier` with the same weights, compiled as one comes from `from_preset`;
-        `model` itself if it computes in float32.
+        A new `CCTImageClassifier` with the same weights, compiled as `from_preset` compiles one;
+        `model` itself if it computes in float32 already.
 
     Example:
 

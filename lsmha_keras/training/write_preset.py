@@ -1,4 +1,4 @@
-"""Writes a trained model as a preset directory with all that belongs to it."""
+"""Writes a trained model as a preset: weights, recipe, history, figures and card."""
 
 import datetime
 import json
@@ -7,8 +7,8 @@ import pathlib
 import keras
 import numpy as np
 
+from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.presets import CARD, write_checksums
 from lsmha_keras.tables import write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 from lsmha_keras.training.evaluate import predict_logits
@@ -16,7 +16,7 @@ from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import load_recipe
 
 _GOLDEN_IMAGES = 8
-# What `results.json` says about the training itself.
+# Keys of `results.json` that describe the training.
 _TRAINING = ("hardware", "devices", "backend", "precision", "seed", "versions", "date", "command")
 
 
@@ -24,17 +24,17 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
     """Writes a trained model as a preset with recipe, history, figures, golden logits and card.
 
     Args:
-        directory: path of the preset; what is there is replaced when everything is written.
+        directory: path of the preset. An existing one is replaced when the new one is complete.
         model: trained `CCTImageClassifier`.
-        recipe: `Recipe` it was trained by.
+        recipe: `Recipe` it was trained with.
         report: `ClassReport` on the test split.
         history: list of a dict per epoch.
         train_seconds: float.
-        trained: dict, the `results.json` of the preset that this one is made from, whose machine,
+        trained: dict, the `results.json` of the preset that this one is made from: its machine,
             versions and date are kept. Default: those of this process.
 
     Returns:
-        The dict that was written to `results.json`.
+        dict, as written to `results.json`.
 
     Example:
 
@@ -63,7 +63,7 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
 
 
 def golden_images(image_shape):
-    """Makes artificial images whose logits identify a model; a preset contains nobody's data.
+    """Makes the artificial images of `golden.npz`; a preset ships no images of a dataset.
 
     Args:
         image_shape: `(height, width, channels)`.

@@ -70,8 +70,8 @@ def test_right_answers():
 @pytest.mark.parametrize(
     ("answer", "kind", "problem"),
     [
-        ((200, classes(0.502)), "wrong", "another answer than that of `Predictor`"),
-        ((200, classes(0.5, 0.5)), "wrong", "another answer than that of `Predictor`"),
+        ((200, classes(0.502)), "wrong", "the answer differs from that of `Predictor`"),
+        ((200, classes(0.5, 0.5)), "wrong", "the answer differs from that of `Predictor`"),
         ((503, {"message": "busy"}), "wrong", "503 in place of 200: busy"),
         ((None, None), "lost", "no answer: "),
     ],

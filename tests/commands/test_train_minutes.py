@@ -67,8 +67,8 @@ def test_with_epochs_the_schedule_keeps_its_length(recipes, runs):
 @pytest.mark.parametrize(
     ("arguments", "trained", "message"),
     [
-        (["--minutes", "1.5"], 1, "The time was over before b was begun. Received: --minutes 1.5"),
-        (["--minutes", "0.4"], 0, "The time was over before a was begun. Received: --minutes 0.4"),
+        (["--minutes", "1.5"], 1, "The time was up before b was started. Received: --minutes 1.5"),
+        (["--minutes", "0.4"], 0, "The time was up before a was started. Received: --minutes 0.4"),
         (["--set", "name=same"], 0, "Recipes must differ in their names. Received: same, same"),
     ],
 )

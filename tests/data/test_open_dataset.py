@@ -303,10 +303,10 @@ def test_bad_npz(tmp_path):
     expect("0 .. 1, as there are 2 classes", x=x, y=y, class_names=list("ab"))
     expect("dtype=float64, values from 0.5 to 0.5", x=x + 0.5, y=y)
     expect("values from 256 to 256", x=x + np.int32(256), y=y)
-    expect("fractions of 1", x=x + 1.0, y=y)
+    expect("fractions in 0 .. 1, not grey levels", x=x + 1.0, y=y)
     expect("Object arrays cannot be loaded", x=np.array([{}, None]), y=y)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(ValueError, match="not a sound .npz file"):
+    with pytest.raises(ValueError, match="not a valid .npz file"):
         lsmha.open_dataset(tmp_path / "bad.npz")
     with pytest.raises(ValueError, match="no file or folder"):
         lsmha.open_dataset("missing.npz")

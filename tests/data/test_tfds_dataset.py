@@ -96,7 +96,7 @@ def test_configurations_are_named_as_in_tfds(tmp_path):
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="different sizes, so `image_size` is needed"):
+    with pytest.raises(ValueError, match="different sizes, so `image_size` must say"):
         lsmha.open_dataset("tiny_pictures", data_dir=tmp_path)
     with pytest.raises(ValueError, match="has the splits train, test.*Received: split='val'"):
         lsmha.open_dataset("tiny_pictures", "val", tmp_path, image_size=8)

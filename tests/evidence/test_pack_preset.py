@@ -1,17 +1,21 @@
 """Presets packed into one small file, unpacked and measured."""
 
+import io
 import json
 import shutil
 import tarfile
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
 from lsmha_keras.evidence import pack_preset as module
-from lsmha_keras.evidence.pack_preset import pack_preset
+from lsmha_keras.evidence.pack_preset import pack_preset, pack_state
 from lsmha_keras.evidence.verify_preset import verify_preset
 from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.training.train import train
+from tests.training.tiny import read_history, recipe_dict, write_dataset
 
 
 def test_what_is_unpacked_is_what_was_measured(model_and_run, tmp_path):
@@ -54,3 +58,40 @@ def test_a_weight_that_float16_cannot_hold_is_named(model_and_run, tmp_path):
     weight.assign(np.full(weight.shape, 1e5, "float32"))
     with pytest.raises(ValueError, match="above 65504 .* Received: predictions/kernel"):
         module._round_weights(model)
+
+
+def test_a_run_goes_on_elsewhere(tmp_path, monkeypatch):
+    recipe = recipe_dict(write_dataset(tmp_path / "tiny.npz"), schedule={"epochs": 2})
+    stop = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt_second)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "here" / "run", callbacks=[stop], verbose=0)
+    monkeypatch.setattr(module, "_LIMIT", 30_000)
+    carry = tmp_path / "carry"
+    carry.mkdir()
+    (carry / "run.run.tar.77").write_text("of a larger state, packed before")
+    paths = pack_state(tmp_path / "here" / "run", carry)
+    assert len(paths) > 2 and sorted(carry.iterdir()) == paths
+    assert max(path.stat().st_size for path in paths) == 30_000
+    joined = io.BytesIO(b"".join(path.read_bytes() for path in paths))
+    with tarfile.open(fileobj=joined) as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    first = read_history(tmp_path / "here" / "run")
+    result = train(recipe, tmp_path / "there" / "run", verbose=0)
+    assert len(result.history) == 2
+    assert result.history[0]["loss"] == pytest.approx(first[0]["loss"])
+
+
+def interrupt_second(epoch, logs=None):
+    if epoch == 1:
+        raise KeyboardInterrupt
+
+
+def test_a_state_that_cannot_be_packed_is_named(model_and_run, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="unfinished training run .* no checkpoints/last.npz"):
+        pack_state(model_and_run[1], tmp_path / "carry")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.npz").write_bytes(bytes(30_000))
+    monkeypatch.setattr(module, "_LIMIT", 100)
+    with pytest.raises(ValueError, match="100 parts .* Received: .*run with 0 MB"):
+        pack_state(tmp_path / "run", tmp_path / "carry")
+    assert not list((tmp_path / "carry").iterdir())

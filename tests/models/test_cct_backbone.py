@@ -1,17 +1,10 @@
-import keras
 import numpy as np
 import pytest
 
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models import CCTBackbone
-from tests.checks import (
-    assert_rounded,
-    check_config,
-    count_roundings,
-    random_tokens,
-    to_numpy,
-)
+from tests.checks import check_model, random_tokens, to_numpy
 
 SMALL = {
     "image_shape": (16, 12, 3),
@@ -23,8 +16,10 @@ SMALL = {
 }
 
 
-def test_config_holds_the_arguments():
-    check_config(CCTBackbone(**SMALL, num_conv_blocks=1, head_dim=[5, 7], name="small"))
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_model_checks(tmp_path):
+    backbone = CCTBackbone(**SMALL, num_conv_blocks=1, head_dim=[5, 7], name="small")
+    check_model(backbone, random_tokens(2, 16, 12, 3), tmp_path)
 
 
 def test_blocks_follow_the_lists():
@@ -65,55 +60,6 @@ def test_head_masks_act_in_their_block_only():
     )
     assert not to_numpy(masked["block_1/head_outputs"])[:, :, 1].any()
     assert np.abs(to_numpy(masked["output"]) - to_numpy(plain["output"])).max() > 1e-3
-
-
-def test_functional_graph_accepts_dtype_policies():
-    backbone = CCTBackbone(**SMALL, dtype="mixed_bfloat16")
-    output = backbone(random_tokens(2, 16, 12, 3))
-    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
-    assert {w.dtype for w in backbone.trainable_weights} == {"float32"}
-
-
-@pytest.mark.skipif(
-    keras.config.backend() == "jax", reason="jax has no float16 convolutions on CPUs"
-)
-def test_mixed_float16_agrees_with_float32():
-    backbone = CCTBackbone(**SMALL)
-    half = CCTBackbone(**SMALL, dtype="mixed_float16")
-    half.set_weights(backbone.get_weights())
-    images = random_tokens(2, 16, 12, 3)
-    found, expected = to_numpy(half(images)), to_numpy(backbone(images))
-    assert_rounded(found, expected, "float16", count_roundings(backbone))
-
-
-def test_lora_adapts_the_fused_projections():
-    backbone = CCTBackbone(**SMALL)
-    images = random_tokens(2, 16, 12, 3)
-    before = to_numpy(backbone(images))
-    backbone.enable_lora(2)
-    assert len(backbone.trainable_weights) == 2 * 3  # Two factors in each of three blocks.
-    np.testing.assert_allclose(to_numpy(backbone(images)), before, atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_int8_quantisation_stays_near():
-    backbone = CCTBackbone(**SMALL)
-    images = random_tokens(2, 16, 12, 3)
-    before = to_numpy(backbone(images))
-    backbone.quantize("int8")
-    after = to_numpy(backbone(images))
-    assert 0 < np.abs(after - before).max() < 0.2 * np.abs(before).max()
-
-
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_int8_preset_round_trip(tmp_path):
-    backbone = CCTBackbone(**SMALL)
-    backbone.quantize("int8")
-    backbone.save_to_preset(tmp_path)
-    images = random_tokens(2, 16, 12, 3)
-    loaded = CCTBackbone.from_preset(tmp_path)
-    assert loaded.blocks[0].attention.qkv.quantization_mode == "int8"
-    np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(backbone(images)), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli
-from tests.checks import check_all_weights_train, check_config, random_images, to_numpy
+from tests.checks import check_task, random_images, to_numpy
 
 # (name, parameters, classes), the table of the reference implementation.
 REFERENCE_PARAMETERS = [
@@ -43,21 +43,10 @@ def test_parameter_counts(name, parameters, num_classes):
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == parameters
 
 
-def test_config_holds_the_arguments():
-    check_config(small_classifier(class_names=list("abcde"), dropout=0.1, name="small").backbone)
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_task_checks(tmp_path):
     model = small_classifier(class_names=list("abcde"), dropout=0.1)
-    clone = type(model).from_config(model.get_config())
-    assert clone.get_config() == model.get_config()
-    assert clone.class_names == list("abcde") and clone.preprocessor is not None
-
-
-def test_every_weight_trains():
-    model = small_classifier()
-    model.compile(
-        optimizer=keras.optimizers.AdamW(1e-2),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    check_all_weights_train(model, random_images(32, 16, 16, 3), np.arange(32) % 5)
+    check_task(model, random_images(32, 16, 16, 3), np.arange(32) % 5, tmp_path)
 
 
 def test_fit_learns_sorted_arrays():
@@ -139,16 +128,6 @@ def test_fit_accepts_datasets_and_validation():
     assert "val_loss" in history.history
 
 
-def test_same_weights_give_same_logits_after_saving(tmp_path):
-    model = small_classifier(class_names=list("abcde"))
-    images = random_images(4, 16, 16, 3)
-    expected = model.predict(images, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-5)
-    assert loaded.class_names == list("abcde")
-
-
 LOAD_ELSEWHERE = """
 import sys, numpy as np
 import lsmha_keras
@@ -184,20 +163,6 @@ def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_quantised_model_predicts_and_comes_back_from_its_preset(tmp_path):
-    model = small_classifier()
-    images = random_images(16, 16, 16, 3)
-    expected = model.predict(images, verbose=0)
-    model.quantize("int8")
-    quantised = model.predict(images, verbose=0)
-    assert 0 < np.abs(quantised - expected).max() < 0.3 * np.abs(expected).max()
-    model.save_to_preset(tmp_path)
-    loaded = lsmha.CCTImageClassifier.from_preset(tmp_path)
-    assert loaded.backbone.blocks[1].attention.qkv.quantization_mode == "int8"
-    np.testing.assert_allclose(loaded.predict(images, verbose=0), quantised, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_a_quantisation_of_ones_own_comes_back(tmp_path):
     """Of the weights only: with quantised activations, too, the logits are others."""
     images = random_images(8, 16, 16, 3)
@@ -218,17 +183,6 @@ def test_a_quantisation_of_ones_own_comes_back(tmp_path):
         keras.saving.load_model(tmp_path / "model.keras"),
     ):
         np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-4)
-
-
-def test_lora_trains():
-    model = small_classifier()
-    images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
-    model.backbone.enable_lora(2)
-    model.compile(
-        optimizer=keras.optimizers.AdamW(1e-2),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    check_all_weights_train(model, images, labels)
 
 
 def test_intermediates_give_logits():

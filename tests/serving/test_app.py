@@ -117,7 +117,7 @@ BAD = {
     "a text": (b"hello " * 99, {}, 415, "not_an_image", "The file is not an image in JPEG, PNG,"),
     "EPS, which runs a program": (encode(PHOTOS[0], "EPS"), {}, 415, "not_an_image", "PPM."),
     "a JPEG that is cut off": (CUT, {}, 400, "damaged_image", "not a sound image file"),
-    "too many pixels": (PALETTE, {}, 413, "too_large", "1 million pixels, and 1 are taken"),
+    "too many pixels": (PALETTE, {}, 413, "too_large", "1 million pixels; the limit is 1 million"),
     "JSON": (b"{}", {"Content-Type": "application/json"}, 415, "unsupported_content", "Send an"),
     "an empty form": (b"", {"Content-Type": "multipart/form-data"}, 400, "bad_request", "boundary"),
     "no array": (b"\x93NUMPY", ARRAY, 400, "bad_array", "np.save"),

@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -11,6 +14,7 @@ import time
 
 import keras
 import pytest
+import tomli_w
 
 from tests.studies.tiny import study_dict
 from tests.training.tiny import read_history, write_dataset
@@ -18,6 +22,7 @@ from tests.training.tiny import read_history, write_dataset
 pytest.importorskip("keras_tuner")
 ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
+from lsmha_keras.errors import LsmhaError  # noqa: E402
 from lsmha_keras.studies import ray_search  # noqa: E402
 from lsmha_keras.studies.execution_table import collect_executions, read_table  # noqa: E402
 from lsmha_keras.studies.search import search  # noqa: E402
@@ -123,6 +128,18 @@ def test_what_a_cluster_has_no_room_for(study, here, tmp_path):
         search(study, tmp_path / "runs", workers=1, trial_gpus=0.5, verbose=0)
 
 
+def test_a_cluster_with_another_token(monkeypatch):
+    def init(**arguments):  # what Ray 2.60 raises for a missing or wrong token
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(LsmhaError, match=f"RAY_AUTH_TOKEN.* Received: {address}"):
+            ray_search.RayCluster(address=address).__enter__()
+
+
 def test_callbacks_that_cannot_go_elsewhere(study, here, tmp_path):
     callback = keras.callbacks.LambdaCallback()
     callback.generator = (number for number in range(3))
@@ -175,3 +192,27 @@ def test_a_killed_driver_goes_on(study, serial, here, tmp_path):
     for number in range(2):
         history = read_history(directory / f"trial_{number}" / "execution_0")
         assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_the_example_of_a_cluster(study, serial, tmp_path):
+    """Two nodes, one worker killed: the script's table is the serial one, and no node is left."""
+    script = ROOT / "examples" / "cluster.sh"
+    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+    if not script.exists() or not all(shutil.which(name, path=path) for name in ("lsmha", "pgrep")):
+        pytest.skip("needs a checkout, the command `lsmha` and pgrep")
+    (tmp_path / "study.toml").write_text(tomli_w.dumps(study))
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [script, tmp_path / "study.toml", tmp_path / "runs"],
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed = re.search(r"killed worker (\d+)", done.stdout)[1]
+    assert f"Worker PID: {killed}" in done.stdout + done.stderr  # Ray saw it, and tried again
+    assert len(serial) == 4 and table(tmp_path / "runs") == serial
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("localhost", port))

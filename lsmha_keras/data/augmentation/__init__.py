@@ -1,1 +1,1 @@
-"""Augmentation as Keras layers, one a file."""
+"""Augmentation as Keras layers."""

@@ -1,7 +1,7 @@
 """Rotation, shear and translation.
 
-A matrix `(a, b, c, d, e, f)` takes the new image's point (x, y) to the old one's
-`(a x + b y + c, d x + e y + f)`, as in Pillow's `Image.transform` with `AFFINE`.
+A matrix `(a, b, c, d, e, f)` maps a point (x, y) of the new image to the point
+`(a x + b y + c, d x + e y + f)` of the old one, as in Pillow's `Image.transform` with `AFFINE`.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ INTERPOLATIONS = ("nearest", "bilinear")
 
 
 def rotate(degrees, height, width):
-    """Returns the matrices of rotations about the centre, counter-clockwise.
+    """Returns the matrices of rotations about the centre.
 
     Args:
-        degrees: `(images,)` floats.
-        height: int.
+        degrees: `(images,)` floats, counter-clockwise.
+        height: int, of the images in pixels.
         width: int.
 
     Returns:
@@ -47,16 +47,16 @@ def translate_y(fractions, height, width):
 
 
 def transform(images, matrices, fill=(128,), interpolation="nearest"):
-    """Transforms each image by its matrix.
+    """Applies an affine transform to each image.
 
     Args:
         images: `(images, height, width, channels)` uint8.
         matrices: `(images, 6)` floats.
-        fill: grey level, one or one per channel, of points outside the old image.
+        fill: grey level of points outside the old image; one, or one per channel.
         interpolation: "nearest" (equal to Pillow's) or "bilinear" (within one grey level of it).
 
     Returns:
-        uint8 images.
+        uint8 images of the same shape.
     """
     sample = _nearest if interpolation == "nearest" else _bilinear
     return sample(images, matrices.astype("float64"), np.asarray(fill, dtype="uint8"))
@@ -71,7 +71,7 @@ def _matrices(count, position, values):
 def _nearest(images, matrices, fill):
     matrices = matrices.reshape(-1, 2, 3)
     start = matrices @ [0.5, 0.5, 1.0]
-    # Pillow computes translations in float64, all else with 16 fractional bits.
+    # Pillow computes pure translations in float64, all other maps with 16 fractional bits.
     moved = (matrices[:, :, :2] == np.eye(2)).all(axis=(1, 2))
     start[moved] = np.floor(start[moved])
     origin = np.floor(start * 65536 + 0.5).astype("int32")
@@ -98,14 +98,14 @@ def _bilinear(images, matrices, fill):
     x, y = x - 0.5, y - 0.5
     left, top = np.floor(x), np.floor(y)
     right_share, lower_share = (x - left).astype("float32"), (y - top).astype("float32")
-    # With the border repeated, the four neighbours lie at fixed distances from each other.
+    # Padding keeps the four neighbours at fixed distances in memory, at the border too.
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     line = width + 2
     corner = _positions(
         np.clip(top + 1, 0, height), np.clip(left + 1, 0, width), (height + 2) * line, line
     )
     pixels = np.empty_like(images)
-    # Channel by channel: loops over the few channels of a pixel would dominate.
+    # Channel by channel: NumPy's inner loop then runs over all pixels, not over three channels.
     for channel in range(images.shape[-1]):
         plane = padded[..., channel].astype("float32").ravel()
         upper = _mix(plane.take(corner), plane[1:].take(corner), right_share)
@@ -123,7 +123,7 @@ def _plane(origin, slope_x, slope_y, images):
 
 
 def _positions(rows, columns, image, line):
-    """Positions of `[i, rows[i], columns[i]]` in flattened images of `image` pixels."""
+    """Flat positions of `[i, rows[i], columns[i]]`; `image` and `line` are sizes in pixels."""
     positions = rows.astype("int64")
     positions *= line
     positions += columns.astype("int64")

@@ -1,8 +1,8 @@
-"""Colour operations on batches of uint8 images, exactly as Pillow computes them.
+"""Colour operations on batches of uint8 images, equal to Pillow's.
 
-Most are lookup tables from old to new grey levels: the function returns one table per image, which
-`look_up` applies. `color` and `sharpness` blend an image with a degenerate version of itself, as
-Pillow's `ImageEnhance` does, and return images.
+Most are lookup tables from old to new grey levels: the function returns `(images, channels or 1,
+256)` uint8 tables, which `look_up` applies. `color` and `sharpness` blend an image with a
+degenerate version of itself, as Pillow's `ImageEnhance` does, and return images.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _GREY_WEIGHTS = np.array([19595, 38470, 7471], dtype="int32")
 
 
 def look_up(images, tables):
-    """Replaces every grey level by the table's.
+    """Replaces every grey level by its entry in the table.
 
     Args:
         images: `(images, height, width, channels)` uint8.
@@ -37,7 +37,7 @@ def grey(images):
     """
     if images.shape[-1] == 1:
         return images
-    # Channel by channel: a product with a 3-vector is many times slower.
+    # Channel by channel: multiplying by a 3-vector is many times slower.
     total = np.full(images.shape[:-1], 0x8000, dtype="int32")
     for channel, weight in enumerate(_GREY_WEIGHTS):
         total += images[..., channel] * weight
@@ -45,7 +45,7 @@ def grey(images):
 
 
 def invert(images, arguments):
-    """`255 - level`; no argument."""
+    """Inverts the levels; the argument is ignored."""
     return _per_image(255 - _LEVELS[None] + 0 * arguments[:, None])
 
 
@@ -55,7 +55,7 @@ def posterize(images, bits):
 
 
 def solarize(images, thresholds):
-    """Inverts the levels from the threshold on."""
+    """Inverts the levels at and above the threshold."""
     return _per_image(np.where(_LEVELS < thresholds[:, None], _LEVELS, 255 - _LEVELS))
 
 
@@ -77,7 +77,7 @@ def contrast(images, factors):
 
 
 def auto_contrast(images, arguments):
-    """Stretches each channel to 0 .. 255; no argument."""
+    """Stretches each channel to 0 .. 255; the argument is ignored."""
     # One axis at a time: both at once is ten times slower.
     low = images.min(axis=1).min(axis=1).astype("float64")[..., None]
     span = images.max(axis=1).max(axis=1)[..., None] - low
@@ -87,12 +87,12 @@ def auto_contrast(images, arguments):
 
 
 def equalize(images, arguments):
-    """Makes the levels of each channel equally frequent; no argument."""
+    """Equalizes the histogram of each channel; the argument is ignored."""
     count, _, _, channels = images.shape
     histogram = np.bincount(_positions(images).ravel(), minlength=count * channels * 256)
     histogram = histogram.reshape(count, channels, 256)
     total = images.shape[1] * images.shape[2]
-    # The pixels of the brightest level that occurs do not count.
+    # Pillow leaves out the pixels of the brightest level.
     highest = images.max(axis=1).max(axis=1)[..., None].astype("int64")
     step = (total - np.take_along_axis(histogram, highest, axis=-1)) // 255
     below = np.cumsum(histogram, axis=-1) - histogram
@@ -101,10 +101,10 @@ def equalize(images, arguments):
 
 
 def _positions(images):
-    """Positions of all levels in flattened `(images, channels, 256)` tables."""
+    """Flat positions of all levels in `(images, channels, 256)` tables."""
     count, height, width, channels = images.shape
     starts = np.arange(count * channels).reshape(count, 1, channels) * 256
-    # Along whole rows: loops over the few channels would dominate.
+    # Over whole rows: broadcasting over three channels would be slow.
     return images.reshape(count, height, -1) + np.tile(starts, (1, 1, width))
 
 
@@ -113,7 +113,7 @@ def _per_image(tables):
 
 
 def _blend_levels(base, factors):
-    # float32 and cut off, not rounded, as in Pillow's `Image.blend`.
+    # In float32 and truncated, not rounded, as in Pillow's `Image.blend`.
     base = base.astype("float32")[:, None]
     levels = base + factors.astype("float32")[:, None] * (_LEVELS.astype("float32") - base)
     return _per_image(np.clip(levels, 0, 255))
@@ -130,7 +130,7 @@ def sharpness(images, factors):
 
 
 def _smooth(images):
-    """Pillow's SMOOTH filter: weights (1 1 1, 1 5 1, 1 1 1) / 13; the border is left as it is."""
+    """Pillow's SMOOTH filter, (1 1 1, 1 5 1, 1 1 1) / 13; it does not change the border."""
     height, width = images.shape[1:3]
     smooth = images.copy()
     if height < 3 or width < 3:
@@ -144,7 +144,7 @@ def _smooth(images):
 
 def _blend(base, images, factors):
     base = base.astype("float32")
-    # float32 and cut off, not rounded, as in Pillow's `Image.blend`.
+    # In float32 and truncated, not rounded, as in Pillow's `Image.blend`.
     blended = images - base
     blended *= factors.astype("float32")[:, None, None, None]
     blended += base

@@ -1,4 +1,4 @@
-"""Augmentation that moves, cuts or covers parts of an image."""
+"""Augmentation that flips, crops or erases."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, 
 from lsmha_keras.errors import InputError
 from lsmha_keras.old_spellings import given
 
-# Boxes that are drawn for each image; the first one that fits is taken.
+# Boxes drawn per image; the first that fits is used. Ten, as in torchvision and timm.
 _TRIES = 10
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class HorizontalFlip(ImageAugmentation):
-    """Mirrors each image left to right with a given probability.
+    """Flips each image left to right with a given probability.
 
     Args:
         probability: float in 0 .. 1.
@@ -54,7 +54,7 @@ class HorizontalFlip(ImageAugmentation):
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class PadCrop(ImageAugmentation):
-    """Pads every side with black and crops back to the image's size, at a random place per image.
+    """Pads every side with black and crops back to the original size, at random for each image.
 
     Args:
         padding: int, width of the border in pixels.
@@ -89,23 +89,23 @@ class PadCrop(ImageAugmentation):
 
 
 def crop_padded(images, tops, lefts, padding):
-    """Crops each padded image back to its size.
+    """Pads images with black and crops each back to its size.
 
     Args:
         images: `(batch, height, width, channels)`.
-        tops: `(batch,)` integers in `0 .. 2 * padding`.
+        tops: `(batch,)` integers in `0 .. 2 * padding`, the crops' first rows.
         lefts: the same for the columns.
-        padding: int.
+        padding: int, pixels on each side.
 
     Returns:
-        `(batch, height, width, channels)`; `tops = lefts = padding` gives the images themselves.
+        `(batch, height, width, channels)`; `tops = lefts = padding` returns the images unchanged.
     """
     count, height, width, channels = images.shape
     padded = np.zeros(
         (count, height + 2 * padding, width + 2 * padding, channels), dtype=images.dtype
     )
     padded[:, padding : padding + height, padding : padding + width] = images
-    # Pixels of a row lie side by side, so that whole rows of a window are copied at once.
+    # Pixels and channels share an axis, so that each row of a window is one copy.
     lines = padded.reshape(count, height + 2 * padding, -1)
     windows = np.lib.stride_tricks.sliding_window_view(
         lines, (height, width * channels), axis=(1, 2)
@@ -115,7 +115,7 @@ def crop_padded(images, tops, lefts, padding):
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class ResizedCrop(ImageAugmentation):
-    """Cuts a random box out of each image and enlarges it, bilinearly, to the image's size.
+    """Crops a random box from each image and resizes it, bilinearly, to the original size.
 
     Args:
         area: smallest and largest area of the box as a fraction of the image.
@@ -160,9 +160,9 @@ def draw_boxes(rng, count, height, width, area, aspect_ratio):
 
     Args:
         rng: `numpy.random.Generator`.
-        count: number of boxes.
-        height: int, of the image.
-        width: int, of the image.
+        count: int, number of boxes.
+        height: int, of the image in pixels.
+        width: int, of the image in pixels.
         area: smallest and largest area as a fraction of the image.
         aspect_ratio: smallest and largest width / height.
 
@@ -174,7 +174,7 @@ def draw_boxes(rng, count, height, width, area, aspect_ratio):
     tall = np.rint(np.sqrt(areas / ratios)).astype("int64")
     wide = np.rint(np.sqrt(areas * ratios)).astype("int64")
     fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
-    # The first try that fits; when none does, what is inside the image of the last one.
+    # The first draw that fits; if none does, the last one, clipped to the image.
     chosen = np.where(fits.any(axis=0), fits.argmax(axis=0), _TRIES - 1), np.arange(count)
     tall, wide = np.clip(tall[chosen], 1, height), np.clip(wide[chosen], 1, width)
     top = rng.integers(0, height - tall + 1)
@@ -183,18 +183,17 @@ def draw_boxes(rng, count, height, width, area, aspect_ratio):
 
 
 def crop_and_enlarge(images, boxes):
-    """Resizes a box of each image to the image's size, as Pillow's crop and bilinear resize.
+    """Crops a box from each image and resizes it to the image's size, bilinearly.
 
     Args:
         images: `(images, height, width, channels)` with values in 0 .. 255.
         boxes: `(images, 4)` integers: top, left, height, width.
 
     Returns:
-        Images of the same shape and type; those of whole-number type within one grey level of
-        Pillow's.
+        Images of the same shape and type; of an integer type, within one grey level of Pillow's.
     """
     count, height, width, channels = images.shape
-    # Channels apart and columns innermost, so that the loops below run over whole rows.
+    # With columns innermost, NumPy's inner loops run over whole rows.
     planes = np.ascontiguousarray(images.transpose(0, 1, 3, 2), dtype="float32")
     upper, lower, share = _sources(boxes[:, 0], boxes[:, 2], height)
     image = np.arange(count)[:, None]
@@ -210,7 +209,7 @@ def crop_and_enlarge(images, boxes):
     mixing[image, right, column] += share
     pixels = lines.reshape(count, height * channels, width) @ mixing
     if not np.issubdtype(images.dtype, np.floating):
-        pixels += 0.5  # rounds, as the cast below cuts off
+        pixels += 0.5  # the cast below truncates
     pixels = pixels.reshape(count, height, channels, width).transpose(0, 1, 3, 2)
     return np.ascontiguousarray(pixels, dtype=images.dtype)
 
@@ -220,10 +219,10 @@ def check_range(most=None, **ranges):
 
     Args:
         most: largest value allowed, or None.
-        **ranges: the pairs under the names that the message gives them.
+        **ranges: the pairs, by the names to give them in the message.
 
     Raises:
-        ValueError: if one is something else.
+        ValueError: if one is not; names it.
     """
     for name, pair in ranges.items():
         sound = isinstance(pair, (list, tuple)) and len(pair) == 2
@@ -235,7 +234,7 @@ def check_range(most=None, **ranges):
 
 
 def _sources(start, length, size):
-    """For each new pixel of `size`: the two old ones, and the second one's share."""
+    """Returns, for each new pixel, the two old ones and the weight of the second."""
     position = (np.arange(size) + 0.5) * (length / size)[:, None] - 0.5
     position = np.clip(position, 0, (length - 1)[:, None])
     first = np.floor(position).astype("int64")
@@ -245,12 +244,12 @@ def _sources(start, length, size):
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class RandomErasing(ImageAugmentation):
-    """Fills a random box of some of the images with noise, uniform over 0 .. 255 at each pixel.
+    """Fills a random box in some of the images with noise, uniform over 0 .. 255 at each pixel.
 
-    (After the usual normalisation this has about mean 0 and standard deviation 1.)
+    (After the usual normalisation, its mean is about 0 and its standard deviation about 1.)
 
     Args:
-        factor: float in 0 .. 1, probability with which an image is changed.
+        factor: float in 0 .. 1, probability that an image is changed.
         scale: smallest and largest area of the box as a fraction of the image.
         aspect_ratio: smallest and largest width / height of the box.
         seed: see `ImageAugmentation`.

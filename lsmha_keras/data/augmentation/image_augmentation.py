@@ -1,4 +1,4 @@
-"""Base class of the augmentation layers, and the choice between several."""
+"""The base class of the augmentation layers, and a layer that picks one of several."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lsmha_keras.errors import InputError
 
 
 class ImageAugmentation(keras.layers.Layer):
-    """A random change of a batch of images, and of their labels where these are mixed.
+    """Changes a batch of images at random, and its labels if it mixes images.
 
     Subclasses implement `augment(images, labels, rng)` in NumPy. All randomness comes from `rng`,
-    so what is done depends on the generator alone, never on the backend or on the order in which
-    threads run. `lsmha_keras.benchmark.data` measures how many images a second that gives.
+    so the result depends neither on the backend nor on the order in which threads run.
+    `lsmha_keras.benchmark.data` measures the throughput.
 
     Layers work on values in 0 .. 255 and keep the type. They belong in the input pipeline: in a
     `tf.data` map after `batch`, under any backend, or called on arrays. `AugmentationPolicy` gives
-    them a generator for each epoch and batch; a layer used alone draws from its own `seed` in the
-    order of its calls, so a parallel map must not be expected to repeat itself.
+    them a generator for each epoch and batch. A layer used alone draws from its own generator in
+    the order of its calls, so a parallel map does not repeat itself.
 
     Args:
-        seed: int, or None for a different one each time.
+        seed: int, or None for a random one.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -35,7 +35,7 @@ class ImageAugmentation(keras.layers.Layer):
         training: bool; False returns the input. Default: True.
 
     Returns:
-        What was given, augmented.
+        The augmented images, or the dictionary with augmented "images" and "labels".
     """
 
     mixes_labels = False
@@ -48,11 +48,11 @@ class ImageAugmentation(keras.layers.Layer):
         self.built = True
 
     def augment(self, images, labels, rng):
-        """Augments a batch, without changing the arrays that are given.
+        """Augments a batch; the given arrays stay unchanged.
 
         Args:
             images: `(batch, height, width, channels)` NumPy array.
-            labels: `(batch, classes)` float32 if `mixes_labels`, else anything, None included.
+            labels: `(batch, classes)` float32 if `mixes_labels`; otherwise anything, also None.
             rng: `numpy.random.Generator`, the only source of randomness.
 
         Returns:
@@ -60,8 +60,8 @@ class ImageAugmentation(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    # Not `call`: Keras would first convert the input to the backend's tensors, which fails inside
-    # a `tf.data` map under jax and torch.
+    # `Layer.__call__` would convert the input to tensors of the backend first, which fails inside a
+    # `tf.data` map under jax and torch.
     def __call__(self, images, training=True):
         batch = images if isinstance(images, dict) else {"images": images}
         if self.mixes_labels and "labels" not in batch:
@@ -134,10 +134,10 @@ def check_fraction(**fractions):
     """Raises ValueError for a value outside 0 .. 1.
 
     Args:
-        **fractions: the values under the names that the message gives them.
+        **fractions: the values, by the names to give them in the message.
 
     Raises:
-        ValueError: if one is not a number in 0 .. 1.
+        ValueError: if one is not a number in 0 .. 1; names it.
     """
     for name, value in fractions.items():
         if not isinstance(plain(value), (int, float)) or not 0 <= value <= 1:
@@ -145,7 +145,7 @@ def check_fraction(**fractions):
 
 
 def _is_in_graph(array):
-    # Without an import: who holds a TensorFlow tensor has imported TensorFlow.
+    # A TensorFlow tensor exists only where TensorFlow is imported already.
     tf = sys.modules.get("tensorflow")
     return tf is not None and tf.is_tensor(array) and tf.is_symbolic_tensor(array)
 
@@ -165,7 +165,7 @@ def _check_images(images):
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class OneOf(ImageAugmentation):
-    """Applies one of several layers to a whole batch, chosen with even odds for each batch.
+    """Applies one of several layers to the whole batch, chosen at random for each batch.
 
     Args:
         layers: list of `ImageAugmentation` layers.
@@ -173,7 +173,7 @@ class OneOf(ImageAugmentation):
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if there are no layers or one is of another kind.
+        ValueError: if there are no layers, or one is not an `ImageAugmentation`.
 
     Example:
         >>> from lsmha_keras.data import CutMix, MixUp
@@ -200,10 +200,10 @@ class OneOf(ImageAugmentation):
 
     @classmethod
     def from_config(cls, config):
-        """Creates the layer, and the layers in it, from `get_config`'s dictionary.
+        """Creates the layer, and its inner layers, from what `get_config` returns.
 
         Args:
-            config: dictionary.
+            config: dict.
 
         Returns:
             A `OneOf`.

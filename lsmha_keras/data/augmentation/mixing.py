@@ -15,10 +15,10 @@ from lsmha_keras.old_spellings import given
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class MixUp(ImageAugmentation):
-    """Blends each image, and its label, with another one of the batch.
+    """Blends each image, and its label, with another of the batch.
 
-    `image = w * image + (1 - w) * other`, and the labels alike, with a weight
-    `w ~ Beta(alpha, alpha)` of its own for each image. Whole-number image types are rounded.
+    `image = w * image + (1 - w) * other`, and likewise for the labels. Each image draws its own
+    weight `w ~ Beta(alpha, alpha)`. Integer images are rounded.
 
     Args:
         alpha: positive float.
@@ -55,7 +55,7 @@ class MixUp(ImageAugmentation):
         flat = images.reshape(len(images), -1).astype("float32")
         mixed = blend(flat, weights, partners)
         if not np.issubdtype(images.dtype, np.floating):
-            mixed += 0.5  # rounds, as the cast below cuts off
+            mixed += 0.5  # the cast below truncates
         mixed = mixed.astype(images.dtype).reshape(images.shape)
         return mixed, blend(labels, weights, partners)
 
@@ -75,7 +75,7 @@ def blend(rows, weights, partners):
         Float array of the shape of `rows`.
     """
     mixed = rows[partners]
-    # In place, as large temporary arrays cost more than the sums.
+    # In place: allocating large temporary arrays costs more than the arithmetic.
     mixed *= (1 - weights)[:, None]
     mixed += rows * weights[:, None]
     return mixed
@@ -85,10 +85,10 @@ def check_positive(**numbers):
     """Raises ValueError unless all are positive numbers.
 
     Args:
-        **numbers: the values under the names that the message gives them.
+        **numbers: the values, by the names to give them in the message.
 
     Raises:
-        ValueError: if one is not positive.
+        ValueError: if one is not positive; names it.
     """
     for name, value in numbers.items():
         if not isinstance(plain(value), (int, float)) or not value > 0:
@@ -97,11 +97,11 @@ def check_positive(**numbers):
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class CutMix(ImageAugmentation):
-    """Replaces a box of each image by the same box of another one of the batch.
+    """Replaces a box in each image by the same box of another image of the batch.
 
-    The box has the image's aspect ratio and the area `1 - w`, `w ~ Beta(factor, factor)` drawn for
-    each image, about a random centre; what lies outside the image is cut off, and the labels are
-    mixed in proportion to the areas that are left.
+    The box has the image's aspect ratio, a random centre and, as a fraction of the image, the area
+    `1 - w`, where each image draws its own `w ~ Beta(factor, factor)`. It is clipped to the image,
+    and the labels are mixed in proportion to the clipped area.
 
     Args:
         factor: positive float.
@@ -151,7 +151,7 @@ class CutMix(ImageAugmentation):
 
 
 def _interval(rng, side, size):
-    """Draws intervals of length `side * size` about random centres, cut at 0 and `size`."""
+    """Draws intervals of length `side * size` about random centres, clipped to 0 .. `size`."""
     length = (side * size).astype("int64")
     start = rng.integers(0, size, len(side)) - length // 2
     return np.maximum(start, 0), np.minimum(start + length, size)

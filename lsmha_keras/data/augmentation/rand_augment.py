@@ -1,4 +1,8 @@
-"""RandAugment with operations drawn for each image."""
+"""RandAugment with operations drawn for each image.
+
+Keras's `RandAugment` draws one operation for a whole batch, and timm's works on one Pillow image at
+a time. This one is vectorised over a batch and gives Pillow's results.
+"""
 
 from __future__ import annotations
 
@@ -57,29 +61,29 @@ OPERATIONS = {**_TABLES, **_BLENDS, **_AFFINE}
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class RandAugmentPerImage(ImageAugmentation):
-    """Applies random operations in a row, drawn for each image from a list of 15.
+    """Applies a sequence of random operations, drawn for each image.
 
     The operations are AutoContrast, Equalize, Invert, Rotate, Posterize, Solarize, SolarizeAdd,
-    Color, Contrast, Brightness, Sharpness, ShearX, ShearY, TranslateX and TranslateY, each the
-    stronger the larger the magnitude, as in timm's `rand-m9-mstd0.5-inc1`.
-    `keras.layers.RandAugment` draws one operation for a batch. For speed, images are
-    gathered by kind: operations on colours become lookup tables, geometric ones affine matrices.
-    Results equal Pillow's; bilinear interpolation is within one grey level of it.
+    Color, Contrast, Brightness, Sharpness, ShearX, ShearY, TranslateX and TranslateY. A larger
+    magnitude makes each of them stronger, as in timm's `rand-m9-mstd0.5-inc1`. For speed, the
+    images of a batch are grouped by operation: those on colours become lookup tables, geometric
+    ones affine matrices. Results equal Pillow's, to one grey level with bilinear interpolation.
 
     Args:
-        num_ops: int, operations in a row.
-        magnitude: float in 0 .. 10: rotation by up to 30 degrees, shear by 0.3, translation by 0.45
-            of the side, enhancement by a factor of 1 +- 0.9, all in proportion.
-        magnitude_std: float, standard deviation of a normal noise on each magnitude.
-        probability: float in 0 .. 1 with which each operation is applied.
+        num_ops: int, number of operations in the sequence.
+        magnitude: float in 0 .. 10. At 10, rotation is by 30 degrees, shear by 0.3, translation by
+            0.45 of the side, and enhancement by a factor of 1 +- 0.9; smaller magnitudes are in
+            proportion.
+        magnitude_std: float, standard deviation of normal noise added to each magnitude.
+        probability: float in 0 .. 1, probability that an operation is applied.
         operations: list of names, or None for all.
-        fill: grey level of what comes in from outside the image; an int, or one per channel.
+        fill: int or one int per channel, grey level of points from outside the image.
         interpolation: "nearest" or "bilinear".
         seed: see `ImageAugmentation`.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
-        images: `(batch, height, width, channels)` with 1 or 3 channels. Other types than uint8 are
+        images: `(batch, height, width, channels)` with 1 or 3 channels. Types other than uint8 are
             rounded to whole grey levels.
 
     Raises:
@@ -162,11 +166,11 @@ def apply_operations(images, rows, arguments, fill=128, interpolation="bilinear"
 
     Args:
         images: `(images, height, width, channels)` uint8.
-        rows: dictionary from names of `OPERATIONS` to the images they are applied to, at most one
-            operation an image.
-        arguments: dictionary from the same names to Pillow's argument for each image: bits,
+        rows: dict from names of `OPERATIONS` to the indices of the images that get them. An image
+            gets at most one.
+        arguments: dict from the same names to Pillow's argument for each of these images: bits,
             threshold, addition, factor, degrees, shear, or the translation as a fraction of the
-            side; anything for the operations without argument.
+            side. Operations without an argument ignore it.
         fill: see `RandAugmentPerImage`.
         interpolation: see `RandAugmentPerImage`.
     """

@@ -1,1 +1,1 @@
-"""Images that stay on the accelerator, and their augmentation there."""
+"""Augmentation on the accelerator, for images that stay there."""

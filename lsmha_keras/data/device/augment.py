@@ -1,4 +1,4 @@
-"""A policy's layers applied to a batch on a device."""
+"""Applies a policy's layers to a batch on the device."""
 
 import numpy as np
 from keras import ops, random
@@ -20,22 +20,22 @@ _GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 
 def augment(layers, images, labels, seeds):
-    """Applies layers of this package to a batch, with all work on the device.
+    """Applies layers of this package to a batch, entirely on the device.
 
-    What a layer's `augment` does in NumPy, drawn from the same distributions: for the same draws
-    the images are equal, but for one grey level where something is interpolated or blended.
+    Does what the layers' `augment` does in NumPy, with the same distributions. For equal draws the
+    images are equal, to one grey level where they are interpolated or blended.
 
     Args:
         layers: list of this package's layers, such as `AugmentationPolicy.layers`.
         images: `(batch, height, width, channels)` tensor of grey levels, uint8 or int32.
         labels: `(batch, classes)` float32 tensor.
-        seeds: iterator over seeds of `keras.random`; on JAX keys, so that it can be compiled.
+        seeds: iterator over seeds for `keras.random`; on JAX they are keys, which can be traced.
 
     Returns:
-        int32 images and labels.
+        int32 images of the same shape, and `(batch, classes)` float32 labels.
 
     Raises:
-        ValueError: for a layer of another package.
+        ValueError: if a layer is not one of this package's.
 
     Example:
 
@@ -47,7 +47,7 @@ def augment(layers, images, labels, seeds):
     for layer in layers:
         if type(layer) not in _APPLY:
             raise InputError(
-                f"On the device run {', '.join(kind.__name__ for kind in _APPLY)}; set "
+                f"Only {', '.join(kind.__name__ for kind in _APPLY)} run on the device; set "
                 f'data.placement = "host" for other layers. Received: {type(layer).__name__}'
             )
         images, labels = _APPLY[type(layer)](layer, images, labels, seeds)
@@ -59,9 +59,9 @@ def apply_operations(images, chosen, arguments, fill, interpolation):
 
     Args:
         images: `(batch, height, width, channels)` int32 with 1 or 3 channels.
-        chosen: dictionary from names of `OPERATIONS` to a `(batch,)` bool, whether the operation is
-            applied to the image.
-        arguments: dictionary from the same names to `(batch,)` float32, as for
+        chosen: dict from names of `OPERATIONS` to `(batch,)` bool, whether an image gets the
+            operation.
+        arguments: dict from the same names to `(batch,)` float32, as for
             `augmentation.rand_augment.apply_operations`.
         fill: see `RandAugmentPerImage`.
         interpolation: see `RandAugmentPerImage`.
@@ -169,7 +169,7 @@ def _with_probability(probability, count, seeds):
 
 
 def _draw_boxes(shape, area, aspect_ratio, seeds):
-    """Draws as `augmentation.resized_crop.draw_boxes`."""
+    """Draws boxes from the distribution of `augmentation.geometry.draw_boxes`."""
     count, height, width, _ = shape
     draws = (_TRIES, count)
     areas = random.uniform(draws, *area, seed=next(seeds)) * (height * width)
@@ -177,7 +177,7 @@ def _draw_boxes(shape, area, aspect_ratio, seeds):
     tall = ops.cast(ops.round(ops.sqrt(areas / ratios)), "int32")
     wide = ops.cast(ops.round(ops.sqrt(areas * ratios)), "int32")
     fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
-    # The first try that fits; when none does, what is inside the image of the last one.
+    # The first draw that fits; if none does, the last one, clipped to the image.
     first = ops.argmax(ops.cast(fits, "int32"), axis=0)
     chosen = ops.where(ops.any(fits, axis=0), first, _TRIES - 1)[None]
     tall = ops.clip(ops.take_along_axis(tall, chosen, axis=0)[0], 1, height)
@@ -188,7 +188,7 @@ def _draw_boxes(shape, area, aspect_ratio, seeds):
 
 
 def _below(limits, seeds):
-    """Draws a whole number from `0 .. limit - 1` for each limit."""
+    """Draws an integer in `0 .. limit - 1` for each limit."""
     share = random.uniform(limits.shape, seed=next(seeds))
     return ops.minimum(ops.cast(share * ops.cast(limits, "float32"), "int32"), limits - 1)
 
@@ -199,7 +199,7 @@ def _draw_pairs(alpha, count, seeds):
 
 
 def _interval(side, size, seeds):
-    """Draws intervals of length `side * size` about random centres, cut at 0 and `size`."""
+    """Draws intervals of length `side * size` about random centres, clipped to 0 .. `size`."""
     length = ops.cast(side * size, "int32")
     start = random.randint(side.shape, 0, size, seed=next(seeds)) - length // 2
     return ops.maximum(start, 0), ops.minimum(start + length, size)

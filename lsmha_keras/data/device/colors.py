@@ -1,9 +1,10 @@
-"""The colour operations of `augmentation.colors`, on a device.
+"""The colour operations of `augmentation.colors`, on the device.
 
-The same formulas in `keras.ops`, with one operation an image picked afterwards. Grey levels are
-int32. Whole-number operations equal the NumPy ones exactly. The three blends are cut off in float32
-there and here, where a compiler may fuse a product and a sum, and the stretch of AutoContrast is
-rounded down from an exact quotient here and from a float64 one there: both may differ by one level.
+The same formulas in `keras.ops`. Every operation runs on the whole batch, and one is picked for
+each image afterwards. Grey levels are int32. Integer operations equal the NumPy ones exactly. Two
+kinds may differ by one grey level: blends, which are truncated in float32 after a compiler may have
+fused a product and a sum, and AutoContrast, which rounds an exact quotient down where NumPy rounds
+a float64 one.
 """
 
 from keras import ops
@@ -13,12 +14,12 @@ _GREY_WEIGHTS = (19595, 38470, 7471)
 
 
 def levels(dtype="int32"):
-    """Returns the levels from 0 to 255, which as a table change nothing."""
+    """Returns the levels 0 .. 255: as a table, the identity."""
     return ops.arange(256, dtype=dtype)
 
 
 def look_up(images, tables):
-    """Replaces every grey level by the table's.
+    """Replaces every grey level by its entry in the table.
 
     Args:
         images: `(images, height, width, channels)` int32 in 0 .. 255.
@@ -42,7 +43,7 @@ def grey(images):
 
 
 def invert(images, arguments):
-    """`255 - level`; no argument."""
+    """Inverts the levels; the argument is ignored."""
     return (255 - levels())[None, None]
 
 
@@ -53,7 +54,7 @@ def posterize(images, bits):
 
 
 def solarize(images, thresholds):
-    """Inverts the levels from the threshold on."""
+    """Inverts the levels at and above the threshold."""
     thresholds = ops.cast(thresholds, "int32")[:, None, None]
     return ops.where(levels() < thresholds, levels(), 255 - levels())
 
@@ -78,7 +79,7 @@ def contrast(images, factors):
 
 
 def auto_contrast(images, arguments):
-    """Stretches each channel to 0 .. 255; no argument."""
+    """Stretches each channel to 0 .. 255; the argument is ignored."""
     low = ops.min(images, axis=(1, 2))[..., None]
     span = ops.max(images, axis=(1, 2))[..., None] - low
     stretched = ops.clip((levels() - low) * 255 // ops.maximum(span, 1), 0, 255)
@@ -86,7 +87,7 @@ def auto_contrast(images, arguments):
 
 
 def equalize(images, arguments):
-    """Makes the levels of each channel equally frequent; no argument."""
+    """Equalizes the histogram of each channel; the argument is ignored."""
     count, height, width, channels = images.shape
     starts = ops.arange(0, 256 * count * channels, 256, dtype="int32")
     starts = ops.reshape(starts, (count, 1, 1, channels))
@@ -94,7 +95,7 @@ def equalize(images, arguments):
     ones = ops.ones_like(positions)
     histogram = ops.segment_sum(ones, positions, num_segments=count * channels * 256)
     histogram = ops.reshape(histogram, (count, channels, 256))
-    # The pixels of the brightest level that occurs do not count.
+    # Pillow leaves out the pixels of the brightest level.
     highest = ops.max(images, axis=(1, 2))[..., None]
     step = (height * width - ops.take_along_axis(histogram, highest, axis=2)) // 255
     below = ops.cumsum(histogram, axis=2) - histogram
@@ -128,7 +129,7 @@ BLENDS = {"Color": color, "Sharpness": sharpness}
 
 
 def _smooth(images):
-    """Pillow's SMOOTH filter: weights (1 1 1, 1 5 1, 1 1 1) / 13; the border is left as it is."""
+    """Pillow's SMOOTH filter, (1 1 1, 1 5 1, 1 1 1) / 13; it does not change the border."""
     height, width = images.shape[1:3]
     if height < 3 or width < 3:
         return images
@@ -140,5 +141,5 @@ def _smooth(images):
 
 
 def _blend(base, values, factors):
-    # Cut off, not rounded, as in Pillow's `Image.blend`.
+    # Truncated, not rounded, as in Pillow's `Image.blend`.
     return ops.cast(ops.clip(base + factors * (values - base), 0, 255), "int32")

@@ -1,8 +1,8 @@
-"""Crops, mirroring and affine transforms of a batch, on a device.
+"""Crops, flips and affine transforms of a batch, on the device.
 
-What `augmentation` does image by image in NumPy, as gathers over the whole batch in `keras.ops`.
-Positions are float32 here and float64 there, so that interpolated pixels differ by one grey level
-at most; everything else is equal. Grey levels are int32.
+Does what `augmentation` does in NumPy, as gathers over the whole batch in `keras.ops`. Positions
+are float32 here and float64 there, so interpolated pixels may differ by one grey level; all others
+are equal. Grey levels are int32.
 """
 
 import numpy as np
@@ -10,16 +10,16 @@ from keras import ops
 
 
 def crop_padded(images, tops, lefts, padding):
-    """Crops each image, padded with black, back to its size.
+    """Pads images with black and crops each back to its size.
 
     Args:
         images: `(batch, height, width, channels)` int32.
-        tops: `(batch,)` int32 in `0 .. 2 * padding`.
+        tops: `(batch,)` int32 in `0 .. 2 * padding`, the crops' first rows.
         lefts: the same for the columns.
-        padding: int.
+        padding: int, pixels on each side.
 
     Returns:
-        int32 images; `tops = lefts = padding` gives the images themselves.
+        int32 images; `tops = lefts = padding` returns them unchanged.
     """
     height, width = images.shape[1:3]
     rows = ops.arange(height, dtype="int32")[:, None] + (tops - padding)[:, None, None]
@@ -29,20 +29,20 @@ def crop_padded(images, tops, lefts, padding):
 
 
 def mirror(images, chosen):
-    """Mirrors the chosen images left to right.
+    """Flips the chosen images left to right.
 
     Args:
         images: `(batch, height, width, channels)`.
         chosen: `(batch,)` bool.
 
     Returns:
-        Images.
+        Images of the same shape and type.
     """
     return ops.where(chosen[:, None, None, None], ops.flip(images, axis=2), images)
 
 
 def crop_and_enlarge(images, boxes):
-    """Resizes a box of each image to the image's size, bilinearly.
+    """Crops a box from each image and resizes it to the image's size, bilinearly.
 
     Args:
         images: `(batch, height, width, channels)` int32.
@@ -66,9 +66,10 @@ def affine_matrices(names, arguments, height, width):
     """Returns each image's matrix `(a, b, c, d, e, f)`, as `augmentation.affine` defines it.
 
     Args:
-        names: dictionary from "Rotate", "ShearX", "ShearY", "TranslateX" and "TranslateY" to a
-            `(batch,)` bool, whether the image is transformed so; others get the identity.
-        arguments: dictionary from the same names to `(batch,)` float32: degrees, shear, or the
+        names: dict from some of "Rotate", "ShearX", "ShearY", "TranslateX" and "TranslateY" to
+            `(batch,)` bool, whether an image gets that transform. One that gets none gets the
+            identity.
+        arguments: dict from the same names to `(batch,)` float32: degrees, shear, or the
             translation as a fraction of the side.
         height: int.
         width: int.
@@ -95,12 +96,12 @@ def affine_matrices(names, arguments, height, width):
 
 
 def transform(images, matrices, fill, interpolation):
-    """Transforms each image by its matrix.
+    """Applies an affine transform to each image.
 
     Args:
         images: `(batch, height, width, channels)` int32.
         matrices: six `(batch,)` float32.
-        fill: grey level, one or one per channel, of points outside the old image.
+        fill: grey level of points outside the old image; one, or one per channel.
         interpolation: "nearest" or "bilinear".
 
     Returns:
@@ -123,7 +124,7 @@ def _nearest(images, matrices):
 
 
 def _fixed_point(by_column, by_row, offset, moved, height, width):
-    """Pillow's positions: with 16 fractional bits, but for plain translations."""
+    """Pillow's positions: with 16 fractional bits, except for pure translations."""
     start = by_column * 0.5 + by_row * 0.5 + offset
     start = ops.where(moved, ops.floor(start), start)
     origin, by_column, by_row = (
@@ -154,7 +155,7 @@ def _bilinear(images, matrices):
 
 
 def _gather(images, rows, columns):
-    """`images[i, rows[i], columns[i]]`, with the border repeated outside."""
+    """Returns `images[i, rows[i], columns[i]]`; positions outside get the nearest border pixel."""
     count, height, width, channels = images.shape
     positions = ops.clip(rows, 0, height - 1) * width + ops.clip(columns, 0, width - 1)
     positions = ops.reshape(positions, (count, height * width, 1))
@@ -169,7 +170,7 @@ def _take(array, indices, axis):
 
 
 def _sources(start, length, size):
-    """For each new pixel of `size`: the two old ones, and the second one's share."""
+    """Returns, for each new pixel, the two old ones and the weight of the second."""
     start, length = start[:, None], length[:, None]
     span = ops.cast(length, "float32")
     position = (ops.arange(size, dtype="float32") + 0.5) * (span / size) - 0.5

@@ -1,20 +1,20 @@
-"""Erasing, MixUp and CutMix of a batch, on a device, for given boxes, partners and weights.
+"""Erasing, MixUp and CutMix of a batch on the device, for given boxes, partners and weights.
 
-Equal to what `augmentation` does in NumPy, but for MixUp, whose rounding may differ by one grey
-level where a compiler fuses a product and a sum. Grey levels are int32.
+The results equal those of `augmentation` in NumPy, except that MixUp may differ by one grey level
+where a compiler fuses a product and a sum. Grey levels are int32.
 """
 
 from keras import ops
 
 
 def erase(images, boxes, chosen, noise):
-    """Fills a box of the chosen images with noise.
+    """Fills a box in each chosen image with noise.
 
     Args:
         images: `(batch, height, width, channels)` int32.
         boxes: `(batch, 4)` int32: top, left, height, width.
         chosen: `(batch,)` bool.
-        noise: int32 array of the images' shape.
+        noise: int32, of the images' shape, in 0 .. 255.
 
     Returns:
         int32 images.
@@ -31,10 +31,10 @@ def mix_up(images, labels, partners, weights):
         images: `(batch, height, width, channels)` int32.
         labels: `(batch, classes)` float32.
         partners: `(batch,)` int32.
-        weights: `(batch,)` float32, each image's own share.
+        weights: `(batch,)` float32 in 0 .. 1; the partner gets the rest.
 
     Returns:
-        int32 images, rounded, and labels.
+        int32 images, rounded, and `(batch, classes)` float32 labels.
     """
     pixels = ops.cast(images, "float32")
     mixed = _blend(pixels, weights[:, None, None, None], partners) + 0.5
@@ -42,7 +42,7 @@ def mix_up(images, labels, partners, weights):
 
 
 def cut_mix(images, labels, partners, rows, columns):
-    """Replaces a box of each image by its partner's, and mixes the labels by area.
+    """Replaces a box in each image by its partner's, and mixes the labels by area.
 
     Args:
         images: `(batch, height, width, channels)` int32.
@@ -52,7 +52,7 @@ def cut_mix(images, labels, partners, rows, columns):
         columns: the same for the columns.
 
     Returns:
-        int32 images and labels.
+        int32 images and `(batch, classes)` float32 labels.
     """
     height, width = images.shape[1:3]
     inside = _box(images.shape, *rows, *columns)

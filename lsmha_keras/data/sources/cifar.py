@@ -12,7 +12,7 @@ import numpy as np
 from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.errors import InputError
 
-# What a pickled array is made of, under the names of NumPy 1 and 2.
+# The globals in a pickled array, under the names of NumPy 1 and 2.
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -58,10 +58,10 @@ def find_cifar(name, data_dir):
 
     Args:
         name: "cifar10" or "cifar100".
-        data_dir: folder to look in, or the folder or archive itself; None finds nothing.
+        data_dir: folder that holds the folder or archive, or either one itself, or None.
 
     Returns:
-        Its path, or None.
+        `pathlib.Path` of the folder or archive, or None if there is none.
     """
     if data_dir is None:
         return None
@@ -75,13 +75,13 @@ def find_cifar(name, data_dir):
 
 
 def what_to_provide(name):
-    """Says which files `find_cifar` looks for.
+    """Names the files that `find_cifar` looks for.
 
     Args:
         name: "cifar10" or "cifar100".
 
     Returns:
-        A str for an error message.
+        str, the end of a sentence in an error message.
     """
     layout = _LAYOUTS[name]
     return f": the folder {layout.folder} or the archive {layout.archive}"
@@ -93,14 +93,14 @@ def open_cifar(name, base, path, image_size=None):
     Args:
         name: "cifar10" or "cifar100".
         base: "train" or "test".
-        path: the unpacked folder or the .tar.gz archive (read without unpacking it to disk).
+        path: the unpacked folder, or the .tar.gz archive, which is not unpacked to disk.
         image_size: see `ImageDataset`.
 
     Returns:
         An `ArrayDataset`.
 
     Raises:
-        ValueError: if a file is missing, damaged, truncated, or holds something else.
+        ValueError: if a file is missing, damaged or truncated, or is not the dataset's.
     """
     path = pathlib.Path(path)
     key = (path.resolve(), path.stat().st_mtime_ns, name, base)
@@ -119,7 +119,7 @@ class _Part:
     names: list
 
 
-# So that train[:90%] and train[90%:] share one array; what nobody uses any more goes.
+# train[:90%] and train[90%:] share one array, which is freed with the last dataset that uses it.
 _PARTS_IN_USE: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
@@ -181,13 +181,15 @@ def _read_files(path, folder, names):
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Unpickles builtin containers, strings, numbers and NumPy arrays, and refuses all else.
+    """Unpickles built-in containers, strings, numbers and NumPy arrays, and nothing else.
+
+    A pickle can call any function on loading; a downloaded one must not.
 
     Args:
         file: binary file.
 
     Raises:
-        pickle.UnpicklingError: from `load`, if the pickle names anything else.
+        pickle.UnpicklingError: from `load`, if the pickle names any other class or function.
 
     Example:
         >>> import io, pickle
@@ -200,7 +202,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         super().__init__(file, encoding="bytes")
 
     def find_class(self, module, name):
-        """Refuses every global but the few that rebuild an array."""
+        """Finds the few globals that rebuild an array, and refuses all others."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(
                 "only arrays, numbers, strings and containers are read from pickles. "

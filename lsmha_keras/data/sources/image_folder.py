@@ -14,15 +14,14 @@ _PARTS = ("train", "test", "val", "valid", "validation")
 
 
 class ImageFolder(ImageDataset):
-    """Image files, read and converted to RGB with Pillow when they are asked for.
+    """Image files, read on demand and converted to RGB by Pillow.
 
     Args:
         paths: list of files.
         labels: `(files,)` integers.
         class_names: list of str.
-        image_size: int or `(height, width)`; None takes the size of the first image, and images
-            of another size are then resized to it.
-        name: str used in error messages.
+        image_size: int or `(height, width)` to resize to; None means the size of the first image.
+        name: str, used in error messages.
     """
 
     def __init__(self, paths, labels, class_names, image_size=None, name="folder"):
@@ -38,26 +37,26 @@ class ImageFolder(ImageDataset):
 def open_image_folder(root, base, image_size=None):
     """Opens a folder with one sub-folder of images for each class.
 
-    Sub-folders named train, test, val, valid or validation that hold class folders are taken as
-    parts. One that holds images is a class like any other, and without parts the folder is one
-    part, "train". Hidden files and folders, and those that systems, archives and notebooks leave
-    behind (`._0.png`, `.DS_Store`, `__MACOSX`), are neither images nor classes.
+    Sub-folders named train, test, val, valid or validation are the parts of the dataset if they
+    hold class folders; one that holds images is a class like any other. Without parts, the whole
+    folder is the part "train". Hidden files and folders are ignored, and so are those that systems,
+    archives and notebooks leave behind (`._0.png`, `.DS_Store`, `__MACOSX`).
 
-    Classes are in alphabetical order. Files are taken in the order of their names, the classes
-    interleaved in proportion to their sizes, so that each range such as `train[90%:]` holds every
-    class in proportion.
+    Classes are in alphabetical order. Files are in the order of their names, with the classes
+    interleaved, so that every range such as `train[90%:]` holds each class in proportion.
 
     Args:
-        root: the folder.
-        base: name of the part.
-        image_size: int or `(height, width)`; None takes the first image's size.
+        root: path of the folder.
+        base: str, the part.
+        image_size: int or `(height, width)` to resize to; None means the size of the first image.
 
     Returns:
         An `ImageFolder`.
 
     Raises:
-        ValueError: if the part does not exist or holds no class folders with images, or a folder
-            named like a part holds both images and class folders.
+        ValueError: if the part does not exist, holds no class folders with images or has a class
+            that the training images lack, or a folder named like a part holds both images and
+            class folders.
     """
     root = pathlib.Path(root)
     parts = _find_parts(root)
@@ -73,7 +72,7 @@ def open_image_folder(root, base, image_size=None):
             f"one part, of which 'train[:80%]' and 'train[80%:]' are ranges. "
             f"Received: split={base!r}"
         )
-    # All parts share one list of classes: the one of the training images.
+    # All parts must number the classes alike: as the training images do.
     reference = root / parts[0] if parts else root
     classes = sorted(path.name for path in _folders(reference))
     part = root / base if parts else root
@@ -96,7 +95,7 @@ def _folders(path):
 
 
 def _find_parts(root):
-    """Lists the sub-folders that are parts: they hold class folders, where a class holds images."""
+    """Lists the sub-folders that are parts: those with class folders, not images, inside."""
     parts = []
     for name in _PARTS:
         folder = root / name

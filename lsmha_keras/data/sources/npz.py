@@ -1,4 +1,4 @@
-"""NumPy archives: a dataset in one file, or in several for transfers of a limited size."""
+"""NumPy archives: a dataset in one file, or in several where the size of a file is limited."""
 
 import re
 import zipfile
@@ -25,7 +25,7 @@ def open_npz(path, base, image_size=None):
         An `ArrayDataset`.
 
     Raises:
-        ValueError: if the file is damaged or lacks the arrays.
+        ValueError: if the file is damaged or lacks the arrays, or they hold no images and labels.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -41,11 +41,11 @@ def open_npz(path, base, image_size=None):
             names = archive["class_names"] if "class_names" in archive else range(num_classes)
             return ArrayDataset(images, labels, list(names), image_size, name=str(path))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{path} is not a sound .npz file. Received: {error}") from error
+        raise InputError(f"{path} is not a valid .npz file. Received: {error}") from error
 
 
 def _is_labels(key):
-    # All parts count, so that train and test agree on the number of classes.
+    # The labels of all parts count, so that train and test agree on the number of classes.
     return key == "y" or key.startswith("y_")
 
 
@@ -55,31 +55,30 @@ def _largest(labels):
 
 
 def find_npz_parts(path):
-    """Lists the parts of a dataset in a folder.
+    """Lists the archives in a folder that `write_npz_parts` wrote.
 
     Args:
-        path: `pathlib.Path` of a folder.
+        path: `pathlib.Path` of the folder.
 
     Returns:
-        A list of paths named like `train-1-of-3.npz`, empty if there are none.
+        A sorted list of paths such as `train-1-of-3.npz`.
     """
     return sorted(part for part in path.glob("*.npz") if _NAME.fullmatch(part.name))
 
 
 def open_npz_parts(path, base, image_size=None):
-    """Opens a part of a dataset that is spread over archives.
+    """Opens a dataset that `write_npz_parts` wrote.
 
     Args:
-        path: folder with `<base>-1-of-<count>.npz` and so on, each with `x_<base>`, `y_<base>` and
-            `class_names`, as `write_npz_parts` writes them.
-        base: name of the part, such as "train".
+        path: folder with `<base>-1-of-<count>.npz` and so on.
+        base: str, the split, such as "train".
         image_size: see `ImageDataset`.
 
     Returns:
         An `ArrayDataset`.
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if the split is unknown, or a file is missing or damaged.
     """
     parts = [part for part in find_npz_parts(path) if _NAME.fullmatch(part.name)["split"] == base]
     if not parts:
@@ -104,11 +103,12 @@ def write_npz_parts(dataset, directory, base, limit=60e6):
     Args:
         dataset: `ImageDataset`.
         directory: `pathlib.Path` of a folder that exists.
-        base: name of the part, such as "train".
+        base: str, the split, such as "train".
         limit: float, largest size of a file in bytes.
 
     Returns:
-        The paths that were written.
+        A list of the paths written, `<base>-1-of-<count>.npz` and so on, each with the arrays
+        `x_<base>`, `y_<base>` and `class_names`.
 
     Example:
 
@@ -117,7 +117,8 @@ def write_npz_parts(dataset, directory, base, limit=60e6):
     ```
     """
     per_image = int(np.prod(dataset.image_shape)) + 8
-    # Compressed they are smaller; noise alone is not.
+    # Sized for images that do not compress, such as noise. 8 bytes hold a label, and 100 kB the
+    # archive's headers and class names.
     count = -(-len(dataset) * per_image // int(limit - 100_000))
     paths = []
     for number, rows in enumerate(np.array_split(np.arange(len(dataset)), count), 1):

@@ -1,4 +1,4 @@
-"""Datasets of TensorFlow Datasets (TFDS)."""
+"""Datasets from TensorFlow Datasets (TFDS)."""
 
 import importlib.util
 import socket
@@ -14,7 +14,7 @@ from lsmha_keras.nearest import nearest
 
 
 class RandomAccessDataset(ImageDataset):
-    """Images that TFDS reads from `array_record` files when they are asked for.
+    """Images that TFDS reads from `array_record` files on demand.
 
     Args:
         source: TFDS data source with the features "image" and "label".
@@ -22,7 +22,7 @@ class RandomAccessDataset(ImageDataset):
         class_names: list of str.
         stored_shape: see `ImageDataset`.
         image_size: see `ImageDataset`.
-        name: str used in error messages.
+        name: str, used in error messages.
     """
 
     def __init__(self, source, labels, class_names, stored_shape, image_size, name):
@@ -30,7 +30,7 @@ class RandomAccessDataset(ImageDataset):
         self._source = source
 
     def _read(self, rows):
-        # Plain ints: the reader behind TFDS knows no others.
+        # TFDS's reader accepts no NumPy integers.
         return [example["image"] for example in self._source.__getitems__(rows.tolist())]
 
 
@@ -45,19 +45,19 @@ def is_configuration(name):
 
 
 def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
-    """Opens an image classification dataset of TFDS, downloading it if it is not prepared.
+    """Opens an image classification dataset of TFDS, and prepares it if necessary.
 
-    A dataset that is downloaded now is stored for random access and read from disk as needed, also
-    without TensorFlow. One that lies there in another format is read into memory, as uint8.
+    A dataset that is downloaded now is stored for random access and read from disk on demand, with
+    or without TensorFlow. One prepared earlier in another format is read into memory as uint8.
 
     Args:
         name: any name TFDS knows, such as "mnist", "emnist/letters" or
             "oxford_flowers102:2.1.1".
         base: name of the part, such as "train".
-        data_dir: folder of prepared datasets; None means TFDS's own default.
+        data_dir: folder of prepared datasets; None means TFDS's default.
         image_size: see `ImageDataset`.
-        built_in: other names to suggest when this one is unknown.
-        hint: str, what `data_dir` may hold instead, for the message when it is missing.
+        built_in: names to suggest when this one is unknown.
+        hint: str, for the error message: which files in `data_dir` would do as well.
 
     Returns:
         An `ImageDataset`.
@@ -80,17 +80,17 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
     features = builder.info.features
     class_names, shape = features["label"].names, tuple(features["image"].shape)
     if "array_record" in str(builder.info.file_format.value):
-        # For the labels alone the images stay encoded.
+        # All labels are needed now, but no image: decoding is what takes time.
         undecoded = builder.as_data_source(base, decoders={"image": tfds.decode.SkipDecoding()})
         labels = np.array([example["label"] for example in undecoded])
         source = builder.as_data_source(base)
         return RandomAccessDataset(source, labels, class_names, shape, image_size, name)
     size = parse_image_size(image_size) or shape[:2]
     if None in size:
-        # Says what is needed before gigabytes have been read.
+        # `ArrayDataset` would say so too, after gigabytes have been read.
         raise ImageSizeError(
-            f"The images of {name!r} have different sizes, so `image_size` is needed to bring them "
-            "to one. Received: image_size=None"
+            f"The images of {name!r} have different sizes, so `image_size` must say which size to "
+            "resize them to. Received: image_size=None"
         )
     images, labels = _read_all(builder, base, (*size, shape[2]))
     return ArrayDataset(images, labels, class_names, name=name)
@@ -101,7 +101,7 @@ def _import_tfds(name, built_in, hint):
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise PackageError(
-            f"{name!r} is none of the built-in datasets ({', '.join(built_in)}) found on this "
+            f"{name!r} is not a built-in dataset ({', '.join(built_in)}) found on this "
             f"machine{nearest(name, built_in)}. {_where(hint)} Others come from TensorFlow "
             "Datasets, which is not installed. Install it with: "
             "pip install tensorflow-datasets importlib_resources"
@@ -113,7 +113,7 @@ def _find_builder(tfds, name, data_dir, built_in):
     try:
         return tfds.builder(name, data_dir=data_dir)
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        # ValueError: not even the form of a TFDS name, as with "cifar-100".
+        # ValueError: TFDS cannot parse the name, as with "cifar-100".
         known = [*built_in, *tfds.list_builders(with_community_datasets=False)]
         raise InputError(
             f"Unknown dataset{nearest(name, known)}. Expected {', '.join(built_in)}, a folder, an "
@@ -138,7 +138,7 @@ def _prepare(builder, name, data_dir, hint):
     try:
         _resolve_host(builder)
         builder.download_and_prepare(file_format="array_record")
-    except Exception as error:  # of sockets, requests, TFDS's checks, ...: all mean the same
+    except Exception as error:  # sockets, requests and TFDS's checks raise many classes
         reason = (str(error).splitlines() or [""])[0]
         place = f"{str(data_dir)!r}" if data_dir else "TensorFlow Datasets' folder"
         raise InputError(
@@ -155,7 +155,7 @@ def _where(hint):
 
 
 def _resolve_host(builder):
-    """Fails at once without a network, where TFDS would retry for minutes."""
+    """Fails at once if there is no network; TFDS would retry for minutes."""
     urls = list(builder.url_infos or ())
     host = urllib.parse.urlparse(urls[0]).hostname if urls else None
     if host and not urllib.request.getproxies():

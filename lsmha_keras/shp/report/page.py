@@ -1,4 +1,4 @@
-"""The interactive page of a report: one file that needs nothing else."""
+"""The interactive page of a report: one self-contained HTML file."""
 
 import base64
 import json
@@ -16,17 +16,17 @@ _ZERO = 155
 
 
 def render_page(variants, title, scores=None, correlations=None):
-    """Renders results as an HTML page without any other file or network access.
+    """Renders results as an HTML page that needs no other file and no network.
 
-    Responses are embedded in steps of 0.01, rounded up, so that a response is above a threshold of
-    whole hundredths on the page exactly if it is above it here.
+    Responses are embedded in steps of 0.01, rounded up: for a threshold of whole hundredths, the
+    page thus finds the same responses above it as this package does.
 
     Args:
-        variants: dict from a name to `{block: SHPResult}`; the first one is what the page is about,
-            the others are what it can be compared with. All have the same blocks.
+        variants: dict from a name to `{block: SHPResult}`. The first is the subject of the page,
+            the others are for comparison. All have the same blocks.
         title: str.
         scores: `{block: {name: (heads,) array}}` or `None`, other scores of the heads.
-        correlations: `{block: {name: float}}` or `None`, what `rank_correlations` returns.
+        correlations: `{block: {name: float}}` or `None`, as `rank_correlations` returns it.
 
     Returns:
         The page as a str.
@@ -53,19 +53,19 @@ def render_page(variants, title, scores=None, correlations=None):
         "scores": _plain(scores or {}),
         "rank_correlations": _plain(correlations or {}),
     }
-    # In a script element only "<" can end the data.
+    # "</script>" in a name would end the script element.
     text = json.dumps(report, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = {
         "__STYLE__": _read("page.css"),
         "__REPORT__": text,
         "__SCRIPT__": "\n".join(map(_read, _SCRIPTS)),
     }
-    # All in one pass: what is put in is not searched for marks.
+    # In one pass, so that marks inside the inserted text are left alone.
     return re.sub("|".join(parts), lambda mark: parts[mark[0]], _read("page.html"))
 
 
 def encode_responses(matrices):
-    """Encodes normalised matrices in a byte per entry; see `render_page`.
+    """Encodes normalised matrices with one byte per entry; see `render_page`.
 
     Args:
         matrices: float array.
@@ -77,7 +77,7 @@ def encode_responses(matrices):
         >>> encode_responses(np.array([1.0, 0.3, 0.301, 0.0, -9.0, np.nan])).tolist()
         [255, 185, 186, 155, 1, 0]
     """
-    # float32 has 0.3 as 30.000001 hundredths: rounding to 1e-4 of them takes that off again.
+    # In float32, 0.3 is 30.000001 hundredths; rounding to 1e-4 of them undoes that.
     hundredths = np.ceil(np.round(100 * np.asarray(matrices, "float64"), 4))
     codes = np.clip(hundredths, 1 - _ZERO, 100) + _ZERO
     return np.nan_to_num(codes, nan=0.0).astype("uint8")
@@ -102,7 +102,7 @@ def _block(result):
 
 
 def _plain(value):
-    """Turns arrays into lists and NaN, which JSON does not have, into None."""
+    """Converts arrays to lists, and NaN, which JSON lacks, to None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if np.ndim(value):

@@ -1,4 +1,4 @@
-"""Figures of single-head performance: one function a figure, none of which needs a display."""
+"""Figures of single-head performance. None of them needs a display."""
 
 import math
 
@@ -32,7 +32,7 @@ _BY_THRESHOLD = {name: value for name, value in _BY_BLOCK.items() if "accuracy" 
 
 @draws
 def plot_matrices(result, heads=None):
-    """Draws the normalised response of every head, each head's clusters first.
+    """Plots the normalised responses of every head, with its clusters first.
 
     Args:
         result: `SHPResult` of a block.
@@ -67,7 +67,7 @@ def plot_matrices(result, heads=None):
 
 @draws
 def plot_boolean(result, heads=None):
-    """Draws which responses exceed the threshold: on clusters, and elsewhere, which is noise.
+    """Plots which responses exceed the threshold, on clusters and elsewhere (noise).
 
     Args:
         result: `SHPResult` of a block.
@@ -100,7 +100,7 @@ def plot_boolean(result, heads=None):
 
 @draws
 def plot_coverage(result, controls=None):
-    """Draws by how many heads each label is covered, beside the controls.
+    """Plots how many heads cover each label, beside the controls.
 
     Args:
         result: `SHPResult` of a block.
@@ -146,7 +146,7 @@ def plot_coverage(result, controls=None):
 
 @draws
 def plot_head_label_map(result):
-    """Draws which head covers which label, and in a cluster of what size.
+    """Plots which head covers which label, and the size of the cluster.
 
     Args:
         result: `SHPResult` of a block.
@@ -188,7 +188,7 @@ def plot_head_label_map(result):
 
 @draws
 def plot_along_blocks(results, controls=None):
-    """Draws readout accuracy, SNR, clusters and noise along the blocks, beside the controls.
+    """Plots readout accuracy, SNR, clusters and noise of each block, beside the controls.
 
     Args:
         results: `{block: SHPResult}`.
@@ -219,7 +219,7 @@ def plot_along_blocks(results, controls=None):
 
 @draws
 def plot_threshold_sweep(result, thresholds, controls=None):
-    """Draws SNR, clusters and noise of a block at other thresholds, beside the controls.
+    """Plots SNR, clusters and noise of a block at several thresholds, beside the controls.
 
     Args:
         result: `SHPResult` of a block.
@@ -250,14 +250,14 @@ def plot_threshold_sweep(result, thresholds, controls=None):
 
 
 def cluster_order(clusters, num_labels):
-    """Orders labels so that clusters stand on the diagonal.
+    """Orders labels so that clusters form squares on the diagonal.
 
     Args:
         clusters: list of lists of labels.
         num_labels: int.
 
     Returns:
-        List of all labels: those of the larger clusters first, those on no cluster last.
+        List of all labels: those of larger clusters first, those in no cluster last.
 
     Example:
         >>> cluster_order([[1], [0, 3]], 5)
@@ -301,7 +301,7 @@ def _frame_clusters(axes, clusters):
 
     corner = -0.5
     for cluster in sorted(clusters, key=len, reverse=True):
-        if len(cluster) > 1:  # A frame would hide a single cell.
+        if len(cluster) > 1:  # a frame would hide a single cell
             square = Rectangle(
                 (corner, corner), len(cluster), len(cluster), fill=False, color=INK, linewidth=0.7
             )

@@ -1,4 +1,4 @@
-"""Single-head performance as tables: lists of dicts of plain numbers, one dict a row."""
+"""Single-head performance as tables: lists of rows, which are dicts of plain numbers."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def block_rows(variants):
         variants: dict from a name, such as `"trained"` or a control's, to `{block: SHPResult}`.
 
     Returns:
-        A list of dicts, one a variant and block. Infinite ratios stay infinite.
+        A list of dicts, one per variant and block. Infinite ratios stay infinite.
 
     Example:
 
@@ -29,7 +29,7 @@ def head_rows(variants, scores=None):
         scores: `{block: {name: (heads,) array}}`, further scores of the first variant's heads.
 
     Returns:
-        A list of dicts, one a variant, block and head.
+        A list of dicts, one per variant, block and head.
 
     Example:
 
@@ -46,13 +46,13 @@ def head_rows(variants, scores=None):
 
 
 def label_rows(variants):
-    """Tabulates by how many heads each label is covered.
+    """Tabulates how many heads cover each label.
 
     Args:
         variants: dict from a name to `{block: SHPResult}`.
 
     Returns:
-        A list of dicts, one a variant, block and label.
+        A list of dicts, one per variant, block and label.
 
     Example:
 
@@ -82,7 +82,7 @@ def sweep_rows(variants, thresholds):
         thresholds: list of floats.
 
     Returns:
-        A list of dicts, one a threshold, variant and block.
+        A list of dicts, one per threshold, variant and block.
 
     Example:
 
@@ -110,7 +110,7 @@ def labels_covered(result):
 
 
 def label_names(result):
-    """Returns the names of the labels, their numbers where they have none."""
+    """Returns the names of the labels, or their numbers as str."""
     return result.label_names or [str(label) for label in range(len(result.label_counts))]
 
 

@@ -30,11 +30,11 @@ def write_report(
     thresholds=THRESHOLDS,
     title="Single-head performance",
 ):
-    """Writes what is known of the heads of a model into a folder.
+    """Writes a report on the heads of a model to a folder.
 
-    * `index.html`: one page without network access to explore all heads;
-    * `blocks.csv`, `statistics.csv` (a row per block and head), `labels.csv` (by how many heads
-      each label is covered), `threshold_sweep.csv`, `rank_correlations.csv`, and all of these in
+    * `index.html`: a self-contained page to explore all heads;
+    * `blocks.csv`, `statistics.csv` (a row per block and head), `labels.csv` (how many heads cover
+      each label), `threshold_sweep.csv`, `rank_correlations.csv`, and all of these in
       `statistics.json`;
     * `shp.npz`: the mean fields, `<variant>/block_<i>` of shape `(heads, labels, labels)`, with
       `label_counts` and `label_names`;
@@ -43,11 +43,11 @@ def write_report(
 
     Args:
         results: `{block: SHPResult}`.
-        output_dir: folder; made if missing, and files in it are written over.
+        output_dir: folder, made if missing; files of an earlier report are overwritten.
         controls: dict from a control's name to `{block: SHPResult}` with the same blocks.
-        head_scores: what `head_scores` returns, for all of the blocks or some.
-        thresholds: list of floats, the threshold sweep.
-        title: str, the page's title.
+        head_scores: dict as `head_scores` returns it, for some or all of the blocks.
+        thresholds: list of floats, for the threshold sweep.
+        title: str, title of the page.
 
     Returns:
         The path of `index.html`.
@@ -104,7 +104,7 @@ def _check_blocks(variants):
 
 def _write_csv(path, rows):
     if rows:
-        # The first variant's heads have more columns than the others.
+        # Rows of the first variant have more columns than the others; `write_rows` takes both.
         write_rows(path, [{key: _short(value) for key, value in row.items()} for row in rows])
 
 
@@ -118,7 +118,7 @@ def _write_json(path, content):
 
 
 def _json_value(value):
-    """Replaces infinities and NaN, which JSON does not have, by None."""
+    """Replaces infinities and NaN, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list):
