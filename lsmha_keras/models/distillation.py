@@ -33,6 +33,8 @@ class Distillation:
     Example:
 
     ```python
+    teacher = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
+    student = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16_c1", num_classes=10)
     student.distill_from(teacher, weight=0.5, temperature=4.0)
     ```
 
