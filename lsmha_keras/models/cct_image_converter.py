@@ -115,6 +115,10 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         image_size, scale, offset = plain(image_size), plain(scale), plain(offset)
         kwargs = {"dtype": "float32", **kwargs, "data_format": "channels_last"}
         super().__init__(image_size, scale, offset, **kwargs)
+        # A layer that was never called, as on images of the right size, would make every `predict`
+        # and `evaluate` on JAX run the whole model once more, uncompiled, to build it. KerasHub's
+        # own stays among the layers when it is replaced.
+        self.resizing.built = True
         self.resizing = _CentredResizing(
             *(image_size or (None, None)),
             name="resizing",
@@ -123,6 +127,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
             data_format=self.data_format,
             **_GEOMETRY,
         )
+        self.resizing.built = True
 
     @classmethod
     def from_config(cls, config):

@@ -298,3 +298,23 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="supplies `y`"):
         data = Images(random_images(8, 16, 16, 3), np.arange(8))
         small_classifier().fit(data, np.arange(8), verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs models uncompiled")
+def test_a_second_predict_runs_compiled_code_only(monkeypatch):
+    model = lsmha.CCTImageClassifier.from_preset(
+        "cct_2_3x2", image_shape=(8, 8, 3), hidden_dim=8, num_heads=2, num_classes=3
+    )
+    images = np.zeros((1, 8, 8, 3), "uint8")
+    model.predict(images, verbose=0)
+    calls, call = [], model.pooler.call
+    monkeypatch.setattr(
+        model.pooler, "call", lambda *args, **kw: calls.append(1) or call(*args, **kw)
+    )
+    model.predict(images, verbose=0)
+    model.evaluate(images, np.zeros(1, "int32"), verbose=0)  # traces its own function, once
+    assert len(calls) <= 2
+    calls.clear()
+    model.predict(images, verbose=0)
+    model.evaluate(images, np.zeros(1, "int32"), verbose=0)
+    assert not calls

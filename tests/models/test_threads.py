@@ -40,9 +40,9 @@ def test_predictions_in_threads_are_those_of_one(frequent_switches):
     model, fresh = small_classifier(), small_classifier()
     expected = model.predict(images, verbose=0)
     fresh.set_weights(model.get_weights())  # The first predictions are made in threads.
-    found = in_threads(lambda i: [fresh.predict(images[i], verbose=0) for _ in range(25)])
+    found = in_threads(lambda i: [fresh.predict(images[i], verbose=0) for _ in range(125)])
     for row, logits in zip(expected, found, strict=True):
-        np.testing.assert_allclose(np.concatenate(logits), np.tile(row, (25, 1)), atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(logits), np.tile(row, (125, 1)), atol=1e-5)
     labels = np.arange(THREADS) % 5
     figures = fresh.evaluate(images, labels, verbose=0)
     for found in in_threads(lambda i: fresh.evaluate(images, labels, verbose=0)):
