@@ -210,7 +210,7 @@ def trained(recipe, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digit_image(tmp_path_factory):
-    """A grey image file of another size than the model's."""
+    """A grey image file whose size is not the model's."""
     path = tmp_path_factory.mktemp("images") / "digit.png"
     pixels = np.random.default_rng(0).integers(0, 256, size=(48, 40), dtype="uint8")
     Image.fromarray(pixels).save(path)

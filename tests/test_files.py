@@ -1,4 +1,4 @@
-"""Writing when the disk is full, and directories that are ours or not."""
+"""Writing to a full disk, and directories that were or were not made by this package."""
 
 import doctest
 import errno
@@ -42,7 +42,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def small_files():
-    """A limit of this process: a file larger than 64 KiB is an error."""
+    """Limits the size of this process's files to 64 KiB."""
     resource = pytest.importorskip("resource", reason="limits of a process are POSIX's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))

@@ -1,4 +1,4 @@
-"""Whole models: rows that agree with each other, peers of like size, and what is refused."""
+"""Whole models: consistent rows, peers of the same size, and what is refused."""
 
 import statistics
 import sys

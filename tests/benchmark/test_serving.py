@@ -1,4 +1,4 @@
-"""The load of `lsmha bench serve`: what it counts as answered, refused, lost and wrong."""
+"""The load test of `lsmha bench serve`: what counts as answered, refused, lost and wrong."""
 
 import contextlib
 import csv
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend_free
 
 @contextlib.contextmanager
 def answering(answer):
-    """A server that answers each POST with what a function of its number gives: status, body."""
+    """A server that answers POST number n with the status and body that a function of n returns."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""From a recipe's table to augmented batches, and weaker tables."""
+"""From a recipe's table to augmented batches, and weakened tables."""
 
 import keras
 import numpy as np

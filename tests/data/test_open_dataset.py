@@ -1,4 +1,4 @@
-"""Where images come from, and what is said when they do not."""
+"""Opening every kind of dataset, and the errors for bad ones."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Files in int8 are smaller, keep the accuracy on images that decide, and are refused otherwise."""
+"""Files in int8 are smaller and keep the accuracy; otherwise they are refused."""
 
 import json
 
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def data(model, tmp_path_factory):
-    """Datasets of images that the model is sure of, labelled as it says.
+    """Datasets of images that the model is sure of, labelled by its answers.
 
     One shows black images for training, which tell nothing of the ranges of activations.
     """

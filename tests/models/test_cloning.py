@@ -63,7 +63,7 @@ def test_clones_of_clones_and_of_uncompiled_models():
 
 
 def test_changes_on_the_way_are_refused():
-    """They would be lost, or the preprocessing would."""
+    """The arguments, or the preprocessing, would be lost."""
     model = small_classifier()
     way_out = r"keras.Model\(model.input, model.output\).*Received: CCTImageClassifier"
 

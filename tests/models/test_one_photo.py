@@ -1,4 +1,4 @@
-"""One photo, whichever way it comes, gives one answer."""
+"""A photo gives the same answer through every entry point."""
 
 import json
 
@@ -16,7 +16,7 @@ SIZES = [(427, 640), (640, 427), (20, 26), (40, 20)]
 
 
 def photo(height, width):
-    """A smooth picture with detail that a filter without antialiasing would turn into noise."""
+    """A smooth picture with detail that aliases without an antialiasing filter."""
     y, x = np.mgrid[:height, :width]
     smooth = 127 + 80 * np.sin(x / width * 5) * np.cos(y / height * 3)
     detail = 40 * ((x // 3 + y // 2) % 2)

@@ -20,13 +20,13 @@ def softmax(logits):
 
 
 def run(model, images=IMAGES):
-    """Raw images through a model, without the time that compiling `predict` takes."""
+    """Calls a model on raw images, without compiling `predict`."""
     return to_numpy(model(model.preprocess_samples(images), training=False))
 
 
 @pytest.fixture(scope="module")
 def members():
-    """Two classifiers of different structure, and one whose images are of another size."""
+    """Two classifiers of different structure, and one with another image size."""
     keras.utils.set_random_seed(0)
     made = [
         small_classifier(class_names=list("abcde")),
@@ -41,7 +41,7 @@ def members():
 
 @pytest.fixture(scope="module")
 def logits(members):
-    """`(members, images, classes)`, each member asked alone."""
+    """`(members, images, classes)` logits, from each member alone."""
     outputs = [run(member) for member in members]
     outputs[1] = np.log(outputs[1])
     return np.stack(outputs)

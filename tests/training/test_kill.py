@@ -1,4 +1,4 @@
-"""Runs that are ended by SIGKILL, and runs on several simulated devices: each in a process."""
+"""Runs ended by SIGKILL, and runs on several simulated devices, each in a new process."""
 
 import json
 import os
