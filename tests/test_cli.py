@@ -153,7 +153,7 @@ def test_bugs_are_reported_with_traceback_versions_and_command(error, monkeypatc
 
 
 @pytest.mark.backend_free
-def test_reader_that_went_away_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "lsmha_keras.cli", "presets"],
         stdout=subprocess.PIPE,

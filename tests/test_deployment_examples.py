@@ -157,7 +157,7 @@ def test_the_container_installs_what_serving_needs():
     assert listed - extra <= names(project["dependencies"])
 
 
-def test_the_container_copies_what_is_there_and_is_no_superuser():
+def test_the_container_copies_existing_files_and_does_not_run_as_root():
     lines = (EXAMPLES / "docker" / "Dockerfile").read_text().splitlines()
     allowed = (EXAMPLES / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
     copied = [

@@ -138,7 +138,7 @@ def test_files_larger_than_the_limit(small_files, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_room_is_checked_before_anything_is_written(tmp_path):
+def test_free_space_is_checked_before_anything_is_written(tmp_path):
     with pytest.raises(OSError, match=r"huge: the disk is full \(1,000,000,000,000.0 MB needed"):
         check_room(tmp_path / "huge", 10**18)
     check_room(tmp_path / "small", 1)

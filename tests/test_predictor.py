@@ -215,7 +215,7 @@ def test_neither_keras_nor_a_framework_is_imported(tmp_path):
 
 
 @pytest.mark.parametrize("asked", ["backend", "variable", "runtime", "nothing"])
-def test_the_command_runs_in_what_is_asked_for(asked, tmp_path, monkeypatch, capsys):
+def test_the_command_uses_the_requested_runtime(asked, tmp_path, monkeypatch, capsys):
     import keras
 
     pytest.importorskip("onnxruntime", reason="runs the files")

@@ -113,7 +113,7 @@ def test_a_case_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "1 of 1 cases are in" in capsys.readouterr().out
 
 
-def test_a_service_that_does_not_start_is_told():
+def test_a_service_that_does_not_start_is_reported():
     with pytest.raises(RuntimeError, match="did not start"), serving._service("nothing", "keras"):
         pass
 

@@ -301,7 +301,7 @@ def test_formats_of_backends_give_what_predict_gives(format, softmax, tmp_path):
 
 
 @pytest.mark.backend_free
-def test_what_a_child_refuses_is_told_in_one_line(tmp_path, monkeypatch):
+def test_an_error_of_the_child_is_reported_in_one_line(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow", reason="writes the format")
     from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 

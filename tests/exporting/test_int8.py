@@ -48,7 +48,7 @@ def data(model, tmp_path_factory):
     return folder
 
 
-def test_the_command_writes_int8_and_tells_the_accuracy(model, data, tmp_path, capsys):
+def test_the_command_writes_int8_and_prints_the_accuracy(model, data, tmp_path, capsys):
     model.save_to_preset(str(tmp_path / "preset"))
     arguments = ["export", str(tmp_path / "preset"), "--format", "onnx", "--any-size"]
     arguments += ["--precision", "int8", "--calibration", "sure.npz", "--data-dir", str(data)]

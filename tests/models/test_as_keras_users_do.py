@@ -122,7 +122,7 @@ def test_a_loop_in_torch_and_fit_take_the_same_steps():
             np.testing.assert_allclose(to_numpy(weight), to_numpy(expected), atol=1e-5)
 
 
-def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path):
+def test_training_continues_unchanged_after_saving(tmp_path):
     images, labels = random_images(32, 16, 16, 3), np.arange(32) % 5
     one = small_classifier(**STILL)
     two = type(one).from_config(one.get_config())

@@ -163,7 +163,7 @@ def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_a_quantisation_of_ones_own_comes_back(tmp_path):
+def test_a_custom_quantisation_survives_saving(tmp_path):
     """Weights only: quantising the activations, too, changes the logits."""
     images = random_images(8, 16, 16, 3)
     model, default = small_classifier(), small_classifier()

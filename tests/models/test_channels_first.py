@@ -48,7 +48,7 @@ def test_the_setting_of_keras_is_refused(entry, channels_first):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_channels_last_may_be_asked_for(entry):
+def test_channels_last_is_accepted(entry):
     assert ENTRIES[entry](data_format="channels_last") is not None
 
 

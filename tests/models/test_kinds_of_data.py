@@ -153,7 +153,7 @@ def test_calls_keep_neither_the_model_nor_its_images(kind):
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", "tf.data"])
-def test_what_is_wrong_with_data_is_said_in_a_line(kind):
+def test_errors_in_data_are_reported_in_one_line(kind):
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
     nothing = (images[:0], labels[:0])
     damaged = images.astype("float32")

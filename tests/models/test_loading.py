@@ -54,7 +54,7 @@ def test_nothing_is_drawn_that_is_loaded(preset, monkeypatch):
     assert len(kernels) > 8 and all(np.ptp(kernel) > 0 for kernel in kernels)
 
 
-def test_what_is_not_loaded_is_drawn(preset):
+def test_weights_that_are_not_loaded_are_initialised(preset):
     directory, weights = preset
     new_head = lsmha.CCTImageClassifier.from_preset(directory, num_classes=3)
     assert np.ptp(new_head.output_dense.kernel.numpy()) > 0
@@ -92,4 +92,4 @@ def test_missing_weights_are_refused(file, depth, preset, tmp_path):
         presets.write_checksums(damaged)
         with pytest.raises(ValueError, match="not complete|could not be loaded"):
             lsmha.CCTImageClassifier.from_preset(damaged)
-    test_what_is_not_loaded_is_drawn(preset)
+    test_weights_that_are_not_loaded_are_initialised(preset)

@@ -128,7 +128,7 @@ def test_tf_data_gives_the_same_logits(shape, dtype, classifier):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_a_converter_inside_a_model_resizes_alike(classifier):
+def test_a_converter_inside_a_model_resizes_the_same_way(classifier):
     converter = classifier.preprocessor.image_converter
     image = photo(40, 60)[None].astype("float32")
     inputs = keras.Input((40, 60, 3))

@@ -287,7 +287,7 @@ class Unregistered(lsmha.CCTImageClassifier):
     backbone_cls = None
 
 
-def test_a_class_of_ones_own_loads_what_its_base_class_saved(trained, tmp_path):
+def test_a_subclass_loads_what_its_base_class_saved(trained, tmp_path):
     model, directory = trained
     images = random_images(2, 16, 16, 3)
     derived = Derived.from_preset(directory)

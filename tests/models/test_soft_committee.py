@@ -143,7 +143,7 @@ def tf_datasets():
     return [tf.data.Dataset.from_tensor_slices(IMAGES).batch(4)]
 
 
-def test_one_member_is_itself_whatever_the_mode(members, logits):
+def test_a_committee_of_one_equals_its_member_in_every_mode(members, logits):
     twice = lsmha.SoftCommittee([members[0], members[0]], mode="vote")
     assert twice.count_params() == members[0].count_params()
     expected = 2 * np.eye(5)[logits[0].argmax(axis=1)] + softmax(logits[0])

@@ -179,7 +179,7 @@ def test_another_recipe_is_refused(result, data):
     assert "resume=False" in message and str(result.output_dir) in message
 
 
-def test_a_run_that_never_began_is_not_in_the_way(data, tmp_path):
+def test_a_run_that_never_began_does_not_block_its_directory(data, tmp_path):
     with pytest.raises(ValueError, match="cct_2_3x2"):
         train(recipe_dict(data, model={"preset": "cct_2_3x3x"}), tmp_path / "run", verbose=0)
     assert (tmp_path / "run" / "recipe.toml").exists()
@@ -187,7 +187,7 @@ def test_a_run_that_never_began_is_not_in_the_way(data, tmp_path):
         train(recipe_dict(data, optimizer={"name": "Adem"}), tmp_path / "run", verbose=0)
 
 
-def test_resume_false_starts_anew(result, data, tmp_path):
+def test_resume_false_starts_again(result, data, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(result.output_dir, run)
     (run / "notes.txt").write_text("mine")

@@ -207,7 +207,7 @@ def test_tensorboard(result):
     assert any(result.output_dir.glob("tensorboard/**/*tfevents*")) == installed
 
 
-def test_missing_tensorboard_is_said(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_reported(tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: None if n == "tensorboard" else real(n, *a)
