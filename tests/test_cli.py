@@ -71,10 +71,11 @@ def help_examples(parser):
 
 @pytest.mark.backend_free
 def test_the_examples_in_the_help_can_be_parsed():
-    examples = list(help_examples(cli.build_parser()))
+    parser = cli.build_parser()
+    examples = list(help_examples(parser))
     assert len(examples) > 50
     for arguments in examples:
-        assert callable(cli.build_parser().parse_args(arguments).run), arguments
+        assert callable(parser.parse_args(arguments).run), arguments
 
 
 @pytest.mark.backend_free
