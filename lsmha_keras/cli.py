@@ -144,7 +144,7 @@ def _is_on(variable):
 
 
 def _is_of_a_file(error):
-    """Tells what the system says of the user's files and disks: missing, not readable, full."""
+    """Returns whether the error is about the user's files or disks: missing, unreadable, full."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
     return isinstance(error, OSError) and (error.filename is not None or error.errno in full)
 
@@ -168,7 +168,7 @@ def _versions():
 
 
 def _one_line(error):
-    # Keras's messages run over several lines; an error here is one.
+    # Keras's messages have several lines.
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Keeps two processes out of one output directory."""
+"""A lock that keeps two processes from writing to one output directory."""
 
 import contextlib
 import json
@@ -19,12 +19,12 @@ _SETTLED = 0.3
 
 
 class DirectoryLock:
-    """A file that says which process writes to a directory, as a context manager.
+    """A context manager that holds a lock file, which names the process that writes to a directory.
 
-    It needs nothing of the file system but that a file is made once (`O_EXCL`), so it works on
-    network drives without locks. The lock of a process that was killed is taken over: at once where
-    the process ran on this machine, and otherwise when its file, which a living holder touches
-    every `interval` seconds, stands still for `patience` seconds.
+    It only needs exclusive creation of files (`O_EXCL`), so it works on network drives without
+    locks. The lock of a killed process is taken over: at once if the process ran on this machine,
+    otherwise when its file has not changed for `patience` seconds; a live holder touches it every
+    `interval` seconds.
 
     Args:
         directory: path, made if missing.
@@ -68,7 +68,7 @@ class DirectoryLock:
     def __exit__(self, *error):
         self._stop.set()
         self._thread.join()
-        # A drive that is away, or a file that somebody removed, must not hide how the work ended.
+        # An unreachable drive, or a removed file, must not hide an error of the work itself.
         with contextlib.suppress(OSError):
             if (self._read() or {}).get("token") == self._token:
                 self.path.unlink()
@@ -100,7 +100,7 @@ class DirectoryLock:
         return json.dumps(record) + "\n"
 
     def _read(self):
-        """Returns who holds the lock: {} if that is not known (yet), None if nobody does."""
+        """Returns the holder's record: {} if it is not (yet) readable, None if there is no lock."""
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -126,9 +126,9 @@ class DirectoryLock:
             return None
 
     def _take_over(self, holder):
-        """Writes this process's record over that of one that is gone, and returns whether it held.
+        """Replaces the record of a dead process; returns whether this process now has the lock.
 
-        Of several processes that do this at once the last one has the lock, so wait for the others.
+        If several processes do this at once, the last one gets the lock, so wait for the others.
         """
         if self._read() != holder:
             return False
@@ -143,7 +143,7 @@ class DirectoryLock:
 
 
 def _place():
-    """Names the machine since its start, and the container: where a process's number counts."""
+    """Identifies the boot of the machine and the container, within which process IDs are unique."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -158,7 +158,7 @@ def _is_running(pid, started):
         return False
     except PermissionError:
         return True  # another user's
-    # Another process may have got the same number.
+    # Another process may have the same ID by now.
     return _started(pid) == started
 
 

@@ -1,4 +1,4 @@
-"""The look of the figures: colours that colour-blind readers tell apart, small text, few lines."""
+"""The style of the figures: colours that colour-blind readers can tell apart, small text."""
 
 import functools
 
@@ -33,7 +33,7 @@ _SETTINGS = {
 
 
 def draws(function):
-    """Wraps a function that draws, so that our settings hold inside it."""
+    """Wraps a function that draws, so that it uses the settings of this module."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -55,7 +55,7 @@ def import_matplotlib():
 def new_figure(width, height, title, note=None):
     """Returns a figure with a title and a line below it; sizes in inches.
 
-    It is made without pyplot, so it needs no display and is freed like any other object.
+    It does not use pyplot, so it needs no display and is freed like any other object.
     """
     from matplotlib.figure import Figure
 

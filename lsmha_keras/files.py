@@ -1,4 +1,4 @@
-"""Writes files and directories whole or not at all, with room checked and errors that name them."""
+"""Writes files and directories atomically, with checks of free space and errors that name them."""
 
 import contextlib
 import errno
@@ -19,9 +19,9 @@ _SYSTEM |= {"thumbs.db", "desktop.ini"}
 
 
 def is_hidden(name):
-    """Returns whether a file or folder is not the user's: hidden, or left by a system or a tool.
+    """Returns whether a file or folder is hidden, or was made by a system or a tool.
 
-    That is every name that begins with a dot (`._a.png`, `.DS_Store`, `.ipynb_checkpoints`) and
+    That is every name that begins with a dot (`._a.png`, `.DS_Store`, `.ipynb_checkpoints`), and
     names such as `__MACOSX`, `Thumbs.db` and `@eaDir`.
 
     Args:
@@ -38,10 +38,10 @@ def is_hidden(name):
 
 
 def check_room(path, needed):
-    """Refuses to begin a file that the disk has no room for.
+    """Raises an error if the disk has too little space for a file.
 
     Args:
-        path: path of the file or directory that is to be written.
+        path: path of the file or directory to write.
         needed: int, bytes.
 
     Raises:
@@ -56,19 +56,19 @@ def check_room(path, needed):
 
 
 def write_atomically(path, content, needed=None):
-    """Writes a file that other readers see either as it was or complete.
+    """Writes a file so that readers see either the old or the complete new one.
 
-    Whatever kills the process leaves the old file or the new one. When the disk is full, the old
-    one stays and nothing else is left behind.
+    This also holds if the process is killed. If the disk is full, the old file stays and nothing
+    else is left behind.
 
     Args:
         path: path of the file.
         content: str (written as UTF-8), bytes, or a function that is called with an open binary
             file.
-        needed: int, bytes that the file will take, or None where `content` tells or nobody knows.
+        needed: int, size of the file in bytes, or None if it is unknown or follows from `content`.
 
     Raises:
-        OSError: if it cannot be written; names the file, and with a full disk the room needed.
+        OSError: if it cannot be written; names the file, and on a full disk the space needed.
 
     Example:
         >>> write_atomically("note.txt", "done")
@@ -78,7 +78,7 @@ def write_atomically(path, content, needed=None):
         content = content.encode()
     if isinstance(content, bytes):
         needed = len(content)
-    # A name of its own: several processes may write the same table.
+    # A unique name, as several processes may write the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.lsmha-tmp")
     with named_errors(path, needed):
         if needed is not None:
@@ -95,7 +95,7 @@ def write_atomically(path, content, needed=None):
 
 
 def append_atomically(path, text):
-    r"""Appends to a file; when that fails, the file is as it was before.
+    r"""Appends to a file; if that fails, the file does not change.
 
     Args:
         path: path of the file, made if missing.
@@ -123,20 +123,20 @@ def append_atomically(path, text):
 def fill_directory(path, needed=0, replace=False):
     """Yields an empty directory whose files are moved to `path` when all are written.
 
-    A `path` that does not exist appears as a whole. In one that exists, files are replaced one by
-    one and the others stay. When something fails, `path` is as it was and nothing is left behind.
+    If `path` does not exist, it appears as a whole. If it does, files are replaced one by one and
+    the others stay. On an error `path` does not change, and nothing is left behind.
 
     Args:
         path: path of the directory; missing parents are made.
-        needed: int, bytes that the files will take. HDF5 crashes on a full disk, so give a number
-            when weights are written.
-        replace: bool, whether all that a `path` holds goes when the new files are complete.
+        needed: int, size of the files in bytes. HDF5 crashes on a full disk, so give a number for
+            weights.
+        replace: bool, whether to remove everything in `path` when the new files are complete.
 
     Yields:
         `pathlib.Path` of the directory to write to.
 
     Raises:
-        OSError: if something cannot be written; names `path`, and with a full disk the room needed.
+        OSError: if something cannot be written; names `path`, and on a full disk the space needed.
 
     Example:
 
@@ -168,7 +168,7 @@ def fill_directory(path, needed=0, replace=False):
 
 
 def writable_dir(path):
-    """Makes a directory and proves that files can be written to it.
+    """Makes a directory and checks that files can be written to it.
 
     Args:
         path: the directory; missing parents are made too.
@@ -198,15 +198,15 @@ def writable_dir(path):
 
 
 def claim_directory(path, kind, is_ours=lambda path: False):
-    """Makes a directory and marks it as one that a run, study or analysis of this package writes.
+    """Makes a directory and marks it as the output of a run, study or analysis of this package.
 
-    Only what lies in a directory with the mark may be cleared or written over later.
+    Only files in a marked directory may be removed or overwritten later.
 
     Args:
         path: path of the directory.
-        kind: str, such as "run": what the directory is for.
-        is_ours: function that is called with the path; it recognises directories that were made
-            before there was a mark.
+        kind: str, such as "run", use of the directory.
+        is_ours: function from the path to bool; it recognises directories from before there was a
+            mark.
 
     Returns:
         The directory as a `pathlib.Path`.
@@ -243,10 +243,10 @@ def claim_directory(path, kind, is_ours=lambda path: False):
 
 
 def remove_leftovers(*directories):
-    """Removes what a process that was killed had begun to write.
+    """Removes unfinished files of processes that were killed.
 
     Args:
-        *directories: paths in which nobody else is writing.
+        *directories: paths to which no other process writes.
 
     Example:
 
@@ -264,7 +264,7 @@ def remove_leftovers(*directories):
 
 @contextlib.contextmanager
 def named_errors(path, needed=None):
-    """Makes errors of the operating system name the file that was written, in one line.
+    """Turns errors of the operating system into one line that names the file.
 
     Args:
         path: path of the file.
@@ -283,7 +283,7 @@ def named_errors(path, needed=None):
     try:
         yield
     except OSError as error:
-        if error.strerror is None:  # a message of ours, or of a library, that says all
+        if error.strerror is None:  # raised by this package or a library, with its own message
             raise
         if error.errno in _NO_ROOM:
             raise _no_room(path, error.errno, needed) from error
@@ -316,7 +316,7 @@ def _size(count):
 
 
 def _reserve(path, folder, needed):
-    """Finds out whether `needed` bytes can be had, quotas and limits of the process included."""
+    """Checks that `needed` bytes can be allocated, within quotas and limits of the process, too."""
     if not needed:
         return
     check_room(path, needed)
@@ -326,7 +326,7 @@ def _reserve(path, folder, needed):
         try:
             os.posix_fallocate(file.fileno(), 0, needed)
         except OSError as error:
-            # Others mean that the file system cannot reserve, not that there is no room.
+            # Other errors mean that the file system does not support `fallocate`.
             if error.errno in _NO_ROOM:
                 raise _no_room(path, error.errno, needed) from error
 
@@ -341,7 +341,7 @@ def _merge(source, target):
 
 
 def _move(temporary, path):
-    """Moves something finished onto its place, and makes sure that the move itself is on disk."""
+    """Moves a finished file or directory into place, and syncs the move to disk."""
     os.replace(temporary, path)
     _sync_directory(path.absolute().parent)
 

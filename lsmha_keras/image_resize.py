@@ -1,4 +1,4 @@
-"""Brings images to a model's size: the one way for files, data sets, arrays and pipelines."""
+"""Resizes images to a model's size, in the same way for files, datasets, arrays and pipelines."""
 
 import numpy as np
 
@@ -21,14 +21,14 @@ def resize_to_fit(image, size):
     height, width = size
     if image.size == (width, height):
         return image
-    # A centre crop, as in the usual evaluation on photos: models learn from undistorted objects,
-    # which mostly are in the middle; squashing 3:2 to a square changes every shape.
+    # A centre crop, as usual for photos: objects are mostly in the middle, and models learn from
+    # undistorted ones; squashing 3:2 to a square changes every shape.
     crop_width = max(min(image.width, image.height * width // height), 1)
     crop_height = max(min(image.height, image.width * height // width), 1)
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
-    # Columns first, then rows: each pass rounds to 8 bits, and which is first when Pillow does both
-    # at once depends on the size of the image since its version 13. Rows that the filter of the
-    # second pass does not reach are left out.
+    # Columns first, then rows, in two calls: each pass rounds to 8 bits, and since version 13 the
+    # order of Pillow's passes depends on the size of the image. Rows that the filter of the second
+    # pass does not reach are left out.
     reach = crop_height // height + 2
     first, last = max(top - reach, 0), min(top + crop_height + reach, image.height)
     columns = (left, first, left + crop_width, last)

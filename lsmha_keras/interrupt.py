@@ -1,4 +1,4 @@
-"""Signals that end a command, and cannot be lost in a library."""
+"""Signals that end a command, even if a library drops their exception."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ _unanswered: list[int] = []
 
 @contextlib.contextmanager
 def signals_interrupt():
-    """Lets SIGTERM, which schedulers send, end a command as Ctrl-C does.
+    """Makes SIGTERM, which schedulers send, end a command like Ctrl-C.
 
     The first signal raises `KeyboardInterrupt(number)`; a second one ends the process at once. In
     threads other than the main one nothing changes.
@@ -27,7 +27,7 @@ def signals_interrupt():
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(number, frame):
-        # What cleans up may hang: the next signal ends the process without Python's help.
+        # Cleaning up may hang: the next signal ends the process at once.
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
         _unanswered.append(number)
@@ -45,11 +45,11 @@ def signals_interrupt():
 
 
 def raise_if_interrupted():
-    """Raises the interrupt of a signal again if the program still runs after it.
+    """Raises `KeyboardInterrupt` again if the program still runs after a signal.
 
-    A signal's exception is raised wherever the main thread happens to be. In Keras, JAX and
-    PyTorch there are places where any exception is dropped (`except: pass`, destructors, callbacks
-    of the garbage collector); then the work would go on. Long work calls this once per batch.
+    A signal raises its exception wherever the main thread happens to be. In Keras, JAX and PyTorch
+    some places drop every exception (`except: pass`, destructors, callbacks of the garbage
+    collector), and the work would go on. Long-running work calls this once per batch.
 
     Raises:
         KeyboardInterrupt: with the number of the signal.

@@ -1,6 +1,6 @@
-"""Old spellings, all in one place. They work for one more release, with a `DeprecationWarning`.
+"""Deprecated spellings. They work for one more release, with a `DeprecationWarning`.
 
-A changed spelling belongs in one of these tables; where the old one is given, both are named.
+Every changed spelling belongs in one of these tables; the warning names the old and the new one.
 """
 
 import functools
@@ -23,7 +23,7 @@ ARGUMENTS = {
     "RandomErasing": {"probability": "factor", "area": "scale"},
 }
 
-# The former order of arguments that could be given by position and now go by name.
+# The former order of arguments that were positional and are now keyword-only.
 POSITIONS = {
     "measure_committee": ("batch_size", "verbose", "split", "data_dir"),
 }
@@ -40,7 +40,7 @@ OPTIONS = {
 
 
 def warn_of(old, new, stacklevel=3):
-    """Warns that a spelling will not work much longer.
+    """Warns that a spelling is deprecated.
 
     Args:
         old: str, the spelling that was given.
@@ -65,7 +65,7 @@ def tell_of(old, new):
 
 
 def takes_old_arguments(function: F) -> F:
-    """Decorates a function, or an `__init__` of no Keras layer, of the tables above.
+    """Decorates a function of the tables above, or an `__init__` (not that of a Keras layer).
 
     Args:
         function: the function; it takes the new spellings.
@@ -78,7 +78,7 @@ def takes_old_arguments(function: F) -> F:
     """
     name = function.__qualname__.removesuffix(".__init__")
     renamed, positions = ARGUMENTS.get(name, {}), POSITIONS.get(name, ())
-    places = function.__code__.co_argcount  # those by name alone are not in it
+    places = function.__code__.co_argcount  # without keyword-only arguments
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -97,7 +97,7 @@ def takes_old_arguments(function: F) -> F:
 
 
 def given(name, argument, value, kwargs):
-    """Returns the value of an argument of a Keras layer, whichever spelling it was given in.
+    """Returns the value of an argument of a Keras layer, in either spelling.
 
     Keras looks up the signature of a layer's `__init__`, which `takes_old_arguments` would hide.
 
@@ -124,7 +124,7 @@ def with_new_options(arguments):
         arguments: list of str, without the program's name.
 
     Returns:
-        The list with the options of today.
+        The list with current options.
 
     Example:
         >>> with_new_options(["presets", "--json"])

@@ -1,4 +1,4 @@
-"""The short way from photos to labels."""
+"""Classifies photos without Keras."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from lsmha_keras.probabilities import probabilities
 from lsmha_keras.runtimes.made_from import made_from
 
 RUNTIMES = ("openvino", "onnxruntime", "keras")
-# Images of a run: throughput is flat from 16 on, and memory grows with them.
+# Images per run: throughput does not grow beyond 16, and memory does.
 _BATCH = 32
 
 
 class Predictor:
-    """Classifies photos with a trained preset, quickly: in OpenVINO, onnxruntime or Keras.
+    """Classifies photos with a trained preset, in OpenVINO, onnxruntime or Keras.
 
-    With the `model.onnx` that shipped presets carry, or a file that `lsmha_keras.export` wrote,
-    neither Keras nor its backend is imported. Logits are those of `predict` to 1e-3. It may be
-    called from several threads at once.
+    With the `model.onnx` of a shipped preset, or a file that `lsmha_keras.export` wrote, neither
+    Keras nor its backend is imported. Logits equal those of `predict` to 1e-3. Several threads may
+    call a `Predictor` at once.
 
     Args:
         model: name or directory of a preset, a `.onnx` file, or the directory of an export in the
             format "onnx".
-        runtime: "auto", "openvino", "onnxruntime" or "keras". "auto" takes the first of them that
-            is installed; "keras" for presets without a `model.onnx`. Defaults to `"auto"`.
-        num_threads: int or `None`, threads of OpenVINO and onnxruntime, however many threads call.
-            `None` means the processors that this process may use. Keras backends have settings of
-            their own.
+        runtime: "auto", "openvino", "onnxruntime" or "keras". "auto" means the first of these that
+            is installed, or "keras" for presets without a `model.onnx`. Defaults to `"auto"`.
+        num_threads: int or `None`, number of threads of OpenVINO and onnxruntime, shared by all
+            callers. `None` means the cores that this process may use. Keras backends have their own
+            settings.
 
     Attributes:
         class_names: list of str or `None`.
-        image_shape: `(height, width, channels)` that photos are brought to.
+        image_shape: `(height, width, channels)` to which photos are resized.
         name: str, of the preset or model.
         num_classes: int.
         runtime: str, "openvino", "onnxruntime" or "keras".
 
     Raises:
-        ImportError: if the runtime asked for is not installed.
-        ValueError: if the preset or the runtime is unknown, the file is damaged, or it was made
-            from other weights than those beside it.
+        ImportError: if the requested runtime is not installed.
+        ValueError: if the preset or the runtime is unknown, or the file is damaged or was made from
+            other weights than those beside it.
 
     Example:
 
@@ -82,20 +82,21 @@ class Predictor:
         self.num_classes = description.num_classes
 
     def __call__(self, images: Any, top: int = 5) -> list[Any]:
-        """Names the most likely classes of one image or of several.
+        """Returns the most likely classes of one image or of several.
 
         Args:
-            images: one image or several: path of a file, open binary file, `PIL.Image.Image`,
-                array `(height, width, channels)`; a list of these; an array `(batch, height,
-                width, channels)`. Images have values from 0 to 255 and any size.
-            top: int, how many classes to name. Defaults to `5`.
+            images: an image: path of a file, open binary file, `PIL.Image.Image` or array `(height,
+                width, channels)`; or several: a list of these, or an array `(batch, height, width,
+                channels)`. Images have values from 0 to 255 and any size.
+            top: int, number of classes. Defaults to `5`.
 
         Returns:
-            Of one image a list of pairs `(label, probability)`, the most likely first; of several a
-            list with one of these for each. A label is a name, or an int if there are no names.
+            For one image a list of pairs `(label, probability)`, the most likely first; for several
+            a list of such lists. A label is a name, or an int if there are no names.
 
         Raises:
-            ValueError: if an image cannot be read or has other channels than the model takes.
+            ValueError: if an image cannot be read, or has another number of channels than the
+                model.
         """
         rows = self.probabilities(images)
         answers = [
@@ -115,7 +116,7 @@ class Predictor:
         return self.as_probabilities(self.logits(images))
 
     def logits(self, images: Any) -> np.ndarray:
-        """Returns what `predict` returns: logits, or probabilities of a model that ends with them.
+        """Returns the outputs of `predict`: logits, or probabilities of a model with a softmax.
 
         Args:
             images: as for a call. Floats are rounded to 8 bits.
@@ -128,7 +129,7 @@ class Predictor:
         return np.concatenate(chunks) if chunks else empty
 
     def as_probabilities(self, outputs: Any) -> np.ndarray:
-        """Turns what `logits` returned into probabilities.
+        """Converts the result of `logits` to probabilities.
 
         Args:
             outputs: `(images, classes)` array.
@@ -144,12 +145,12 @@ class Predictor:
         """Describes the most likely classes of one image, as `lsmha predict --json` prints them.
 
         Args:
-            scores: `(classes,)` array, a row of what `probabilities` returned.
-            top: int, how many classes to name. Defaults to `5`.
+            scores: `(classes,)` array, a row of the result of `probabilities`.
+            top: int, number of classes. Defaults to `5`.
 
         Returns:
-            A list of dictionaries, the most likely first: `label`, the index of the class, `name`,
-            `None` if the classes have none, and `score`, the probability.
+            A list of dicts, the most likely class first: `label`, its index, `name`, or `None` if
+            the classes have no names, and `score`, its probability.
         """
         names = self.class_names
         return [
@@ -158,7 +159,7 @@ class Predictor:
         ]
 
     def read(self, image: Any) -> np.ndarray:
-        """Brings one image to what the model takes.
+        """Reads an image and resizes it to the model's size.
 
         Args:
             image: path, open binary file, `PIL.Image.Image` or array, of any size.
@@ -213,7 +214,7 @@ class Predictor:
             yield np.ascontiguousarray(_eight_bits(chunk))
 
     def _checked(self, images):
-        """Returns an array of images, or of one, after its checks."""
+        """Checks an array of one image or several, and returns it."""
         images = self._with_channels(images)
         if images.ndim not in (3, 4) or images.shape[-1] != self.image_shape[2]:
             raise InputError(
@@ -226,7 +227,7 @@ class Predictor:
         return images
 
     def _with_channels(self, images):
-        """Gives images of one channel, which may come without it, their last dimension."""
+        """Adds the last axis to grey images that come without it."""
         images = np.asarray(images)
         if self.image_shape[2] == 1 and images.shape[-1] != 1 and images.ndim in (2, 3):
             return images[..., None]
@@ -238,7 +239,7 @@ def _eight_bits(images):
 
 
 def _open(model, runtime, num_threads):
-    """Finds the file and the runtime, and loads the one into the other."""
+    """Finds the file and the runtime of a model, and loads it."""
     file, source = find_onnx(model)
     if runtime == "auto":
         installed = [name for name in RUNTIMES[:2] if importlib.util.find_spec(name)]
@@ -280,8 +281,8 @@ def find_onnx(model):
         model: as for `Predictor`.
 
     Returns:
-        A pair of `pathlib.Path`s: the file, `None` for a preset without one, and the directory of
-        the preset, `None` for a file that belongs to none.
+        A pair of `pathlib.Path`s: the file, or `None` if the preset has none, and the directory of
+        the preset, or `None` for a file without one.
 
     Raises:
         ValueError: if there is no such file or preset, or it has no trained weights.

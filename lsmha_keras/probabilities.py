@@ -1,4 +1,4 @@
-"""From what a classifier gives to probabilities."""
+"""Converts a classifier's outputs to probabilities."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ from lsmha_keras.errors import InputError
 
 
 def probabilities(outputs, activation):
-    """Turns a classifier's outputs into probabilities.
+    """Converts a classifier's outputs to probabilities.
 
     Args:
         outputs: `(images, classes)` array.
-        activation: str, name of the activation they went through: "linear" for logits.
+        activation: str, name of the model's last activation, "linear" for logits.
 
     Returns:
-        `(images, classes)` float64 array; each row adds up to 1, but for a sigmoid, whose outputs
-        are probabilities of their own.
+        `(images, classes)` float64 array. Each row sums to 1, except after a sigmoid, which gives
+        independent probabilities.
 
     Raises:
         ValueError: if the activation is neither linear, softmax nor sigmoid.

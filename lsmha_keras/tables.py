@@ -44,7 +44,7 @@ def write_rows(path, rows, columns=None):
     """Writes a csv file, whole or not at all.
 
     Args:
-        path: csv file; one that is there is replaced.
+        path: csv file; an existing one is replaced.
         rows: iterable of dicts. A key that a row lacks, and `None`, become an empty cell.
         columns: names of the columns. Default: the keys of the rows, in the order in which they
             first appear.

@@ -1,4 +1,4 @@
-"""Reads text files of users; what cannot be read is refused by name."""
+"""Reads text files, with errors that name them."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ def read_text(path):
         path: path of the file.
 
     Returns:
-        str, with the line ends as they are.
+        str, with its line ends unchanged.
 
     Raises:
         OSError: if there is no such file, or it cannot be opened.
@@ -38,7 +38,7 @@ def read_json(path):
         path: path of the file.
 
     Returns:
-        What is in it: dict, list, str, number, bool or `None`.
+        Its content: dict, list, str, number, bool or `None`.
 
     Raises:
         OSError: if there is no such file, or it cannot be opened.

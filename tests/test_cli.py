@@ -71,10 +71,11 @@ def help_examples(parser):
 
 @pytest.mark.backend_free
 def test_the_examples_in_the_help_can_be_parsed():
-    examples = list(help_examples(cli.build_parser()))
+    parser = cli.build_parser()
+    examples = list(help_examples(parser))
     assert len(examples) > 50
     for arguments in examples:
-        assert callable(cli.build_parser().parse_args(arguments).run), arguments
+        assert callable(parser.parse_args(arguments).run), arguments
 
 
 @pytest.mark.backend_free
@@ -153,7 +154,7 @@ def test_bugs_are_reported_with_traceback_versions_and_command(error, monkeypatc
 
 
 @pytest.mark.backend_free
-def test_reader_that_went_away_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "lsmha_keras.cli", "presets"],
         stdout=subprocess.PIPE,
@@ -210,7 +211,7 @@ def trained(recipe, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digit_image(tmp_path_factory):
-    """A grey image file of another size than the model's."""
+    """A grey image file whose size is not the model's."""
     path = tmp_path_factory.mktemp("images") / "digit.png"
     pixels = np.random.default_rng(0).integers(0, 256, size=(48, 40), dtype="uint8")
     Image.fromarray(pixels).save(path)

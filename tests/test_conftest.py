@@ -1,4 +1,4 @@
-"""Two environments share the suite: what passed in the first is left out in the second."""
+"""Two environments share the suite: tests that passed in the first are left out in the second."""
 
 import pathlib
 import shutil

@@ -59,7 +59,7 @@ def site(tmp_path_factory):
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 20)])
 def test_the_browser_resizes_as_pillow_does(browser, site, size):
-    """Larger and smaller, with and without something to cut off.
+    """Larger and smaller images, with and without a part to crop.
 
     To the bit, but for images that are taller than wide: Pillow 13 resizes some of them along the
     other axis first, and so rounds otherwise.
@@ -157,7 +157,7 @@ def test_the_container_installs_what_serving_needs():
     assert listed - extra <= names(project["dependencies"])
 
 
-def test_the_container_copies_what_is_there_and_is_no_superuser():
+def test_the_container_copies_existing_files_and_does_not_run_as_root():
     lines = (EXAMPLES / "docker" / "Dockerfile").read_text().splitlines()
     allowed = (EXAMPLES / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
     copied = [

@@ -247,7 +247,7 @@ def _rows(name):
 
 
 def _ratio(backend, phase, heads):
-    """What docs/speed.md says of a case of the attention benchmark."""
+    """The figures of a case of the attention benchmark, as docs/speed.md shows them."""
     case = {"backend": backend, "phase": phase, "heads": heads, "batch": "16", "tokens": "256"}
     times = {
         row["layer"]: [float(row[f"{key}_ms"]) for key in ("median", "fastest", "slowest")]
@@ -261,7 +261,7 @@ def _ratio(backend, phase, heads):
 
 
 def _whole_models(backend, batch):
-    """What docs/speed.md says of a row of the benchmark of whole models."""
+    """The figures of a row of the benchmark of whole models, as docs/speed.md shows them."""
     case = {"backend": backend, "batch": batch, "phase": "inference"}
     times = {
         (row["library"], row["heads"]): float(row["median_ms"])
@@ -277,7 +277,7 @@ def _whole_models(backend, batch):
 
 
 def _memory(backend, phase):
-    """What docs/speed.md says of the peak memory of our layer and, by XLA or not, Keras's best."""
+    """The peak memory of our layer and of Keras's, the lower of with and without XLA."""
     case = {"backend": backend, "phase": phase, "heads": "128", "batch": "16", "tokens": "256"}
     peaks = {}
     for row in _rows("attention_memory.csv"):

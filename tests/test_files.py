@@ -1,4 +1,4 @@
-"""Writing when the disk is full, and directories that are ours or not."""
+"""Writing to a full disk, and directories that were or were not made by this package."""
 
 import doctest
 import errno
@@ -42,7 +42,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def small_files():
-    """A limit of this process: a file larger than 64 KiB is an error."""
+    """Limits the size of this process's files to 64 KiB."""
     resource = pytest.importorskip("resource", reason="limits of a process are POSIX's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
@@ -138,7 +138,7 @@ def test_files_larger_than_the_limit(small_files, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_room_is_checked_before_anything_is_written(tmp_path):
+def test_free_space_is_checked_before_anything_is_written(tmp_path):
     with pytest.raises(OSError, match=r"huge: the disk is full \(1,000,000,000,000.0 MB needed"):
         check_room(tmp_path / "huge", 10**18)
     check_room(tmp_path / "small", 1)

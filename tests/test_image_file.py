@@ -1,4 +1,4 @@
-"""Image files of every kind of sample, and those that are not what they say."""
+"""Image files with every kind of sample, and files that are damaged or mislabelled."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ ALPHA = np.arange(30, dtype="uint8").reshape(6, 5) * 8
 
 
 def on_white(color, alpha):
-    """The definition: what is seen of a colour above white."""
+    """Alpha compositing of a colour over white, from its definition."""
     share = alpha[..., None] / 255
     return color * share + 255 * (1 - share)
 
@@ -75,7 +75,7 @@ def test_sixteen_bits_with_a_transparent_value(tmp_path):
 
 
 def write_tiff(path, samples, sample_format):
-    """Writes a greyscale TIFF by hand: Pillow does not write all that it reads."""
+    """Writes a greyscale TIFF by hand, as Pillow reads more kinds than it writes."""
     height, width = samples.shape
     bits = 8 * samples.dtype.itemsize
     tags = [
@@ -282,7 +282,7 @@ def test_a_damaged_avif_is_named(tmp_path):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="that reader is TensorFlow's")
 def test_like_keras_reader_of_folders(tmp_path):
-    """Keras's own reader knows no transparency and no TIFF; the rest it reads alike."""
+    """Keras's own reader supports neither transparency nor TIFF; other files it reads alike."""
     folder = tmp_path / "class"
     folder.mkdir()
     deep = RNG.integers(0, 2**16, (6, 5)).astype("uint16")
@@ -317,7 +317,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 def test_a_large_image_is_in_memory_once(tmp_path):
-    """Reading it and making it small takes little more than Pillow's own copy of it."""
+    """Reading and shrinking an image takes little more memory than Pillow's own copy of it."""
     path = save(tmp_path / "large.png", Image.new("RGB", (5000, 5000), "red"))
 
     def peak(way):

@@ -1,4 +1,4 @@
-"""What the installer of an offline bundle refuses. `.ci/rehearse_offline` goes the whole way."""
+"""What the installer of an offline bundle refuses. `.ci/rehearse_offline` tests all its steps."""
 
 import pathlib
 import shutil

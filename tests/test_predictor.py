@@ -109,7 +109,7 @@ def test_one_image_gives_pairs_and_several_give_lists(classifier):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Makes the export of a small model once: path, model."""
+    """The export of a small model, made once: path, model."""
     pytest.importorskip("onnx", reason='exporting needs `pip install "lsmha-keras[export]"`')
     pytest.importorskip("onnxruntime", reason="runs the files")
     made = {}
@@ -174,7 +174,7 @@ def test_a_committee_runs_in_keras(tmp_path):
 
 
 def run_alone(code, **environment):
-    """Runs code in a process of its own, in which nothing asks for a backend."""
+    """Runs code in a new process in which no backend is requested."""
     kept = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -215,7 +215,7 @@ def test_neither_keras_nor_a_framework_is_imported(tmp_path):
 
 
 @pytest.mark.parametrize("asked", ["backend", "variable", "runtime", "nothing"])
-def test_the_command_runs_in_what_is_asked_for(asked, tmp_path, monkeypatch, capsys):
+def test_the_command_uses_the_requested_runtime(asked, tmp_path, monkeypatch, capsys):
     import keras
 
     pytest.importorskip("onnxruntime", reason="runs the files")
@@ -285,7 +285,7 @@ print(len(os.listdir("/proc/self/task")), before)
 
 
 def saved(tmp_path):
-    """A preset with a file, of a small model."""
+    """A preset of a small model, with an ONNX file."""
     pytest.importorskip("onnx", reason='exporting needs `pip install "lsmha-keras[export]"`')
     pytest.importorskip("onnxruntime", reason="runs the files")
     model = small_classifier(class_names=list("abcdefg"))

@@ -175,7 +175,7 @@ def test_load_weights_false_gives_other_weights(saved):
 
 
 @pytest.mark.parametrize("name", ["cct_2_3x2_h16", "cct_2_3x2_h16_cifar100"])
-def test_a_directory_goes_before_a_name(saved, tmp_path, monkeypatch, name):
+def test_a_directory_takes_precedence_over_a_name(saved, tmp_path, monkeypatch, name):
     _, directory, images, expected = saved
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()  # Without a preset in it, the name still counts.

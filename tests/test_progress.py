@@ -1,4 +1,4 @@
-"""A bar in a terminal, lines anywhere else, and only the result with --quiet."""
+"""Progress: a bar in a terminal, lines elsewhere, and only the result with --quiet."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ def recipe(tmp_path_factory):
 
 @contextlib.contextmanager
 def terminal(monkeypatch):
-    """Puts a pseudo-terminal in the place of the standard output; gives what is written to it.
+    """Replaces standard output by a pseudo-terminal; returns what is written to it.
 
     Inside a test, not a fixture: pytest itself replaces the standard output between the two.
     """
@@ -175,7 +175,7 @@ def test_styles(monkeypatch):
 
 
 def small_model():
-    """Returns a classifier with images and labels to go with it."""
+    """Returns a classifier, images and labels."""
     model = lsmha_keras.CCTImageClassifier.from_preset(
         "cct_2_3x2", image_shape=(16, 16, 3), hidden_dim=8, num_heads=2, num_classes=3
     )

@@ -1,4 +1,4 @@
-"""What `import lsmha_keras` gives, to Python, to editors and to Keras, and what it leaves alone."""
+"""What `import lsmha_keras` offers to Python, editors and Keras, and what it does not touch."""
 
 import ast
 import importlib.util

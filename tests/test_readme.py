@@ -59,7 +59,7 @@ def read_blocks(text):
 
 
 def runs(mark):
-    """Whether a block is for this backend, and what it needs is installed."""
+    """Whether a block is for this backend, and the packages it needs are installed."""
     import keras
 
     mark = mark or ""
@@ -122,7 +122,7 @@ def check_committees(variables):
 
 
 def check_export(variables):
-    """Differences of logits that the page states, to rounding of float32."""
+    """The differences of logits that the page states, up to float32 rounding."""
     images, logits = variables["images"], variables["logits"]
     assert np.abs(variables["loaded"].predict(images) - logits).max() < 1e-5
     assert np.abs(variables["classify"].logits(images) - logits).max() < 1e-3
@@ -241,7 +241,7 @@ def write_photos(folder):
 
 
 def write_checkpoint(path):
-    """A checkpoint with the names and shapes of the reference's CCT-2/3x2, weights random."""
+    """A checkpoint with random weights, named and shaped as in the reference's CCT-2/3x2."""
     import torch
 
     shapes = {
@@ -274,7 +274,7 @@ def _norm(name, size):
 
 
 def run_shell(code, folder):
-    """Runs a block in this process, which has imported the frameworks, or in bash if it must."""
+    """Runs a block in this process, where the frameworks are imported, or in bash if necessary."""
     lines = code.replace("\\\n", " ").splitlines()
     commands = [words for line in lines if (words := shlex.split(line, comments=True))]
     if all(runs_here(words) for words in commands):
@@ -307,7 +307,7 @@ def run_script(path, arguments):
 
 
 def environment(folder):
-    """The surroundings in which `lsmha` and Python find the package that is being tested."""
+    """An environment in which `lsmha` and Python find the package under test."""
     import lsmha_keras
 
     package = pathlib.Path(lsmha_keras.__file__).parent.parent

@@ -1,4 +1,4 @@
-"""What TensorFlow prints while it is imported is dropped, and nothing else."""
+"""Only what TensorFlow prints while it is imported is hidden."""
 
 import logging
 import os

@@ -92,8 +92,7 @@ _TRAIN = """\
 Time training steps with the images on the device, on jax or torch.
 
 Images and weights are random; augmentation is that of the GPU recipes. images_per_s counts whole
-steps after compilation, model_tflop_per_s only the matrix products of the model, forward and
-backward.
+steps after compilation, model_tflop_per_s the model's products, forward and backward.
 """
 
 _TRAIN_EPILOG = """\

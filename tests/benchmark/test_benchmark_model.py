@@ -1,4 +1,4 @@
-"""Whole models: rows that agree with each other, peers of like size, and what is refused."""
+"""Whole models: consistent rows, peers of the same size, and what is refused."""
 
 import statistics
 import sys
@@ -135,7 +135,7 @@ def test_timm_missing_is_named(monkeypatch):
         make_timm_model("resnet18", (32, 32, 3), 10)
 
 
-def test_timm_is_told_the_size_where_it_listens(monkeypatch):
+def test_timm_gets_the_image_size_if_it_takes_one(monkeypatch):
     made = []
 
     def create_model(name, **options):

@@ -1,4 +1,4 @@
-"""Peaks of memory, measured in fresh processes, against allocations of known size."""
+"""Peak memory, measured in fresh processes, against allocations of known size."""
 
 import multiprocessing
 import sys

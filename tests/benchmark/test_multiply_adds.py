@@ -1,4 +1,4 @@
-"""Multiply-adds against published figures and figures worked by hand."""
+"""Multiply-adds against published figures and figures computed by hand."""
 
 import keras
 import numpy as np

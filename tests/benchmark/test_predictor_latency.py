@@ -1,4 +1,4 @@
-"""Each way to an answer is timed, gives the same answer, and a cold start is a fresh process."""
+"""Each way is timed and gives the same answer, and a cold start is a new process."""
 
 import csv
 import subprocess

@@ -1,4 +1,4 @@
-"""The table of a benchmark: what it holds, what it replaces, and what it refuses."""
+"""The table of a benchmark: which cases it holds, replaces and refuses."""
 
 import csv
 import os

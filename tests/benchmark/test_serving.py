@@ -1,4 +1,4 @@
-"""The load of `lsmha bench serve`: what it counts as answered, refused, lost and wrong."""
+"""The load test of `lsmha bench serve`: what counts as answered, refused, lost and wrong."""
 
 import contextlib
 import csv
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend_free
 
 @contextlib.contextmanager
 def answering(answer):
-    """A server that answers each POST with what a function of its number gives: status, body."""
+    """A server that answers POST number n with the status and body that a function of n returns."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -113,7 +113,7 @@ def test_a_case_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "1 of 1 cases are in" in capsys.readouterr().out
 
 
-def test_a_service_that_does_not_start_is_told():
+def test_a_service_that_does_not_start_is_reported():
     with pytest.raises(RuntimeError, match="did not start"), serving._service("nothing", "keras"):
         pass
 

@@ -1,4 +1,4 @@
-"""The benchmark of single-head performance runs everything and writes what it measures."""
+"""The benchmark of single-head performance measures and writes every case."""
 
 import csv
 import multiprocessing.pool
@@ -55,7 +55,7 @@ def test_one_row_for_each(options):
 
 
 def test_memory_of_few_and_of_many_images(preset, monkeypatch):
-    """A thread stands in for the process of its own."""
+    """A thread replaces the separate process."""
     seen = []
 
     def peak_mib(function):

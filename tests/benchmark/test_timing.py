@@ -1,4 +1,4 @@
-"""Times are taken in turn, and what is too slow is left out."""
+"""Candidates are timed in turn, and slow ones are left out."""
 
 import pytest
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.backend_free
 
 
 class Clock:
-    """Stands still, but for the candidates that it makes."""
+    """A clock that advances only in the candidates that it makes."""
 
     def __init__(self):
         self.now, self.calls = 0.0, []

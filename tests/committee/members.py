@@ -5,7 +5,7 @@ from tests.models.test_cct_image_classifier import small_classifier
 
 
 def varied_classifier(images, **kwargs):
-    """Returns a small classifier whose logits have mean 0 and deviation 2 over the images."""
+    """Returns a small classifier; over the images, its logits have mean 0 and deviation 2."""
     model = small_classifier(**kwargs)
     logits = to_numpy(model(model.preprocess_samples(images), training=False))
     scale = 2 / logits.std(axis=0)

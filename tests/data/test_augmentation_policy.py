@@ -1,4 +1,4 @@
-"""From a recipe's table to augmented batches, and weaker tables."""
+"""From a recipe's table to augmented batches, and weakened tables."""
 
 import keras
 import numpy as np
@@ -118,7 +118,7 @@ def test_half():
     }
 
 
-def test_true_stands_for_what_the_recipe_means_by_it():
+def test_true_means_the_default_value():
     table = {"random_resized_crop": True, "rand_augment": True, "random_erasing": True}
     half = scale_augmentation(table, 0.5)
     crop, rand_augment, erasing = AugmentationPolicy.from_config(table, (32, 32, 3), 10).layers

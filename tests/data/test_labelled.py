@@ -1,4 +1,4 @@
-"""Passes over labelled images: in order, shuffled, a part of them."""
+"""Passes over labelled images: in order, shuffled, sampled."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Datasets that are spread over archives of a limited size."""
+"""Datasets split over archives of a limited size."""
 
 import numpy as np
 import pytest

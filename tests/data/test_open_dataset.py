@@ -1,4 +1,4 @@
-"""Where images come from, and what is said when they do not."""
+"""Opening every kind of dataset, and the errors for bad ones."""
 
 import io
 import os
@@ -219,7 +219,7 @@ def test_folder_with_parts(tmp_path):
         lsmha.open_dataset(tmp_path, "test")
 
 
-def test_what_systems_and_tools_leave_behind_is_no_data(tmp_path):
+def test_files_of_systems_and_tools_are_ignored(tmp_path):
     files = {f"train/{c}/{n}.png": (n, (8, 8), "RGB") for c in "ab" for n in range(3)}
     files |= {f"test/{c}/0.png": (n, (8, 8), "RGB") for n, c in enumerate("ab")}
     hidden = ["__MACOSX", ".ipynb_checkpoints", "@eaDir"]

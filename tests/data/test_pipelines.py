@@ -1,4 +1,4 @@
-"""Pipelines with TensorFlow and without: order, reproducibility, resuming, foreign layers."""
+"""Pipelines with and without TensorFlow: order, reproducibility, resuming, foreign layers."""
 
 import sys
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.backend_free
 
 
 class TinyPictures(tfds.core.GeneratorBasedBuilder):
-    """Pictures of growing height, one level each."""
+    """One-coloured pictures of increasing height."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -35,7 +35,7 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyNumbers(tfds.core.GeneratorBasedBuilder):
-    """No pictures at all."""
+    """A dataset without images."""
 
     VERSION = tfds.core.Version("1.0.0")
 

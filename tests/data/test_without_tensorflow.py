@@ -1,4 +1,4 @@
-"""The whole way from a name to `fit` where TensorFlow cannot be imported."""
+"""All steps from a dataset's name to `fit`, where TensorFlow cannot be imported."""
 
 import os
 import subprocess

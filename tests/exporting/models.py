@@ -1,4 +1,4 @@
-"""Small classifiers of every structure, with weights that a mistake in a graph would show."""
+"""Small classifiers of every structure, with weights that reveal mistakes in a graph."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Graphs that take photos of any size resize them as `predict` does, to the last bit."""
+"""Graphs that take photos of any size resize them bit for bit as `predict` does."""
 
 import importlib.util
 import json

@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime", reason="files are checked in onnxruntime")
 
 
 def run_onnx(file, images):
-    """The file in onnxruntime, without anything of this package."""
+    """Runs the file in onnxruntime, without this package."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -112,7 +112,7 @@ def test_the_file_says_what_it_takes(tmp_path):
 
 
 def test_a_file_with_other_answers_is_not_kept(tmp_path, monkeypatch):
-    """As Keras's own export, which leaves the preprocessing out."""
+    """Like Keras's own export, which leaves out the preprocessing."""
     from lsmha_keras.exporting import onnx_model
 
     def unnormalised(graph, converter, x):
@@ -250,7 +250,7 @@ def test_openvino_gives_what_predict_gives(tmp_path):
 
 
 def run_in(runtime, path):
-    """Other loaders than the writers' own, so far as there are some: file -> outputs."""
+    """Loaders other than the writers' own, if there are any: file -> outputs."""
     if runtime == "torch":
         import torch
 
@@ -301,7 +301,7 @@ def test_formats_of_backends_give_what_predict_gives(format, softmax, tmp_path):
 
 
 @pytest.mark.backend_free
-def test_what_a_child_refuses_is_told_in_one_line(tmp_path, monkeypatch):
+def test_an_error_of_the_child_is_reported_in_one_line(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow", reason="writes the format")
     from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 

@@ -1,4 +1,4 @@
-"""Files in int8 are smaller, keep the accuracy on images that decide, and are refused otherwise."""
+"""Files in int8 are smaller and keep the accuracy; otherwise they are refused."""
 
 import json
 
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def data(model, tmp_path_factory):
-    """Datasets of images that the model is sure of, labelled as it says.
+    """Datasets of images that the model is sure of, labelled by its answers.
 
     One shows black images for training, which tell nothing of the ranges of activations.
     """
@@ -48,7 +48,7 @@ def data(model, tmp_path_factory):
     return folder
 
 
-def test_the_command_writes_int8_and_tells_the_accuracy(model, data, tmp_path, capsys):
+def test_the_command_writes_int8_and_prints_the_accuracy(model, data, tmp_path, capsys):
     model.save_to_preset(str(tmp_path / "preset"))
     arguments = ["export", str(tmp_path / "preset"), "--format", "onnx", "--any-size"]
     arguments += ["--precision", "int8", "--calibration", "sure.npz", "--data-dir", str(data)]

@@ -236,7 +236,7 @@ def test_half_precision(monkeypatch, dtype, path):
 @pytest.mark.parametrize("scale", [1.0, 200.0])
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_images_without_valid_tokens_attend_to_all_alike(monkeypatch, dtype, path, scale):
+def test_images_without_valid_tokens_attend_to_all_tokens_equally(monkeypatch, dtype, path, scale):
     query, key, value, gradient = inputs(2, 6, 10, batch=3, scale=1.0)
     mask = np.array([[True] * 7 + [False] * 3, [False] * 10, [False] * 9 + [True]])
     check_rounding(monkeypatch, path, dtype, [scale * query, scale * key, value, gradient], mask)

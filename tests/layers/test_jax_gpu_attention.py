@@ -77,7 +77,7 @@ def test_padding_changes_nothing(monkeypatch, head_dim):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_what_cudnn_refuses_is_computed_plainly_and_said_once(cuda, masked, recwarn):
+def test_cases_that_cudnn_refuses_use_the_plain_form_and_warn_once(cuda, masked, recwarn):
     inputs = random_inputs(5)
     mask = np.arange(12) < np.array([7, 12])[:, None, None, None] if masked else None
     for _ in range(2):

@@ -90,7 +90,7 @@ def test_functional_use_with_flags():
         np.testing.assert_allclose(to_numpy(output), value, atol=1e-5)
 
 
-def test_inference_keeps_no_scores_whatever_the_dropout(monkeypatch):
+def test_inference_keeps_no_scores_with_any_dropout(monkeypatch):
     x = random_tokens(2, 10, 24)
     layer = build(x, num_heads=4, dropout=0.5)
     # What the path with scores, and nothing else, calls.

@@ -1,4 +1,4 @@
-"""Models in the hands of users of Keras and PyTorch: loops, saving in between, order, clones."""
+"""Models used as in Keras and PyTorch programs: loops, saving, shuffling, clones."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 class Seen(keras.callbacks.Callback):
-    """Keeps the images that reach a model, by the number that is their first pixel's value."""
+    """Records which images reach a model, by the value of their first pixel."""
 
     def __init__(self, model):
         super().__init__()
@@ -122,7 +122,7 @@ def test_a_loop_in_torch_and_fit_take_the_same_steps():
             np.testing.assert_allclose(to_numpy(weight), to_numpy(expected), atol=1e-5)
 
 
-def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path):
+def test_training_continues_unchanged_after_saving(tmp_path):
     images, labels = random_images(32, 16, 16, 3), np.arange(32) % 5
     one = small_classifier(**STILL)
     two = type(one).from_config(one.get_config())
@@ -149,7 +149,7 @@ def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path):
 
 
 def test_compilation_travels_between_backends():
-    """What was "auto" is decided anew where the model is loaded; what was asked for stays."""
+    """ "auto" is decided again where the model is loaded; explicit settings stay."""
     model = small_classifier()
     assert model.get_compile_config()["jit_compile"] == "auto"
     model.compile(jit_compile=False)

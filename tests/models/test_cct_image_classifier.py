@@ -50,7 +50,7 @@ def test_task_checks(tmp_path):
 
 
 def test_fit_learns_sorted_arrays():
-    """Arrays are shuffled: labels in blocks would otherwise make every batch one class."""
+    """Arrays are shuffled; otherwise each batch of sorted labels would have one class."""
     keras.utils.set_random_seed(0)
     labels = np.repeat(np.arange(4), 32)
     images = (random_images(128, 16, 16, 3) // 4 + 48 * labels[:, None, None, None]).astype("uint8")
@@ -163,8 +163,8 @@ def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_a_quantisation_of_ones_own_comes_back(tmp_path):
-    """Of the weights only: with quantised activations, too, the logits are others."""
+def test_a_custom_quantisation_survives_saving(tmp_path):
+    """Weights only: quantising the activations, too, changes the logits."""
     images = random_images(8, 16, 16, 3)
     model, default = small_classifier(), small_classifier()
     rng = np.random.default_rng(0)

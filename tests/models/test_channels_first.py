@@ -1,4 +1,4 @@
-"""Channels come last. Whoever asks for another order is told so, at every entry point."""
+"""Channels come last; every entry point refuses another order."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def test_the_setting_of_keras_is_refused(entry, channels_first):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_channels_last_may_be_asked_for(entry):
+def test_channels_last_is_accepted(entry):
     assert ENTRIES[entry](data_format="channels_last") is not None
 
 
@@ -66,7 +66,7 @@ def test_what_was_built_before_gives_the_same_after_a_change_of_the_setting():
 
 
 def test_layers_of_tokens_do_not_depend_on_the_setting(channels_first):
-    """A block of convolutions takes tokens, whose order no setting changes."""
+    """A convolutional block takes tokens, whose order does not depend on the setting."""
     x = random_tokens(2, 12, 8)
     block = lsmha.ConvBlock((3, 4), design="reparameterized")
     block(x, training=True)

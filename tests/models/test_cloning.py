@@ -62,8 +62,8 @@ def test_clones_of_clones_and_of_uncompiled_models():
     assert not clone.compiled and clone.preprocessor.get_config() == model.preprocessor.get_config()
 
 
-def test_changes_on_the_way_are_refused():
-    """They would be lost, or the preprocessing would."""
+def test_changes_while_cloning_are_refused():
+    """The arguments, or the preprocessing, would be lost."""
     model = small_classifier()
     way_out = r"keras.Model\(model.input, model.output\).*Received: CCTImageClassifier"
 
@@ -90,7 +90,7 @@ def test_changes_on_the_way_are_refused():
     np.testing.assert_allclose(to_numpy(plain(images)), to_numpy(model(images)), atol=1e-5)
 
 
-def test_a_subclass_with_a_constructor_of_its_own_is_not_cloned_by_halves():
+def test_a_subclass_with_its_own_constructor_is_not_cloned_in_part():
     class Classifier(lsmha.CCTImageClassifier):
         def __init__(self, backbone, num_classes, preprocessor=None):
             super().__init__(backbone, num_classes, preprocessor=preprocessor)

@@ -1,4 +1,4 @@
-"""What ends in the middle, or runs beside a training, costs a model nothing."""
+"""Interruptions, and calls from other threads, do not damage a model."""
 
 import threading
 
@@ -70,7 +70,7 @@ def test_a_bad_batch_leaves_the_members_of_a_committee(model):
 
 
 class Predict(keras.callbacks.Callback):
-    """Asks the model that is trained, in the middle of an epoch."""
+    """Calls `predict` on the model in the middle of an epoch."""
 
     def __init__(self, classifier):
         super().__init__()
@@ -97,7 +97,7 @@ def test_predictions_in_callbacks_change_nothing(model):
 
 
 class Wait(keras.callbacks.Callback):
-    """Stops a training after its first batch until it may go on."""
+    """Pauses a training after its first batch until it is released."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What `keras.Model.fit` takes, a classifier takes as well, and the answer is that of arrays."""
+"""A classifier takes every kind of data that `keras.Model.fit` takes, with the same result."""
 
 import gc
 import weakref
@@ -153,7 +153,7 @@ def test_calls_keep_neither_the_model_nor_its_images(kind):
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", "tf.data"])
-def test_what_is_wrong_with_data_is_said_in_a_line(kind):
+def test_errors_in_data_are_reported_in_one_line(kind):
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
     nothing = (images[:0], labels[:0])
     damaged = images.astype("float32")
@@ -177,7 +177,7 @@ def test_what_is_wrong_with_data_is_said_in_a_line(kind):
 
 
 def empty_data(kind):
-    """Data whose length nobody knows before they are read, and that hold no batch."""
+    """Data of unknown length that turn out to hold no batch."""
     if kind == "tf.data":
         tf = pytest.importorskip("tensorflow")
         images = tf.data.Dataset.from_tensor_slices((np.zeros((4, 16, 16, 3)), np.zeros(4, int)))
@@ -266,7 +266,7 @@ class Weighted(keras.utils.PyDataset):
     ],
 )
 def test_numbers_of_batches_and_images_are_positive(verb, name):
-    """Keras takes 0 for "not given", and goes through the data as if nothing had been said."""
+    """Keras treats 0 as "not given" and reads all of the data."""
     images, labels = random_images(8, 16, 16, 3), np.arange(8) % 5
     model = small_classifier()
     for value in (0, -1, 1.5):

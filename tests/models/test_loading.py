@@ -1,4 +1,4 @@
-"""A preset is loaded without drawing the values that its weights replace, and never in part."""
+"""Loading a preset draws no initial values, and never leaves a part unloaded."""
 
 import shutil
 
@@ -17,7 +17,7 @@ RANDOM = (keras.initializers.TruncatedNormal, keras.initializers.VarianceScaling
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
-    """Directory and weights of a model none of whose weights is zero throughout."""
+    """Directory and weights of a model in which no weight is all zeros."""
     model = small_classifier()
     rng = np.random.default_rng(0)
     model.set_weights([value + rng.uniform(0.1, 0.2, value.shape) for value in model.get_weights()])
@@ -54,7 +54,7 @@ def test_nothing_is_drawn_that_is_loaded(preset, monkeypatch):
     assert len(kernels) > 8 and all(np.ptp(kernel) > 0 for kernel in kernels)
 
 
-def test_what_is_not_loaded_is_drawn(preset):
+def test_weights_that_are_not_loaded_are_initialised(preset):
     directory, weights = preset
     new_head = lsmha.CCTImageClassifier.from_preset(directory, num_classes=3)
     assert np.ptp(new_head.output_dense.kernel.numpy()) > 0
@@ -67,7 +67,7 @@ def test_what_is_not_loaded_is_drawn(preset):
 
 
 def group_names(file, depth):
-    """The groups of a file of weights that hold values of their own, cut to some depth."""
+    """The groups of a weights file that hold values, cut to some depth."""
     found = []
     with h5py.File(file) as weights:
         weights.visititems(
@@ -92,4 +92,4 @@ def test_missing_weights_are_refused(file, depth, preset, tmp_path):
         presets.write_checksums(damaged)
         with pytest.raises(ValueError, match="not complete|could not be loaded"):
             lsmha.CCTImageClassifier.from_preset(damaged)
-    test_what_is_not_loaded_is_drawn(preset)
+    test_weights_that_are_not_loaded_are_initialised(preset)

@@ -1,4 +1,4 @@
-"""One photo, whichever way it comes, gives one answer."""
+"""A photo gives the same answer through every entry point."""
 
 import json
 
@@ -16,7 +16,7 @@ SIZES = [(427, 640), (640, 427), (20, 26), (40, 20)]
 
 
 def photo(height, width):
-    """A smooth picture with detail that a filter without antialiasing would turn into noise."""
+    """A smooth picture with detail that aliases without an antialiasing filter."""
     y, x = np.mgrid[:height, :width]
     smooth = 127 + 80 * np.sin(x / width * 5) * np.cos(y / height * 3)
     detail = 40 * ((x // 3 + y // 2) % 2)
@@ -128,7 +128,7 @@ def test_tf_data_gives_the_same_logits(shape, dtype, classifier):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_a_converter_inside_a_model_resizes_alike(classifier):
+def test_a_converter_inside_a_model_resizes_the_same_way(classifier):
     converter = classifier.preprocessor.image_converter
     image = photo(40, 60)[None].astype("float32")
     inputs = keras.Input((40, 60, 3))

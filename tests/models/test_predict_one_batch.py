@@ -1,4 +1,4 @@
-"""Images of one batch are answered as `keras.Model.predict` does, on TensorFlow without tf.data."""
+"""One batch gives what `keras.Model.predict` gives, on TensorFlow without tf.data."""
 
 import re
 
@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def expected(model):
-    """By Keras's own loop: three batches need it."""
+    """Runs Keras's own loop, as there are three batches."""
     return model.predict(IMAGES, batch_size=2, verbose=0)
 
 

@@ -24,7 +24,7 @@ def test_other_channels_use_the_averages():
     np.testing.assert_allclose(to_numpy(converter(images)), expected, atol=1e-5)
 
 
-def test_preprocessing_is_float32_whatever_the_model_computes_in(tmp_path):
+def test_preprocessing_is_float32_under_every_dtype_policy(tmp_path):
     images = random_images(2, 8, 8, 3)
     expected = to_numpy(lsmha.CCTImageConverter.for_images((8, 8, 3))(images))
     keras.config.set_dtype_policy("mixed_bfloat16")

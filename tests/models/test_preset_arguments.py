@@ -1,4 +1,4 @@
-"""What `from_preset` makes of its arguments, every pair of two of them."""
+"""The arguments of `from_preset`, in all pairwise combinations."""
 
 import itertools
 import re
@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sources(trained, tmp_path_factory):
-    """What `from_preset` loads from, and the model that is there, None for an architecture."""
+    """The source for `from_preset`, and its model, or None for an architecture."""
     run = small_classifier(num_classes=4, class_names=list("abcd"), dtype="mixed_bfloat16")
     run = cast_to_float32(run)
     report = class_report(run, (random_images(8, 16, 16, 3), np.arange(8) % 4), batch_size=8)
@@ -79,7 +79,7 @@ def pairwise(choices):
 
 
 def arguments_of(row, before):
-    """Returns the arguments of a row, and how many classes the model is to have."""
+    """Returns the arguments of a row, and the expected number of classes."""
     arguments = {**({} if before else SMALL), "load_weights": row["load_weights"]}
     arguments |= {k: row[k] for k in ("image_shape", "dtype") if row[k]} | row["overrides"]
     classes = before.num_classes if before else 5
@@ -92,7 +92,7 @@ def arguments_of(row, before):
 
 
 def refusal(row, before):
-    """Returns what the error of a row says, or None for one that is right."""
+    """Returns a part of the error that a row must raise, or None if it is valid."""
     if before is None:
         return None if row["num_classes"] else "give `num_classes`"
     received = []
@@ -104,7 +104,7 @@ def refusal(row, before):
 
 
 def check_config(model, arguments, before):
-    """The configs hold the arguments, and for the rest what was there before."""
+    """The configs hold the arguments, and otherwise the preset's values."""
     head, inner = model.get_config(), model.backbone.get_config()
     for key, value in arguments.items():
         if key not in ("load_weights", "dtype", "trainable"):
@@ -138,7 +138,7 @@ def check_dtypes(model, arguments):
 
 
 def check_weights(model, arguments, before):
-    """The weights are the preset's where they were to be loaded, and new ones elsewhere."""
+    """Weights are the preset's where they should be loaded, and new elsewhere."""
     loaded = arguments["load_weights"]
     # Rounded once to 11 bits where they are kept in half precision.
     tolerance = 2.0**-11 if arguments.get("dtype") == "float16" else 0.0
@@ -174,7 +174,7 @@ def test_every_argument_counts(sources, row):
 
 
 def test_heads_of_another_number_compute_otherwise(trained):
-    """Heads of another number have weights of the same shapes, so only the outputs tell."""
+    """Another number of heads has weights of the same shapes, so only the outputs differ."""
     model, directory = trained
     other = lsmha.CCTImageClassifier.from_preset(directory, load_weights=False, num_heads=8)
     four, eight = small_classifier(), small_classifier(num_heads=8)
@@ -282,12 +282,12 @@ class Derived(lsmha.CCTImageClassifier):
 
 
 class Unregistered(lsmha.CCTImageClassifier):
-    """One that Keras does not know."""
+    """A class that is not registered with Keras."""
 
     backbone_cls = None
 
 
-def test_a_class_of_ones_own_loads_what_its_base_class_saved(trained, tmp_path):
+def test_a_subclass_loads_what_its_base_class_saved(trained, tmp_path):
     model, directory = trained
     images = random_images(2, 16, 16, 3)
     derived = Derived.from_preset(directory)

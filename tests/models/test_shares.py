@@ -1,4 +1,4 @@
-"""Two devices give the answers of one, and batches that cannot be divided are refused."""
+"""Two devices give the same results as one; batches that cannot be divided are refused."""
 
 import keras
 import pytest

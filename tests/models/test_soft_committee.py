@@ -20,13 +20,13 @@ def softmax(logits):
 
 
 def run(model, images=IMAGES):
-    """Raw images through a model, without the time that compiling `predict` takes."""
+    """Calls a model on raw images, without compiling `predict`."""
     return to_numpy(model(model.preprocess_samples(images), training=False))
 
 
 @pytest.fixture(scope="module")
 def members():
-    """Two classifiers of different structure, and one whose images are of another size."""
+    """Two classifiers of different structure, and one with another image size."""
     keras.utils.set_random_seed(0)
     made = [
         small_classifier(class_names=list("abcde")),
@@ -41,7 +41,7 @@ def members():
 
 @pytest.fixture(scope="module")
 def logits(members):
-    """`(members, images, classes)`, each member asked alone."""
+    """`(members, images, classes)` logits, from each member alone."""
     outputs = [run(member) for member in members]
     outputs[1] = np.log(outputs[1])
     return np.stack(outputs)
@@ -143,7 +143,7 @@ def tf_datasets():
     return [tf.data.Dataset.from_tensor_slices(IMAGES).batch(4)]
 
 
-def test_one_member_is_itself_whatever_the_mode(members, logits):
+def test_a_committee_of_one_equals_its_member_in_every_mode(members, logits):
     twice = lsmha.SoftCommittee([members[0], members[0]], mode="vote")
     assert twice.count_params() == members[0].count_params()
     expected = 2 * np.eye(5)[logits[0].argmax(axis=1)] + softmax(logits[0])

@@ -1,4 +1,4 @@
-"""Models in a server: built, loaded and asked in several threads at once."""
+"""Models in a server: built, loaded and called in several threads at once."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ THREADS = 8
 
 
 def in_threads(function):
-    """Calls `function` with 0 to 7, each in a thread of its own, all begun together."""
+    """Calls `function` with 0 to 7, each in its own thread, all started together."""
     barrier = threading.Barrier(THREADS)
 
     def begin(i):
@@ -28,7 +28,7 @@ def in_threads(function):
 
 @pytest.fixture
 def frequent_switches():
-    """Makes threads take turns all the time, so that a race shows."""
+    """Makes Python switch threads very often, so that races show."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

@@ -1,4 +1,4 @@
-"""Made-up results with all that a report must cope with."""
+"""Artificial results with every case that a report must handle."""
 
 import numpy as np
 

@@ -35,7 +35,7 @@ def data(path):
 
 
 def make_model(learning_rate=2e-3, use_ema=False, num_conv_blocks=1):
-    """A model with everything random that training has, from one seed."""
+    """A model with all randomness of a training, from one seed."""
     keras.utils.set_random_seed(4)
     model = lsmha.CCTImageClassifier.from_preset(
         "cct_2_3x2",
@@ -152,7 +152,7 @@ def test_results_are_kept(watched):
 
 
 def test_a_copy_serves_another_training(data, watched):
-    """KerasTuner copies the callbacks for each trial; no state goes from one to the next."""
+    """KerasTuner copies the callbacks for each trial; copies share no state."""
     callback, history, *_ = watched
     clone, results = copy.deepcopy(callback), callback.results
     clone.directory = None
@@ -201,7 +201,7 @@ def assert_measured(callback, history, result):
 
 
 class Recorder(ArrayDataset):
-    """Remembers which images were read."""
+    """Records which images are read."""
 
     def __init__(self, images, labels):
         super().__init__(images, labels)
@@ -213,7 +213,7 @@ class Recorder(ArrayDataset):
 
 
 def test_a_measurement_reads_few_images(data):
-    """Other ones for the readouts each time, always the same to measure on."""
+    """The readouts get other images each time; the measurement always gets the same."""
     train_data, test_data = Recorder(*data["train"]), Recorder(*data["test"])
     read = []
 
@@ -232,7 +232,7 @@ def test_a_measurement_reads_few_images(data):
 
 @pytest.mark.slow
 def test_training_from_a_recipe(path, tmp_path):
-    """Datasets by name; the figures get into the run's own table, and the run stays the same."""
+    """With datasets by name, the figures are in the run's table, and the run is unchanged."""
     recipe = recipe_dict(path, schedule={"epochs": 2}, data={"validation_split": "test"})
     plain = train(recipe, tmp_path / "plain", verbose=0)
     callback = SHPCallback("tiny.npz", "tiny.npz", data_dir=path.parent)

@@ -58,7 +58,7 @@ def test_null_is_reproducible_and_of_the_size_asked_for():
 
 
 def test_permuted_labels_keep_the_counts_and_lose_the_structure():
-    """Rows differ by chance only: every one is the mean field of a random choice of images."""
+    """Rows differ only by chance: each is the mean field of random images."""
     model, (images, labels) = small_classifier(), pictures(2000)
     readouts = random_readouts([2])
     true = single_head_performance(model, readouts, (images, labels), verbose=0)[2]

@@ -43,7 +43,7 @@ BLOCKS = list(blocks())
 
 @pytest.fixture(scope="module")
 def names():
-    """What the examples take as given, in small."""
+    """Small versions of what the examples assume."""
     model = small_classifier()
     images, labels = random_images(16, 16, 16, 3), np.arange(16) % 5
     readouts = fit_readout(model, (images, labels), epochs=1, verbose=0)

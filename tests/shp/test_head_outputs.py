@@ -23,7 +23,7 @@ def load_example():
 
 @pytest.fixture(scope="module")
 def foreign():
-    """A model with `keras.layers.MultiHeadAttention` that knows nothing of this package."""
+    """A model with `keras.layers.MultiHeadAttention` that does not use this package."""
     keras.utils.set_random_seed(0)
     model = load_example().PatchTransformer(num_classes=5, num_heads=4, width=16)
     model(np.zeros((1, 16, 16, 3), "float32"))
@@ -31,7 +31,7 @@ def foreign():
 
 
 def test_keras_attention_gives_its_head_outputs(foreign):
-    """The output projection of what is returned is the layer's output."""
+    """The output projection of the head outputs is the layer's output."""
     images = random_images(2, 16, 16, 3)
     trunk = HeadOutputs(foreign)
     heads = trunk(trunk.prepare(images))

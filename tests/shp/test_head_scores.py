@@ -91,7 +91,7 @@ def test_accuracy_drop_by_brute_force(model, images, scores, block, head):
 
 
 def test_some_heads_matter(scores):
-    """Otherwise the test before would be passed by zeros."""
+    """Otherwise all-zero scores would pass the test above."""
     assert max(np.abs(scores[block]["accuracy_drop"]).max() for block in HEADS) > 0
 
 

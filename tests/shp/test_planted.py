@@ -1,4 +1,4 @@
-"""Heads that are made to recognise known labels give exactly those clusters."""
+"""Heads constructed to recognise known labels have exactly these clusters."""
 
 import numpy as np
 import pytest

@@ -129,7 +129,7 @@ def test_bad_columns_and_no_trials():
         trial_points([row("0", 1.0, None, status="failed")])
 
 
-def test_trials_of_two_studies_are_told_apart():
+def test_trials_of_two_studies_are_distinguished():
     points = trial_points([row("0", 1.0, 0.5), row("0", 2.0, 0.7) | {"study": "other"}])
     assert sorted((p.value, p.executions, p.spread) for p in points) == [
         (0.5, 1, None),

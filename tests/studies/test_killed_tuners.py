@@ -84,7 +84,9 @@ def rows(directory):
 @pytest.mark.backend_free
 @pytest.mark.parametrize("where", ["within", "between", "while proposing"])
 @pytest.mark.parametrize("name", TUNERS)
-def test_ends_as_if_nobody_had_killed_it(name, where, dataset, tmp_path, monkeypatch):
+def test_a_killed_search_ends_like_an_uninterrupted_one(
+    name, where, dataset, tmp_path, monkeypatch
+):
     space = {"num_heads": [1, 2, 4, 8], "learning_rate": [1e-3, 2e-3, 4e-3]}
     tuner = {"name": name, "seed": 3, **TUNERS[name]}
     study = study_dict(dataset, space=space, tuner=tuner)

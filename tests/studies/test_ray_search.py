@@ -121,7 +121,7 @@ def test_equal_trials_wait_for_each_other(study, here, tmp_path):
     assert [path.parts[-3] for path in trained] == ["trial_0"]
 
 
-def test_what_a_cluster_has_no_room_for(study, here, tmp_path):
+def test_trials_that_do_not_fit_the_cluster(study, here, tmp_path):
     with pytest.raises(ValueError, match="No machine has 3 cores and 0 GPUs"):
         search(study, tmp_path / "runs", workers=1, trial_cores=3, verbose=0)
     with pytest.raises(ValueError, match="No machine has 1 cores and 0.5 GPUs"):
@@ -140,14 +140,14 @@ def test_a_cluster_with_another_token(monkeypatch):
             ray_search.RayCluster(address=address).__enter__()
 
 
-def test_callbacks_that_cannot_go_elsewhere(study, here, tmp_path):
+def test_callbacks_that_cannot_be_pickled(study, here, tmp_path):
     callback = keras.callbacks.LambdaCallback()
     callback.generator = (number for number in range(3))
     with pytest.raises(ValueError, match="must be picklable"):
         search(study, tmp_path / "runs", callbacks=[callback], workers=1, verbose=0)
 
 
-def test_a_full_disk_is_no_failure_of_the_trial(study, here, tmp_path):
+def test_a_full_disk_does_not_count_as_a_failed_trial(study, here, tmp_path):
     class Full(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             raise OSError(28, "No space left on device")

@@ -127,7 +127,7 @@ def test_failures_are_written_down_and_passed(dataset, tmp_path, capsys):
 
 
 @pytest.mark.backend_free
-def test_a_full_disk_is_no_failure_of_the_trial(dataset, tmp_path, monkeypatch):
+def test_a_full_disk_does_not_count_as_a_failed_trial(dataset, tmp_path, monkeypatch):
     fit = run_execution_module.fit_recipe
     study = study_dict(dataset, tuner={"max_trials": 1})
 
@@ -241,7 +241,7 @@ def test_signal_of_the_heads_as_objective(dataset, tmp_path):
 
 
 @pytest.mark.backend_free
-def test_an_oracle_of_ones_own(dataset, tmp_path):
+def test_a_custom_oracle(dataset, tmp_path):
     import keras_tuner
 
     hp = keras_tuner.HyperParameters()
@@ -292,7 +292,7 @@ def test_workers_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
         ("auto", "Could not find any running Ray instance"),
     ],
 )
-def test_a_cluster_that_is_not_there(dataset, tmp_path, address, message, monkeypatch):
+def test_a_cluster_that_does_not_answer(dataset, tmp_path, address, message, monkeypatch):
     pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.socket() as closed:

@@ -16,7 +16,7 @@ SECTIONS = {
 
 @pytest.fixture(scope="package", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Lets the runs of these tests, which are alike, share what jax compiles."""
+    """Lets the runs of these tests share jax's compiled programs, as their models are the same."""
     if keras.backend.backend() != "jax":
         yield
         return

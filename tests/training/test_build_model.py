@@ -1,4 +1,4 @@
-"""Building what a recipe trains: here the optimiser and its schedule."""
+"""The optimiser of a recipe and its schedule."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Steps on the device against Keras's own, and what several loops share."""
+"""Steps on the device give what Keras's own give, and several loops share their programs."""
 
 import importlib
 
@@ -114,7 +114,7 @@ def test_the_first_step_without_a_finite_loss_is_named(data):
 
 
 def count_programs(monkeypatch):
-    """Returns a list that gets an entry for each program that is traced."""
+    """Returns a list that gets an entry for each traced program."""
     traced = []
     if BACKEND == "jax":
         from lsmha_keras.training import jax_device_loop as module

@@ -1,4 +1,4 @@
-"""Evaluation in figures, against a loop by hand, class by class, and of every kind of dataset."""
+"""Evaluation against a plain loop, overall and per class, for every kind of dataset."""
 
 import keras
 import numpy as np
@@ -203,7 +203,7 @@ def test_unknown_names():
 
 
 class _Looked(keras.Model):
-    """Gives the logits that are written in the first row of each image's pixels."""
+    """A model that returns the logits stored in the first row of each image's pixels."""
 
     def call(self, images):
         return keras.ops.cast(images[:, 0, :3, 0], "float32") / 32.0

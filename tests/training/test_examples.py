@@ -55,7 +55,7 @@ def make_model():
 
 @pytest.fixture
 def surroundings(result, data, tmp_path, monkeypatch):
-    """A folder with a recipe, its data and its run, and what else the examples speak of."""
+    """A folder with a recipe, its data and its run, and the other files in the examples."""
     shutil.copytree(result.output_dir, tmp_path / "runs" / "mine")
     shutil.copy(result.output_dir / "recipe.toml", tmp_path / "recipe.toml")
     shutil.copy(data, tmp_path / "pictures.npz")

@@ -1,4 +1,4 @@
-"""Training with the images on the device (a CPU here), and with a limit of time."""
+"""Training with the images on the device (a CPU here), and with a time limit."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def test_after_a_signal_it_goes_on_at_the_step(whole, data, tmp_path, monkeypatc
 
 
 class Clock:
-    """A clock that steps move, so that a plan does not depend on the machine."""
+    """A clock that advances with each step, so that plans do not depend on the machine."""
 
     def __init__(self, monkeypatch, compiling, step):
         self.now, self.steps = 1000.0, 0
@@ -188,7 +188,7 @@ def test_another_backend_is_refused(data, tmp_path):
 
 
 def mock_gpu(monkeypatch, name, capability, memory):
-    """Lets the backend answer as with a GPU, on which nothing can be computed."""
+    """Makes the backend report a GPU, although it cannot compute on one."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -269,7 +269,7 @@ def test_losses_are_those_of_the_ordinary_path_within_the_spread_of_seeds(tmp_pa
 @on_jax
 @pytest.mark.slow
 def test_the_step_of_cct_7_with_32_heads_asks_cudnn_for_attention(monkeypatch, tmp_path):
-    """The whole program of several steps, lowered for CUDA on a machine without it."""
+    """The program of several steps, lowered for CUDA on a machine without a GPU."""
     import jax
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 

@@ -1,4 +1,4 @@
-"""Runs that are ended by SIGKILL, and runs on several simulated devices: each in a process."""
+"""Runs ended by SIGKILL, and runs on several simulated devices, each in a new process."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def finish(process):
 @pytest.mark.slow
 @pytest.mark.backend_free  # tests/training/test_resume.py: each backend's state is whole
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
-def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path):
+def test_a_run_killed_twice_ends_like_an_uninterrupted_one(tmp_path):
     data = write_dataset(tmp_path / "tiny.npz")
     recipe = json.dumps(
         recipe_dict(

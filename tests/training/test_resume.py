@@ -1,4 +1,4 @@
-"""Runs that end early and go on, or do not."""
+"""Runs that are interrupted, and whether they can continue."""
 
 import os
 import shutil
@@ -83,7 +83,7 @@ def test_killed_while_the_preset_was_written(result, recipe, tmp_path):
 
 @pytest.mark.parametrize("moment", ["before the preset", "after the preset", "no checkpoint"])
 def test_a_table_that_lacks_the_last_epoch_is_completed(result, recipe, tmp_path, moment):
-    """As a kill between an epoch's state and its row of the table leaves it."""
+    """The process was killed after it saved an epoch's state and before it wrote the row."""
     run = tmp_path / "run"
     shutil.copytree(result.output_dir, run)
     whole = (run / "history.csv").read_text()
@@ -99,7 +99,7 @@ def test_a_table_that_lacks_the_last_epoch_is_completed(result, recipe, tmp_path
 
 @pytest.mark.parametrize("checkpoints", [True, False])
 def test_finished_run_that_lost_files(result, recipe, tmp_path, checkpoints, monkeypatch, capsys):
-    """It is not trained again: without a state that would replace the preset that is there."""
+    """The run is not trained again: without a state, that would replace the existing preset."""
     run = tmp_path / "run"
     shutil.copytree(result.output_dir, run)
     monkeypatch.setattr(keras.Model, "fit", None)
@@ -179,7 +179,7 @@ def test_another_recipe_is_refused(result, data):
     assert "resume=False" in message and str(result.output_dir) in message
 
 
-def test_a_run_that_never_began_is_not_in_the_way(data, tmp_path):
+def test_a_run_that_never_began_does_not_block_its_directory(data, tmp_path):
     with pytest.raises(ValueError, match="cct_2_3x2"):
         train(recipe_dict(data, model={"preset": "cct_2_3x3x"}), tmp_path / "run", verbose=0)
     assert (tmp_path / "run" / "recipe.toml").exists()
@@ -187,7 +187,7 @@ def test_a_run_that_never_began_is_not_in_the_way(data, tmp_path):
         train(recipe_dict(data, optimizer={"name": "Adem"}), tmp_path / "run", verbose=0)
 
 
-def test_resume_false_starts_anew(result, data, tmp_path):
+def test_resume_false_starts_again(result, data, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(result.output_dir, run)
     (run / "notes.txt").write_text("mine")
@@ -199,7 +199,7 @@ def test_resume_false_starts_anew(result, data, tmp_path):
 
 
 class Spoil(keras.callbacks.Callback):
-    """Spoils a weight at the beginning or the end of the second epoch."""
+    """Makes a weight NaN at the beginning or the end of the second epoch."""
 
     def __init__(self, moment):
         super().__init__()

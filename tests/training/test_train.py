@@ -95,7 +95,7 @@ def test_card(result):
 
 
 def test_averaged_weights_are_what_is_validated_and_saved(result, data):
-    """The last epoch's validation was on the weights that ended up in the preset."""
+    """The last epoch validated the weights that are in the preset."""
     with np.load(data) as arrays:
         images, labels = arrays["x_test"][:20], arrays["y_test"][:20]
     figures = evaluate(result.preset_dir, (images, labels))
@@ -207,7 +207,7 @@ def test_tensorboard(result):
     assert any(result.output_dir.glob("tensorboard/**/*tfevents*")) == installed
 
 
-def test_missing_tensorboard_is_said(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_reported(tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: None if n == "tensorboard" else real(n, *a)

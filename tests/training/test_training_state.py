@@ -1,4 +1,4 @@
-"""The saved state of a run, averaged weights, and the float32 model that is kept."""
+"""The saved state of a run, averaged weights, and the final float32 model."""
 
 import keras
 import numpy as np

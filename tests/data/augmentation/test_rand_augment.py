@@ -62,7 +62,7 @@ def pictures(height=32, width=32):
 
 
 def arguments(name):
-    """Arguments over the whole range that magnitudes 0 .. 10 reach."""
+    """Arguments over the whole range of magnitudes 0 .. 10."""
     rng = np.random.default_rng(11)
     _, argument, signed = OPERATIONS[name]
     level = np.concatenate([[0.0, 1.0, 1.0], rng.random(COUNT - 3)])

@@ -24,7 +24,7 @@ INEXACT = ("AutoContrast", "Contrast", "Brightness", "Color", "Sharpness", *GEOM
 
 
 def compiled(function):
-    """On JAX as training runs it; elsewhere as it is."""
+    """Compiled on JAX, as in training; eager elsewhere."""
     if keras.backend.backend() != "jax":
         return function
     import jax
