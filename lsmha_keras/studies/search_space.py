@@ -137,7 +137,7 @@ class SearchSpace:
 
         Args:
             defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim`, `num_heads` and, if
-                heads have a width of their own, `head_dim` of the model.
+                it has them, `head_dim` and `blocks` of the model.
 
         Raises:
             ValueError: if nothing varies, or values contradict each other.
@@ -153,6 +153,15 @@ class SearchSpace:
         self._check_widths(defaults)
 
     def _check_blocks(self, defaults):
+        if defaults.get("blocks"):
+            counts = [n for n in ("num_layers", "num_conv_blocks") if n in self.dimensions]
+            if counts or self.schedule != "same":
+                raise InputError(
+                    "The base has `blocks`, a list of its layers: leave num_layers, "
+                    "num_conv_blocks and a schedule of heads out of the space. Received: "
+                    f"blocks={defaults['blocks']}, space={self.to_dict()}"
+                )
+            return
         conv = self._values("num_conv_blocks", defaults)
         layers = self._values("num_layers", defaults)
         if max(conv) >= min(layers):

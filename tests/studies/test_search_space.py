@@ -148,6 +148,17 @@ def test_listed_heads_of_the_base_have_one_depth(space):
     SearchSpace.from_dict({"learning_rate": [0.1, 0.2]}).check(listed)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [{"num_layers": [2, 3]}, {"num_heads": {"choices": [2, 4], "schedule": "free"}}],
+)
+def test_listed_blocks_are_as_many_as_they_are(table):
+    listed = {**BASE, "blocks": ["spectral", "attention"]}
+    with pytest.raises(ValueError, match=r"blocks=\['spectral', 'attention'\]"):
+        SearchSpace.from_dict(table).check(listed)
+    SearchSpace.from_dict({"num_heads": [2, 4]}).check(listed)
+
+
 def test_any_head_count_with_a_width_of_its_own():
     SearchSpace.from_dict({"num_heads": [3, 25], "head_dim": [5]}).check(BASE)
 
