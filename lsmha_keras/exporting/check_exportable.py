@@ -70,3 +70,8 @@ def _check_layers(classifier):
                 "`LargeScaleMultiHeadAttention`; other kinds of attention run in Keras only. "
                 f"Received: {block.name}, a {type(block).__name__}{kind}"
             )
+        if getattr(block, "mlp_conv_enabled", False):
+            raise InputError(
+                "Perceptrons with a convolution run in Keras only. "
+                f"Received: {block.name} with mlp_conv=True"
+            )

@@ -143,7 +143,11 @@ def _transformer_block(graph, block, x):
     attended = _attention(graph, block.attention, _layer_norm(graph, block.attention_norm, x))
     x = _layer_norm(graph, block.mlp_norm, graph.add("Add", x, attended))
     hidden = graph.gelu(_dense(graph, block.mlp_hidden, x))
-    return graph.add("Add", x, _dense(graph, block.mlp_output, hidden))
+    hidden = _dense(graph, block.mlp_output, hidden)
+    if block.context_broadcast:
+        mean = graph.add("ReduceMean", hidden, axes=[1], keepdims=1)
+        hidden = graph.add("Mul", graph.add("Add", hidden, mean), graph.constant(np.float32(0.5)))
+    return graph.add("Add", x, hidden)
 
 
 def _attention(graph, attention, x):

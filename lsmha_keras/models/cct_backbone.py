@@ -20,7 +20,11 @@ from lsmha_keras.models.head_lists import block_kinds
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.make_blocks import make_blocks
-from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.preset_arguments import (
+    arguments_of,
+    check_arguments,
+    check_structure,
+)
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
@@ -67,6 +71,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         blocks: list with the kind of each layer: `"conv"`, `"attention"` (a `TransformerBlock`),
             `"spectral"` or `"glmix"`; `None` for `num_conv_blocks` times `"conv"`, then
             `"attention"`. Lists of heads have an entry for each `"attention"` and `"glmix"`.
+        head_dropout, mlp_conv, context_broadcast: options of the transformer blocks; see
+            `TransformerBlock`.
         dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
         **kwargs: base model arguments, such as `name`.
 
@@ -119,6 +125,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         attention: str | Sequence[str] = "multi_head",
         attention_options: Any = None,
         blocks: Sequence[str] | None = None,
+        head_dropout: float = 0.0,
+        mlp_conv: bool = False,
+        context_broadcast: bool = False,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -177,6 +186,11 @@ class CCTBackbone(keras_hub.models.Backbone):
             stochastic_depth_rate=stochastic_depth_rate,
             use_qkv_bias=use_qkv_bias,
             layer_norm_epsilon=layer_norm_epsilon,
+            options={
+                "head_dropout": head_dropout,
+                "mlp_conv": mlp_conv,
+                "context_broadcast": context_broadcast,
+            },
             dtype=dtype,
         )
         self.layer_norm = keras.layers.LayerNormalization(
@@ -212,6 +226,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.layer_norm_epsilon = plain(layer_norm_epsilon)
         self.attention = attention
         self.attention_options = attention_options
+        self.head_dropout = plain(head_dropout)
+        self.mlp_conv = plain(mlp_conv)
+        self.context_broadcast = plain(context_broadcast)
         self.block_kinds = kinds
         self._blocks_argument = None if blocks is None else kinds
 
@@ -363,26 +380,6 @@ class CCTBackbone(keras_hub.models.Backbone):
         return {
             **super().get_config(),
             **({"quantization_configs": own} if own else {}),
-            "image_shape": self.image_shape,
-            "hidden_dim": self.hidden_dim,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "head_dim": self.head_dim,
-            "mlp_dim": self.mlp_dim,
-            "tokenizer_layers": self.tokenizer_layers,
-            "tokenizer_kernel_size": self.tokenizer_kernel_size,
-            "tokenizer_filters": self.tokenizer_filters,
-            "tokenizer_design": self.tokenizer_design,
-            "num_conv_blocks": self.num_conv_blocks,
-            "conv_block_design": self.conv_block_design,
-            "fused_conv_blocks": self.fused_conv_blocks,
-            "position_embedding": self.position_embedding,
-            "dropout_rate": self.dropout_rate,
-            "attention_dropout": self.attention_dropout,
-            "stochastic_depth_rate": self.stochastic_depth_rate,
-            "use_qkv_bias": self.use_qkv_bias,
-            "layer_norm_epsilon": self.layer_norm_epsilon,
-            "attention": self.attention,
-            "attention_options": self.attention_options,
+            **{name: getattr(self, name) for name in arguments_of(CCTBackbone) - {"dtype"}},
             "blocks": self._blocks_argument,
         }

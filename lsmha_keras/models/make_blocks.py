@@ -10,7 +10,7 @@ from lsmha_keras.models.head_lists import check_heads, count_heads_blocks, per_b
 _SLOTS = 4
 
 
-def make_blocks(kinds, grid_shape, hidden_dim, conv, lists, **arguments):
+def make_blocks(kinds, grid_shape, hidden_dim, conv, lists, options, **arguments):
     """Makes the blocks of a backbone.
 
     Args:
@@ -20,6 +20,7 @@ def make_blocks(kinds, grid_shape, hidden_dim, conv, lists, **arguments):
         conv: dict of the arguments of convolutional blocks, `design` and `fused`.
         lists: dict of `num_heads`, `head_dim`, `attention` and `attention_options`, each one value
             or a list with one entry per block with heads.
+        options: dict of arguments that only `TransformerBlock` has.
         **arguments: `stochastic_depth_rate`, of the last block, and arguments of
             `TransformerBlock`.
 
@@ -48,7 +49,7 @@ def make_blocks(kinds, grid_shape, hidden_dim, conv, lists, **arguments):
             slots = [min(_SLOTS, side) for side in grid_shape]
             block = GLMixBlock(**common, slot_shape=slots, **heads, **arguments)
         else:
-            block = TransformerBlock(**common, **heads, **arguments)
+            block = TransformerBlock(**common, **heads, **options, **arguments)
         blocks.append(block)
     return blocks
 

@@ -11,6 +11,7 @@ _FREE = {
     "image_shape",  # but for the channels; position embeddings are resized
     "dropout_rate",
     "attention_dropout",
+    "head_dropout",
     "stochastic_depth_rate",
     "layer_norm_epsilon",
     "dtype",

@@ -111,11 +111,15 @@ def _quantised(layer):
 
 
 def _copy_widened(block, wider):
-    copy_weights(block, wider, except_for=("mlp_hidden", "mlp_output"))
+    copy_weights(block, wider, except_for=("mlp_hidden", "mlp_conv", "mlp_output"))
     hidden, output = block.mlp_hidden, block.mlp_output
     # The incoming weights of new units stay as they are drawn, or all of them would learn alike.
     _write_first(wider.mlp_hidden.kernel, hidden.kernel)
     _write_first(wider.mlp_hidden.bias, hidden.bias)
+    if getattr(block, "mlp_conv_enabled", False):
+        for target, values in zip(wider.mlp_conv.weights, block.mlp_conv.weights, strict=True):
+            # Their channels are next to last in kernels and last in biases.
+            _write_first(target, values)
     kernel = wider.mlp_output.kernel
     kernel.assign(keras.ops.zeros(kernel.shape, kernel.dtype))
     _write_first(kernel, output.kernel)
