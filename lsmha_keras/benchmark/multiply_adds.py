@@ -9,6 +9,7 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.glmix_block import SlotMixing
+from lsmha_keras.layers.ista import ISTAStep
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
@@ -203,7 +204,7 @@ _COUNTERS = {
     (_layers.Dense,): _count_dense,
     (_layers.EinsumDense,): _count_einsum,
     (_layers.MultiHeadAttention,): _count_attention,
-    (LargeScaleMultiHeadAttention, SpectralFilter, SlotMixing): _count_ours,
+    (LargeScaleMultiHeadAttention, SpectralFilter, SlotMixing, ISTAStep): _count_ours,
     (SequencePooling,): _count_pooling,
     (PositionEmbedding, _layers.Embedding): _count_nothing,
 }

@@ -13,6 +13,7 @@ from lsmha_keras.attention.registry import make_attention
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
+from lsmha_keras.layers.ista import ISTAStep
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.weight_arguments import (
     initial_values,
@@ -20,8 +21,10 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
+from lsmha_keras.nearest import nearest
 from lsmha_keras.types import Constraint, Initializer, Regularizer
 
+_MLPS = ("perceptron", "ista")
 _MLP_KERNEL_SIZE = 3
 
 
@@ -53,6 +56,8 @@ class TransformerBlock(keras.layers.Layer):
             `mlp_conv`.
         head_dropout: float in [0, 1), probability to leave out a head for a sample in training; the
             others are scaled up. Defaults to `0.0`.
+        mlp: `"perceptron"`, or `"ista"`: the second branch is CRATE's step of sparse coding, whose
+            sum with `x` passes a ReLU; `mlp_dim` has no effect then. Defaults to `"perceptron"`.
         mlp_conv: bool, whether the perceptron sees neighbours: `h + gelu(depthwise3x3(h))` takes
             the place of its hidden layer `h`. Defaults to `False`.
         context_broadcast: bool, whether the perceptron's output `y` becomes `(y + mean(y)) / 2`,
@@ -76,8 +81,9 @@ class TransformerBlock(keras.layers.Layer):
 
     Raises:
         ValueError: if an argument is out of range, `num_heads` does not divide the token width
-            while `head_dim` is `None`, the kind of attention or an option of it is unknown, or
-            there is no grid for `mlp_conv`, or tokens that do not fit it.
+            while `head_dim` is `None`, the kind of attention or an option of it is unknown, there
+            is no grid for `mlp_conv`, or tokens that do not fit it, or options of the perceptron
+            are set where there is none.
 
     Example:
 
@@ -90,6 +96,7 @@ class TransformerBlock(keras.layers.Layer):
         - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704)
         - [Sun et al., 2020](https://arxiv.org/abs/2009.09672), heads left out at random
         - [Lu et al., 2022](https://arxiv.org/abs/2210.05958), a convolution in the perceptron
+        - [Yu et al., 2023](https://arxiv.org/abs/2306.01129), CRATE
         - [Hyeon-Woo et al., 2022](https://arxiv.org/abs/2210.08457), context broadcasting
     """
 
@@ -107,6 +114,7 @@ class TransformerBlock(keras.layers.Layer):
         attention_options: Mapping[str, Any] | None = None,
         grid_shape: Sequence[int] | None = None,
         head_dropout: float = 0.0,
+        mlp: str = "perceptron",
         mlp_conv: bool = False,
         context_broadcast: bool = False,
         kernel_initializer: Initializer = None,
@@ -131,14 +139,14 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_options = None if attention_options is None else dict(attention_options)
         self.grid_shape = plain(grid_shape)
         self.head_dropout = plain(head_dropout)
+        self.mlp = mlp
         self.mlp_conv_enabled = plain(mlp_conv)
         self.context_broadcast = plain(context_broadcast)
         if not 0 <= self.head_dropout < 1:
             raise InputError(
                 f"`head_dropout` must be in [0, 1). Received: head_dropout={head_dropout}"
             )
-        if self.mlp_conv_enabled and self.grid_shape is None:
-            raise InputError("`mlp_conv` needs the grid of the tokens. Received: grid_shape=None")
+        self._check_perceptron()
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
         set_weight_arguments(
@@ -151,6 +159,20 @@ class TransformerBlock(keras.layers.Layer):
             bias_constraint=bias_constraint,
         )
         self._make_layers(self.dtype_policy)
+
+    def _check_perceptron(self):
+        options = {
+            "mlp_conv": self.mlp_conv_enabled,
+            "context_broadcast": self.context_broadcast,
+        }
+        if self.mlp not in _MLPS or (self.mlp == "ista" and any(options.values())):
+            raise InputError(
+                f"`mlp` must be one of {', '.join(_MLPS)}{nearest(self.mlp, _MLPS)}; `mlp_conv` "
+                "and `context_broadcast` are options of the perceptron. Received: "
+                f"mlp={self.mlp!r}, {', '.join(f'{k}={v}' for k, v in options.items())}"
+            )
+        if self.mlp_conv_enabled and self.grid_shape is None:
+            raise InputError("`mlp_conv` needs the grid of the tokens. Received: grid_shape=None")
 
     def _make_layers(self, dtype):
         self.attention_norm = keras.layers.LayerNormalization(
@@ -171,12 +193,12 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_norm = keras.layers.LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=dtype, name="mlp_norm"
         )
-        self.mlp_hidden = keras.layers.Dense(
-            self.mlp_dim,
-            dtype=dtype,
-            name="mlp_hidden",
-            **weight_arguments(self, "kernel", "bias"),
-        )
+        if self.mlp == "ista":
+            self.ista = ISTAStep(
+                self.kernel_regularizer, self.kernel_constraint, dtype=dtype, name="ista"
+            )
+        else:
+            self.mlp_hidden = self._make_dense("mlp_hidden", self.mlp_dim)
         if self.mlp_conv_enabled:
             self.mlp_conv = DepthwiseConv(
                 _MLP_KERNEL_SIZE,
@@ -195,6 +217,9 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_norm.build(input_shape)
         self.attention.build(input_shape)
         self.mlp_norm.build(input_shape)
+        if self.mlp == "ista":
+            self.ista.build(input_shape)
+            return
         self.mlp_hidden.build(input_shape)
         if self.mlp_conv_enabled:
             height, width = self.grid_shape
@@ -204,13 +229,12 @@ class TransformerBlock(keras.layers.Layer):
                     f"Received: input_shape={tuple(input_shape)}"
                 )
             self.mlp_conv.build((input_shape[0], height, width, self.mlp_dim))
-        self.mlp_output = keras.layers.Dense(
-            input_shape[-1],
-            dtype=self.dtype_policy,
-            name="mlp_output",
-            **weight_arguments(self, "kernel", "bias"),
-        )
+        self.mlp_output = self._make_dense("mlp_output", input_shape[-1])
         self.mlp_output.build((*input_shape[:-1], self.mlp_dim))
+
+    def _make_dense(self, name, units):
+        arguments = weight_arguments(self, "kernel", "bias")
+        return keras.layers.Dense(units, dtype=self.dtype_policy, name=name, **arguments)
 
     def call(
         self,
@@ -239,15 +263,21 @@ class TransformerBlock(keras.layers.Layer):
             attended, *extras = attended
         x = x + self._drop(attended, training)
         x = self.mlp_norm(x)
+        if self.mlp == "ista":
+            x = ops.relu(x + self._drop(self.ista(x), training))
+        else:
+            valid = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
+            x = x + self._drop(self._perceptron(x, valid, training), training)
+        return (x, *extras) if extras else x
+
+    def _perceptron(self, x, valid, training):
         hidden = ops.gelu(self.mlp_hidden(x), approximate=False)
         if self.mlp_conv_enabled:
-            hidden = hidden + self._convolve(hidden)
-        hidden = self.mlp_output(self.dropout(hidden, training=training))
+            hidden = hidden + self._convolve(hidden, valid)
+        outputs = self.mlp_output(self.dropout(hidden, training=training))
         if self.context_broadcast:
-            valid = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
-            hidden = (hidden + _mean_token(hidden, valid)) / 2
-        x = x + self._drop(hidden, training)
-        return (x, *extras) if extras else x
+            outputs = (outputs + _mean_token(outputs, valid)) / 2
+        return outputs
 
     def _drop_heads(self, x, head_scale, training):
         """Joins a factor for each head of each sample, 0 for those left out, to what is given."""
@@ -257,8 +287,11 @@ class TransformerBlock(keras.layers.Layer):
         kept = keras.random.dropout(ones, self.head_dropout, seed=self.seed_generator)
         return kept if head_scale is None else kept * ops.cast(head_scale, self.compute_dtype)
 
-    def _convolve(self, hidden):
+    def _convolve(self, hidden, valid):
         shape = ops.shape(hidden)
+        if valid is not None:
+            # Padding is what lies beyond the border.
+            hidden = hidden * ops.cast(valid, hidden.dtype)[..., None]
         grid = ops.reshape(hidden, (shape[0], *self.grid_shape, shape[-1]))
         return ops.reshape(ops.gelu(self.mlp_conv(grid), approximate=False), shape)
 
@@ -286,6 +319,7 @@ class TransformerBlock(keras.layers.Layer):
             "attention_options": self.attention_options,
             "grid_shape": self.grid_shape,
             "head_dropout": self.head_dropout,
+            "mlp": self.mlp,
             "mlp_conv": self.mlp_conv_enabled,
             "context_broadcast": self.context_broadcast,
             **weight_config(self, "kernel", "bias"),

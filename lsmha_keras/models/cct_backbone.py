@@ -71,7 +71,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         blocks: list with the kind of each layer: `"conv"`, `"attention"` (a `TransformerBlock`),
             `"spectral"` or `"glmix"`; `None` for `num_conv_blocks` times `"conv"`, then
             `"attention"`. Lists of heads have an entry for each `"attention"` and `"glmix"`.
-        head_dropout, mlp_conv, context_broadcast: options of the transformer blocks; see
+        head_dropout, mlp, mlp_conv, context_broadcast: options of the transformer blocks; see
             `TransformerBlock`.
         dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
         **kwargs: base model arguments, such as `name`.
@@ -126,6 +126,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         attention_options: Any = None,
         blocks: Sequence[str] | None = None,
         head_dropout: float = 0.0,
+        mlp: str = "perceptron",
         mlp_conv: bool = False,
         context_broadcast: bool = False,
         dtype: Any = None,
@@ -188,6 +189,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             layer_norm_epsilon=layer_norm_epsilon,
             options={
                 "head_dropout": head_dropout,
+                "mlp": mlp,
                 "mlp_conv": mlp_conv,
                 "context_broadcast": context_broadcast,
             },
@@ -227,6 +229,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.attention = attention
         self.attention_options = attention_options
         self.head_dropout = plain(head_dropout)
+        self.mlp = mlp
         self.mlp_conv = plain(mlp_conv)
         self.context_broadcast = plain(context_broadcast)
         self.block_kinds = kinds

@@ -30,8 +30,8 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
         normalisation for each new block, about the layers' epsilon.
 
     Raises:
-        ValueError: if the larger model would be no larger, the last block is convolutional, or the
-            model is quantised.
+        ValueError: if the larger model would be no larger, has no transformer block or none with a
+            perceptron, or is quantised.
 
     Example:
 
@@ -64,6 +64,11 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
             "New transformer blocks take their heads from the last one, and this model has "
             f"{', '.join(sorted(set(model.block_kinds)))} blocks only. "
             f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
+        )
+    if model.mlp != "perceptron":
+        raise InputError(
+            "Only blocks with a perceptron can be added, or made wider, so that predictions stay. "
+            f"Received: a model with mlp={model.mlp!r}"
         )
     quantised = {layer.quantization_mode for layer in model._flatten_layers() if _quantised(layer)}
     if quantised:

@@ -50,7 +50,7 @@ def test_the_mean_is_that_of_tokens_that_count():
     x, mask = random_tokens(2, 12, 8), np.arange(12)[None] < np.array([[12], [5]])
     found = to_numpy(_mean_token(keras.ops.convert_to_tensor(x), mask))
     np.testing.assert_allclose(found[1, 0], x[1, :5].mean(0), atol=1e-6)
-    block = make(context_broadcast=True)
+    block = make(context_broadcast=True, mlp_conv=True)
     other = np.where(mask[..., None], x, 100)
     outputs = [to_numpy(block(t, padding_mask=mask))[mask] for t in (x, other)]
     np.testing.assert_allclose(*outputs, atol=1e-5)
@@ -88,7 +88,9 @@ def test_the_convolution_sees_neighbours():
     hidden = random_tokens(1, 12, 10, seed=1)
     changed = hidden.copy()
     changed[0, 0] += 1
-    found = [to_numpy(block._convolve(keras.ops.convert_to_tensor(h))) for h in (hidden, changed)]
+    found = [
+        to_numpy(block._convolve(keras.ops.convert_to_tensor(h), None)) for h in (hidden, changed)
+    ]
     moved = np.abs(found[1] - found[0]).max(-1).reshape(GRID) > 0
     assert moved[:2, :2].all() and moved.sum() == 4
     model = keras.Sequential([keras.Input(x.shape[1:]), make(mlp_conv=True)])
@@ -97,8 +99,26 @@ def test_the_convolution_sees_neighbours():
     assert count_multiply_adds(model) - count_multiply_adds(other) == 12 * 9 * 10
 
 
-def test_layer_checks():
-    check_layer(make(**OPTIONS), random_tokens(2, 12, 8))
+def test_sparse_coding_is_that_of_numpy():
+    block, x = make(mlp="ista", attention="subspace"), random_tokens(2, 12, 8)
+    dictionary = to_numpy(block.ista.dictionary).astype("float64")
+    state = x + to_numpy(block.attention(block.attention_norm(x)))
+    state = to_numpy(block.mlp_norm(state)).astype("float64")
+    step = np.stack([[dictionary.T @ t - dictionary.T @ dictionary @ t for t in s] for s in state])
+    expected = np.maximum(state + 0.1 * step - 0.1 * 0.1, 0)
+    np.testing.assert_allclose(to_numpy(block(x)), expected, atol=1e-5)
+    # Tokens that are their own code are left alone, but for the threshold.
+    block.ista.dictionary.assign(np.eye(8))
+    np.testing.assert_allclose(to_numpy(block(x)), np.maximum(state - 0.01, 0), atol=1e-5)
+    model = keras.Sequential([keras.Input(x.shape[1:]), block])
+    rest = count_multiply_adds(keras.Sequential([keras.Input(x.shape[1:]), block.attention]))
+    assert count_multiply_adds(model) - rest == 2 * 12 * 8 * 8
+    assert block.count_params() - block.attention.count_params() == 8 * 8 + 4 * 8
+
+
+@pytest.mark.parametrize("options", [OPTIONS, {"mlp": "ista", "attention": "subspace"}])
+def test_layer_checks(options):
+    check_layer(make(**options), random_tokens(2, 12, 8))
 
 
 def test_a_backbone_passes_them_on_and_grows():
@@ -114,6 +134,12 @@ def test_a_backbone_passes_them_on_and_grows():
 def test_bad_options():
     with pytest.raises(ValueError, match="head_dropout=1"):
         TransformerBlock(2, 4, head_dropout=1)
+    with pytest.raises(ValueError, match="perceptron.*mlp='perceptrn'"):
+        TransformerBlock(2, 4, mlp="perceptrn")
+    with pytest.raises(ValueError, match="mlp='ista', mlp_conv=False, context_broadcast=True"):
+        TransformerBlock(2, 4, mlp="ista", context_broadcast=True)
+    with pytest.raises(ValueError, match="mlp='ista'"):
+        grow(CCTBackbone(**SMALL, mlp="ista"), num_layers=3)
     with pytest.raises(ValueError, match="grid_shape=None"):
         TransformerBlock(2, 4, mlp_conv=True)
     with pytest.raises(ValueError, match=r"expects 12 tokens.*\(2, 13, 8\)"):
