@@ -90,7 +90,7 @@ class GLMixBlock(MixerBlock):
         self.attention_kind = attention
         self.attention_options = None if attention_options is None else dict(attention_options)
 
-    def make_mixer(self):
+    def make_mixer(self) -> Any:
         attention = make_attention(
             self.attention_kind,
             self.num_heads,

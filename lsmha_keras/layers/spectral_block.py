@@ -1,5 +1,9 @@
 """A block that mixes tokens by a filter of their frequencies, as in SpectFormer."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -49,7 +53,7 @@ class SpectralBlock(MixerBlock):
         - [Rao et al., 2021](https://arxiv.org/abs/2107.00645), filters of frequencies
     """
 
-    def make_mixer(self):
+    def make_mixer(self) -> Any:
         return SpectralFilter(self.grid_shape, dtype=self.dtype_policy, name="mixer")
 
     def call(self, x, training=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -20,11 +21,7 @@ from lsmha_keras.models.head_lists import block_kinds
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
 from lsmha_keras.models.make_blocks import make_blocks
-from lsmha_keras.models.preset_arguments import (
-    arguments_of,
-    check_arguments,
-    check_structure,
-)
+from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
     register_torch_parameters,
@@ -380,9 +377,11 @@ class CCTBackbone(keras_hub.models.Backbone):
             for layer in self._flatten_layers()
             if getattr(layer, "quantization_config", None) is not None
         }
+        parameters = inspect.signature(CCTBackbone.__init__).parameters
+        names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
         return {
             **super().get_config(),
             **({"quantization_configs": own} if own else {}),
-            **{name: getattr(self, name) for name in arguments_of(CCTBackbone) - {"dtype"}},
+            **{name: getattr(self, name) for name in names},
             "blocks": self._blocks_argument,
         }

@@ -126,9 +126,9 @@ def test_a_backbone_passes_them_on_and_grows():
     block, config = backbone.blocks[1], backbone.get_config()
     assert {key: config[key] for key in OPTIONS} == OPTIONS
     assert {key: block.get_config()[key] for key in OPTIONS} == OPTIONS
-    images = random_tokens(1, 16, 16, 3)
-    wider = grow(backbone, mlp_dim=24)
-    np.testing.assert_allclose(to_numpy(wider(images)), to_numpy(backbone(images)), atol=1e-4)
+    x, wider = random_tokens(1, 16, 16), grow(backbone, mlp_dim=24).blocks[1]
+    assert tuple(wider.mlp_conv.kernel.shape) == (3, 3, 24, 1)
+    np.testing.assert_allclose(to_numpy(wider(x)), to_numpy(block(x)), atol=1e-4)
 
 
 def test_bad_options():
