@@ -20,6 +20,8 @@ _PUBLIC = {
     "PositionEmbedding": "lsmha_keras.layers.position_embedding",
     "TransformerBlock": "lsmha_keras.layers.transformer_block",
     "ConvBlock": "lsmha_keras.layers.conv_block",
+    "GLMixBlock": "lsmha_keras.layers.glmix_block",
+    "SpectralBlock": "lsmha_keras.layers.spectral_block",
     "SequencePooling": "lsmha_keras.layers.sequence_pooling",
     "StochasticDepth": "lsmha_keras.layers.stochastic_depth",
     # kinds of attention
@@ -127,11 +129,13 @@ if TYPE_CHECKING:
     from lsmha_keras.exporting.export import export as export
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
     from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
+    from lsmha_keras.layers.glmix_block import GLMixBlock as GLMixBlock
     from lsmha_keras.layers.large_scale_multi_head_attention import (
         LargeScaleMultiHeadAttention as LargeScaleMultiHeadAttention,
     )
     from lsmha_keras.layers.position_embedding import PositionEmbedding as PositionEmbedding
     from lsmha_keras.layers.sequence_pooling import SequencePooling as SequencePooling
+    from lsmha_keras.layers.spectral_block import SpectralBlock as SpectralBlock
     from lsmha_keras.layers.stochastic_depth import StochasticDepth as StochasticDepth
     from lsmha_keras.layers.transformer_block import TransformerBlock as TransformerBlock
     from lsmha_keras.models import CCTBackbone as CCTBackbone

@@ -47,6 +47,8 @@ MISTAKES = {
     "PositionEmbedding": lambda: lsmha.PositionEmbedding((0, 1)),
     "TransformerBlock": lambda: lsmha.TransformerBlock(2, mlp_dim=0),
     "ConvBlock": lambda: lsmha.ConvBlock((2, 2), design="round"),
+    "GLMixBlock": lambda: lsmha.GLMixBlock(2, 8, (2, 2)),
+    "SpectralBlock": lambda: lsmha.SpectralBlock((2, 2), mlp_dim=0),
     "StochasticDepth": lambda: lsmha.StochasticDepth(2.0),
     "CCTBackbone": lambda: lsmha.CCTBackbone(num_heads=3, **MODEL),
     "CCTImageConverter": lambda: lsmha.CCTImageConverter(interpolation="nearest"),

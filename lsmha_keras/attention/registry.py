@@ -194,6 +194,34 @@ def find_attention(name):
     return _KINDS[name]
 
 
+def check_options(attention, options=None):
+    """Refuses a name or options that do not exist.
+
+    Args:
+        attention: str.
+        options: dict of arguments that only this kind has, or `None`.
+
+    Returns:
+        The `AttentionKind`.
+
+    Raises:
+        ValueError: if the name or an option is unknown; the nearest is named.
+    """
+    from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+
+    kind = find_attention(attention)
+    apart = {*_parameters(LargeScaleMultiHeadAttention), *kind.options, "grid_shape"}
+    known = [name for name in _parameters(kind.load_layer()) if name not in apart]
+    for option in options or {}:
+        if option not in known:
+            listed = f"has the options {', '.join(known)}" if known else "has no options"
+            raise InputError(
+                f"Attention {attention!r} {listed}{nearest(option, known)}. "
+                f"Received: attention_options with {option!r}"
+            )
+    return kind
+
+
 def make_attention(attention, num_heads, grid_shape=None, options=None, **arguments):
     """Makes an attention layer by its name.
 
@@ -207,19 +235,8 @@ def make_attention(attention, num_heads, grid_shape=None, options=None, **argume
     Raises:
         ValueError: if the name or an option is unknown, or the kind needs a grid and there is none.
     """
-    from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
-
-    kind = find_attention(attention)
+    kind = check_options(attention, options)
     layer, options = kind.load_layer(), dict(options or {})
-    common = set(_parameters(LargeScaleMultiHeadAttention))
-    known = [n for n in _parameters(layer) if n not in {*common, *kind.options, "grid_shape"}]
-    for option in options:
-        if option not in known:
-            listed = f"has the options {', '.join(known)}" if known else "has no options"
-            raise InputError(
-                f"Attention {attention!r} {listed}{nearest(option, known)}. "
-                f"Received: attention_options with {option!r}"
-            )
     if "grid_shape" in _parameters(layer):
         if grid_shape is None:
             raise InputError(

@@ -79,7 +79,7 @@ def _make_ours(model, fuse):
         else:
             model = load_classifier(source)
     backbone = getattr(model, "backbone", None)
-    if isinstance(backbone, CCTBackbone) and backbone.num_conv_blocks:
+    if isinstance(backbone, CCTBackbone) and "conv" in backbone.block_kinds:
         model = model.fuse() if fuse and not backbone.fused_conv_blocks else model
         name += " (fused)" if model.backbone.fused_conv_blocks else ""
     return KerasCandidate(name, model)
@@ -109,10 +109,12 @@ def _make_vit_pytorch(config, num_classes):
 
 def _check_vit_pytorch(backbone):
     plain = isinstance(backbone.num_heads, int) and backbone.head_dim is None
-    if not plain or backbone.num_conv_blocks or backbone.image_shape[0] != backbone.image_shape[1]:
+    plain = plain and set(backbone.block_kinds) == {"attention"}
+    if not plain or backbone.image_shape[0] != backbone.image_shape[1]:
         raise InputError(
             f"The peer {VIT_PYTORCH} has square images, one number of heads, their width its "
-            "share, and no conv blocks: name a model like that first. Received: "
+            "share, and no conv blocks or others: name a model like that first. Received: "
             f"image_shape={backbone.image_shape}, num_heads={backbone.num_heads}, "
-            f"head_dim={backbone.head_dim}, num_conv_blocks={backbone.num_conv_blocks}"
+            f"head_dim={backbone.head_dim}, num_conv_blocks={backbone.num_conv_blocks}, "
+            f"blocks={backbone.block_kinds}"
         )

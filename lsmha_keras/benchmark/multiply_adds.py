@@ -8,9 +8,12 @@ import keras
 import numpy as np
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.glmix_block import SlotMixing
+from lsmha_keras.layers.ista import ISTAStep
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.layers.spectral_block import SpectralFilter
 
 _LOCK = threading.Lock()
 
@@ -174,7 +177,7 @@ def _count_attention(layer, inputs, outputs):
     return layer.num_heads * pairs * (layer.key_dim + layer.value_dim)
 
 
-def _count_our_attention(layer, inputs, outputs):
+def _count_ours(layer, inputs, outputs):
     batch, tokens, _ = inputs[0]
     return batch * layer.count_multiply_adds(tokens)
 
@@ -201,7 +204,7 @@ _COUNTERS = {
     (_layers.Dense,): _count_dense,
     (_layers.EinsumDense,): _count_einsum,
     (_layers.MultiHeadAttention,): _count_attention,
-    (LargeScaleMultiHeadAttention,): _count_our_attention,
+    (LargeScaleMultiHeadAttention, SpectralFilter, SlotMixing, ISTAStep): _count_ours,
     (SequencePooling,): _count_pooling,
     (PositionEmbedding, _layers.Embedding): _count_nothing,
 }

@@ -211,7 +211,7 @@ def _int8_calls(model, runtimes, images, folder, data_dir):
 def _peer(model, images, stack):
     """Makes vit-pytorch's CCT of the same sizes and heads, if it has such a model."""
     backbone = model.classifier.backbone
-    if backbone.num_conv_blocks or backbone.tokenizer_design != "plain":
+    if set(backbone.block_kinds) != {"attention"} or backbone.tokenizer_design != "plain":
         note = "not timed: it has neither conv blocks nor other tokenizers"
         return _Way(model.preset, PEER, note=note)
     import_vit_pytorch_cct()  # raises here, not in the peer's process, if it is missing

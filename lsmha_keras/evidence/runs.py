@@ -103,7 +103,8 @@ def run_row(directory):
 
 
 def _structure(config):
-    blocks, heads, width = (config[key] for key in ("num_conv_blocks", "num_heads", "head_dim"))
+    blocks = (config.get("blocks") or ["conv"] * config["num_conv_blocks"]).count("conv")
+    heads, width = config["num_heads"], config["head_dim"]
     if width is None and not isinstance(heads, list):
         width = config["hidden_dim"] // heads
     return {
@@ -126,6 +127,8 @@ def _layout(config):
     heads, width = config["num_heads"], config["head_dim"]
     if width is not None or heads != (parse_architecture(name) or {}).get("num_heads"):
         name += f"_h{_words(heads, '-')}" + ("" if width is None else f"x{_words(width, '-')}")
+    if config.get("blocks"):
+        return f"{name}_{'-'.join(config['blocks'])}"
     return name + (f"_c{config['num_conv_blocks']}" if config["num_conv_blocks"] else "")
 
 

@@ -70,3 +70,8 @@ def _check_layers(classifier):
                 "`LargeScaleMultiHeadAttention`; other kinds of attention run in Keras only. "
                 f"Received: {block.name}, a {type(block).__name__}{kind}"
             )
+        if getattr(block, "mlp_conv_enabled", False) or getattr(block, "ista", None):
+            raise InputError(
+                "A convolution in the perceptron, and what replaces it, run in Keras only. "
+                f"Received: {block.name} with mlp={block.mlp!r}, mlp_conv={block.mlp_conv_enabled}"
+            )

@@ -80,14 +80,18 @@ def _backbone(graph, backbone, x):
     x = _tokenizer(graph, backbone.tokenizer, x)
     embedding = backbone.position_embedding_layer
     height, width = embedding.grid_shape
-    # Convolutional blocks come first and need a grid of tokens; it becomes a sequence before the
-    # first transformer block.
+    # Convolutional blocks work on the grid of tokens, transformer blocks on a sequence.
     on_grid = True
     if embedding.kind != "none":
         values = _numpy(embedding.embedding).reshape(height, width, -1).transpose(2, 0, 1)
         x = graph.add("Add", x, graph.weight(values[None]))
     for block in backbone.blocks:
         if isinstance(block, ConvBlock):
+            if not on_grid:
+                x = graph.transpose(
+                    graph.reshape(x, 0, height, width, backbone.hidden_dim), 0, 3, 1, 2
+                )
+                on_grid = True
             x = _conv_block(graph, block, x)
             continue
         if on_grid:
@@ -139,7 +143,11 @@ def _transformer_block(graph, block, x):
     attended = _attention(graph, block.attention, _layer_norm(graph, block.attention_norm, x))
     x = _layer_norm(graph, block.mlp_norm, graph.add("Add", x, attended))
     hidden = graph.gelu(_dense(graph, block.mlp_hidden, x))
-    return graph.add("Add", x, _dense(graph, block.mlp_output, hidden))
+    hidden = _dense(graph, block.mlp_output, hidden)
+    if block.context_broadcast:
+        mean = graph.add("ReduceMean", hidden, axes=[1], keepdims=1)
+        hidden = graph.add("Mul", graph.add("Add", hidden, mean), graph.constant(np.float32(0.5)))
+    return graph.add("Add", x, hidden)
 
 
 def _attention(graph, attention, x):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -12,15 +13,14 @@ import keras_hub
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
-from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
-from lsmha_keras.models.head_lists import check_heads, per_block
+from lsmha_keras.models.head_lists import block_kinds
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
+from lsmha_keras.models.make_blocks import make_blocks
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.save_preset import save_preset
 from lsmha_keras.models.torch_parameters import (
@@ -36,7 +36,7 @@ class CCTBackbone(keras_hub.models.Backbone):
     """Compact convolutional transformer with large-scale multi-head attention.
 
     Images pass a convolutional tokenizer, a position embedding, `num_conv_blocks` convolutional
-    blocks, the transformer blocks, and a last layer normalisation.
+    blocks, the transformer blocks (or others, see `blocks`), and a last layer normalisation.
 
     Args:
         image_shape: `(height, width, channels)`. Defaults to `(32, 32, 3)`.
@@ -65,6 +65,11 @@ class CCTBackbone(keras_hub.models.Backbone):
             `lsmha_keras.list_attention()` lists them. Defaults to `"multi_head"`.
         attention_options: dict of the arguments that only this kind has, or `None`, or a list with
             one entry per transformer block.
+        blocks: list with the kind of each layer: `"conv"`, `"attention"` (a `TransformerBlock`),
+            `"spectral"` or `"glmix"`; `None` for `num_conv_blocks` times `"conv"`, then
+            `"attention"`. Lists of heads have an entry for each `"attention"` and `"glmix"`.
+        head_dropout, mlp, mlp_conv, context_broadcast: options of the transformer blocks; see
+            `TransformerBlock`.
         dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
         **kwargs: base model arguments, such as `name`.
 
@@ -75,7 +80,8 @@ class CCTBackbone(keras_hub.models.Backbone):
     Raises:
         ValueError: if an argument is unknown or out of range, a list has not one entry per
             transformer block, a head count does not divide `hidden_dim` while its `head_dim` is
-            `None`, or a kind of attention or an option of it is unknown.
+            `None`, `blocks` has not one entry per layer, or a kind of block or attention or an
+            option of it is unknown.
 
     Example:
 
@@ -115,6 +121,11 @@ class CCTBackbone(keras_hub.models.Backbone):
         layer_norm_epsilon: float = 1e-05,
         attention: str | Sequence[str] = "multi_head",
         attention_options: Any = None,
+        blocks: Sequence[str] | None = None,
+        head_dropout: float = 0.0,
+        mlp: str = "perceptron",
+        mlp_conv: bool = False,
+        context_broadcast: bool = False,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -134,12 +145,9 @@ class CCTBackbone(keras_hub.models.Backbone):
                 "`num_layers` must be positive and `num_conv_blocks` between 0 and it. "
                 f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
             )
-        num_transformer_blocks = num_layers - num_conv_blocks
-        heads = per_block("num_heads", num_heads, num_transformer_blocks)
-        head_dims = per_block("head_dim", head_dim, num_transformer_blocks)
-        check_heads(heads, head_dims, hidden_dim)
-        kinds = per_block("attention", attention, num_transformer_blocks)
-        kind_options = per_block("attention_options", attention_options, num_transformer_blocks)
+        kinds = block_kinds(
+            {"num_layers": num_layers, "num_conv_blocks": num_conv_blocks, "blocks": blocks}
+        )
 
         # === Layers ===
         self.tokenizer = ConvTokenizer(
@@ -159,37 +167,31 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.embedding_dropout = keras.layers.Dropout(
             dropout_rate, dtype=dtype, name="embedding_dropout"
         )
-        depth_rates = [
-            stochastic_depth_rate * i / max(1, num_layers - 1) for i in range(num_layers)
-        ]
-        self.blocks = [
-            ConvBlock(
-                grid_shape,
-                design=conv_block_design,
-                fused=fused_conv_blocks,
-                stochastic_depth_rate=depth_rates[i],
-                dtype=dtype,
-                name=f"block_{i}",
-            )
-            for i in range(num_conv_blocks)
-        ] + [
-            TransformerBlock(
-                heads[i],
-                mlp_dim,
-                head_dim=head_dims[i],
-                dropout_rate=dropout_rate,
-                attention_dropout=attention_dropout,
-                stochastic_depth_rate=depth_rates[num_conv_blocks + i],
-                use_qkv_bias=use_qkv_bias,
-                layer_norm_epsilon=layer_norm_epsilon,
-                attention=kinds[i],
-                attention_options=kind_options[i],
-                grid_shape=grid_shape,
-                dtype=dtype,
-                name=f"block_{num_conv_blocks + i}",
-            )
-            for i in range(num_transformer_blocks)
-        ]
+        self.blocks = make_blocks(
+            kinds,
+            grid_shape,
+            hidden_dim,
+            conv={"design": conv_block_design, "fused": fused_conv_blocks},
+            lists={
+                "num_heads": num_heads,
+                "head_dim": head_dim,
+                "attention": attention,
+                "attention_options": attention_options,
+            },
+            mlp_dim=mlp_dim,
+            dropout_rate=dropout_rate,
+            attention_dropout=attention_dropout,
+            stochastic_depth_rate=stochastic_depth_rate,
+            use_qkv_bias=use_qkv_bias,
+            layer_norm_epsilon=layer_norm_epsilon,
+            options={
+                "head_dropout": head_dropout,
+                "mlp": mlp,
+                "mlp_conv": mlp_conv,
+                "context_broadcast": context_broadcast,
+            },
+            dtype=dtype,
+        )
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
         )
@@ -223,6 +225,12 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.layer_norm_epsilon = plain(layer_norm_epsilon)
         self.attention = attention
         self.attention_options = attention_options
+        self.head_dropout = plain(head_dropout)
+        self.mlp = mlp
+        self.mlp_conv = plain(mlp_conv)
+        self.context_broadcast = plain(context_broadcast)
+        self.block_kinds = kinds
+        self._blocks_argument = None if blocks is None else kinds
 
     def intermediates(
         self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
@@ -369,28 +377,11 @@ class CCTBackbone(keras_hub.models.Backbone):
             for layer in self._flatten_layers()
             if getattr(layer, "quantization_config", None) is not None
         }
+        parameters = inspect.signature(CCTBackbone.__init__).parameters
+        names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
         return {
             **super().get_config(),
             **({"quantization_configs": own} if own else {}),
-            "image_shape": self.image_shape,
-            "hidden_dim": self.hidden_dim,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "head_dim": self.head_dim,
-            "mlp_dim": self.mlp_dim,
-            "tokenizer_layers": self.tokenizer_layers,
-            "tokenizer_kernel_size": self.tokenizer_kernel_size,
-            "tokenizer_filters": self.tokenizer_filters,
-            "tokenizer_design": self.tokenizer_design,
-            "num_conv_blocks": self.num_conv_blocks,
-            "conv_block_design": self.conv_block_design,
-            "fused_conv_blocks": self.fused_conv_blocks,
-            "position_embedding": self.position_embedding,
-            "dropout_rate": self.dropout_rate,
-            "attention_dropout": self.attention_dropout,
-            "stochastic_depth_rate": self.stochastic_depth_rate,
-            "use_qkv_bias": self.use_qkv_bias,
-            "layer_norm_epsilon": self.layer_norm_epsilon,
-            "attention": self.attention,
-            "attention_options": self.attention_options,
+            **{name: getattr(self, name) for name in names},
+            "blocks": self._blocks_argument,
         }

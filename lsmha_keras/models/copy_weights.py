@@ -7,7 +7,7 @@ from lsmha_keras.errors import InputError
 _MERGEABLE = (None, "int8", "int4")
 
 
-def copy_weights(source, target):
+def copy_weights(source, target, except_for=()):
     """Gives a layer the weights of another one that is made alike.
 
     Of quantised layers the numbers and their scales are copied. What LoRA learned is added to the
@@ -16,6 +16,7 @@ def copy_weights(source, target):
     Args:
         source: built `keras.layers.Layer`, which is left as it is.
         target: built layer of the same config, whether LoRA is enabled in it or not.
+        except_for: names of layers inside of them that are left as they are.
 
     Raises:
         ValueError: if LoRA is enabled in a layer whose quantisation it cannot be added to, or the
@@ -24,7 +25,7 @@ def copy_weights(source, target):
     References:
         - [Hu et al., 2021](https://arxiv.org/abs/2106.09685), section 4.1
     """
-    pairs = zip(_parts(source), _parts(target), strict=True)
+    pairs = zip(_parts(source, except_for), _parts(target, except_for), strict=True)
     for part, copy in pairs:
         if getattr(part, "lora_enabled", False) and part.quantization_mode not in _MERGEABLE:
             raise InputError(
@@ -40,9 +41,10 @@ def copy_weights(source, target):
         )
 
 
-def _parts(layer):
+def _parts(layer, except_for):
     """Lists a layer and those in it by their names, as they were not all made in one order."""
-    return sorted(layer._flatten_layers(), key=lambda part: part.path or part.name)
+    parts = sorted(layer._flatten_layers(), key=lambda part: part.path or part.name)
+    return [part for part in parts if not {*(part.path or "").split("/")} & {*except_for}]
 
 
 def resolve_policies(model):

@@ -1,9 +1,53 @@
-"""Head counts and widths, one for all transformer blocks or one for each."""
+"""Kinds of blocks, and heads: one value for all blocks that have heads, or one for each."""
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.nearest import nearest
 
 # The arguments of a backbone that may be lists.
 PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")
+# What `CCTBackbone(blocks=...)` takes.
+KINDS = ("conv", "spectral", "glmix", "attention")
+# Of these the heads, their widths and their kind may be given in lists.
+WITH_HEADS = ("glmix", "attention")
+
+
+def block_kinds(config):
+    """Returns the kind of every block, a list of str.
+
+    Args:
+        config: dict of a backbone's arguments: `num_layers`, and `blocks` or `num_conv_blocks` or
+            neither.
+
+    Raises:
+        ValueError: if a kind is unknown (the nearest is named), there are not as many as layers, or
+            both arguments are given.
+    """
+    count, convs, blocks = (config.get(k) for k in ("num_layers", "num_conv_blocks", "blocks"))
+    convs = convs or 0
+    if blocks is None:
+        return ["conv"] * convs + ["attention"] * (count - convs)
+    if not isinstance(blocks, (list, tuple)) or len(blocks) != count:
+        raise InputError(
+            f"`blocks` must be a list with one entry per layer, which are {count}: set "
+            f"`num_layers`, too. Received: blocks={blocks!r}, num_layers={count}"
+        )
+    for kind in blocks:
+        if kind not in KINDS:
+            raise InputError(
+                f"Blocks are {', '.join(KINDS)}{nearest(kind, KINDS)}. Received: blocks={blocks!r}"
+            )
+    if convs:
+        raise InputError(
+            'Of `blocks` and `num_conv_blocks`, which stands for as many times "conv" in front, '
+            f"one is enough: leave `num_conv_blocks` at 0. Received: blocks={blocks!r}, "
+            f"num_conv_blocks={convs}"
+        )
+    return list(blocks)
+
+
+def count_heads_blocks(kinds):
+    """Returns how many entries the lists of heads have for blocks of these kinds, an int."""
+    return sum(kind in WITH_HEADS for kind in kinds)
 
 
 def per_block(name, value, num_blocks):

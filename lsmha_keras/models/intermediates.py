@@ -59,8 +59,8 @@ def check_intermediates(backbone, names, head_masks):
     known = ["embedding", *kinds, "output"]
     if unknown := [name for name in names if name not in known]:
         raise InputError(
-            f"Unknown intermediates. This backbone has {known}; convolutional blocks have no "
-            f"heads. Received: names={unknown}"
+            f"Unknown intermediates. This backbone has {known}; only transformer blocks "
+            f"have heads. Received: names={unknown}"
         )
     for i in head_masks:
         if not kinds.get(f"block_{i}/output"):

@@ -3,6 +3,7 @@
 import inspect
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.head_lists import block_kinds, count_heads_blocks
 from lsmha_keras.nearest import nearest
 
 # Weights fit whatever these are; any other argument of a backbone says what they are.
@@ -10,12 +11,15 @@ _FREE = {
     "image_shape",  # but for the channels; position embeddings are resized
     "dropout_rate",
     "attention_dropout",
+    "head_dropout",
     "stochastic_depth_rate",
     "layer_norm_epsilon",
     "dtype",
     "name",
     "trainable",
 }
+# Kinds of blocks and of attention with weights for each place of the grid of tokens.
+_OF_A_GRID = ("spectral", "super", "normlin")
 
 
 def check_arguments(given, cls, base=("name", "trainable"), hints=None):
@@ -96,7 +100,9 @@ def check_structure(preset, backbone_cls, saved, overrides):
         for key in overrides
         if key not in _FREE and _comparable(asked, key) != _comparable(saved, key)
     ]
-    if tuple(asked["image_shape"])[2:] != tuple(saved["image_shape"])[2:]:
+    # Of the whole shape, the number of channels, and sides where weights belong to one grid.
+    fixed = slice(0 if _has_weights_of_a_grid(asked) else 2, None)
+    if tuple(asked["image_shape"])[fixed] != tuple(saved["image_shape"])[fixed]:
         changed.append("image_shape")
     if changed:
         raise InputError(
@@ -108,11 +114,19 @@ def check_structure(preset, backbone_cls, saved, overrides):
         )
 
 
+def _has_weights_of_a_grid(config):
+    kinds = config["attention"]
+    names = {*block_kinds(config), *([kinds] if isinstance(kinds, str) else kinds)}
+    return not names.isdisjoint(_OF_A_GRID)
+
+
 def _comparable(config, key):
     """Returns an argument in one form: an int stands for a list with one entry per block."""
+    if key == "blocks":
+        return block_kinds(config)
     if key not in ("num_heads", "head_dim"):
         return config[key]
-    blocks = config["num_layers"] - config["num_conv_blocks"]
+    blocks = count_heads_blocks(block_kinds(config))
     heads, dims = (
         list(config[name]) if isinstance(config[name], (list, tuple)) else [config[name]] * blocks
         for name in ("num_heads", "head_dim")

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from lsmha_keras.attention.registry import check_options
 from lsmha_keras.errors import InputError, PackageError
 from lsmha_keras.nearest import nearest
 from lsmha_keras.studies.dimension import Dimension
 
 SCHEDULES = ("same", "increasing", "decreasing", "free")
-ARCHITECTURE = ("num_heads", "head_dim", "inner_dim", "num_conv_blocks", "num_layers")
+_SIZES = ("num_heads", "head_dim", "inner_dim", "num_conv_blocks", "num_layers")
+ARCHITECTURE = (*_SIZES, "attention")
 _TRAINING = ("learning_rate", "weight_decay", "augmentation_strength")
 KNOWN = (*ARCHITECTURE, *_TRAINING)
-_COUNTS = {name: 0 if name == "num_conv_blocks" else 1 for name in ARCHITECTURE}
+_COUNTS = {name: 0 if name == "num_conv_blocks" else 1 for name in _SIZES}
+
+
+# What a dimension's table may hold beside its values, and the argument that it becomes.
+_EXTRAS = {"num_heads": ("schedule", "schedule"), "attention": ("options", "attention_options")}
 
 
 class SearchSpace:
@@ -27,6 +33,7 @@ class SearchSpace:
     - `head_dim`: width of a head; or `inner_dim`, which fixes heads times width. Without either
       the heads share the width of the model;
     - `num_conv_blocks`, `num_layers`: how many of how many blocks are convolutional;
+    - `attention`: kinds of attention (`list_attention`), the same in all transformer blocks;
     - `learning_rate`, `weight_decay`;
     - `augmentation_strength`: 0 .. 1, see `scale_augmentation`;
     - any key of a recipe, such as "loss.label_smoothing".
@@ -34,6 +41,8 @@ class SearchSpace:
     Args:
         dimensions: dict from name to `Dimension`.
         schedule: one of "same", "increasing", "decreasing", "free": the course of `num_heads`.
+        attention_options: dict from a kind of attention to the dict of its options, for kinds whose
+            defaults will not do.
 
     Raises:
         ValueError: for an unknown dimension, naming the nearest, or a bad value.
@@ -44,9 +53,15 @@ class SearchSpace:
         ('num_heads', 'num_conv_blocks')
     """
 
-    def __init__(self, dimensions: Any, schedule: str = "same") -> None:
+    def __init__(
+        self,
+        dimensions: Any,
+        schedule: str = "same",
+        attention_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.dimensions = dict(dimensions)
         self.schedule = schedule
+        self.attention_options = dict(attention_options or {})
         for name, dimension in self.dimensions.items():
             if name not in KNOWN and "." not in name:
                 raise InputError(
@@ -60,6 +75,24 @@ class SearchSpace:
                 f"`schedule` must be one of {', '.join(SCHEDULES)}{nearest(schedule, SCHEDULES)}. "
                 f"Received: space.num_heads.schedule={schedule!r}"
             )
+        self._check_attention()
+
+    def _check_attention(self):
+        searched = self.dimensions.get("attention")
+        kinds = () if searched is None else searched.ends
+        if not all(isinstance(kind, str) for kind in kinds):
+            raise InputError(
+                "Kinds of attention are names; `lsmha_keras.list_attention()` lists them. "
+                f"Received: space.attention={searched.to_value()!r}"
+            )
+        for kind, options in self.attention_options.items():
+            if kind not in kinds or not isinstance(options, Mapping):
+                raise InputError(
+                    "Options are tables, each for a kind of attention that the space has"
+                    f"{nearest(kind, kinds)}. Received: space.attention.options.{kind}={options!r}"
+                )
+        for kind in kinds:
+            check_options(kind, self.attention_options.get(kind))
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Self:
@@ -67,26 +100,27 @@ class SearchSpace:
 
         Args:
             table: dict from name to what `Dimension.from_value` takes; `num_heads` may have a
-                `schedule`, too.
+                `schedule`, too, and `attention` its `options`, a dict of dicts by kind.
 
         Returns:
             A `SearchSpace`.
         """
-        table, schedule = dict(table), "same"
-        heads = table.get("num_heads")
-        if isinstance(heads, dict):
-            heads = dict(heads)
-            schedule = heads.pop("schedule", "same")
-            table["num_heads"] = heads
-        return cls({n: Dimension.from_value(n, value) for n, value in table.items()}, schedule)
+        table, extras = dict(table), {}
+        for name, (key, argument) in _EXTRAS.items():
+            if isinstance(table.get(name), dict) and key in table[name]:
+                table[name] = dict(table[name])
+                extras[argument] = table[name].pop(key)
+        return cls({n: Dimension.from_value(n, value) for n, value in table.items()}, **extras)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dicts, which `from_dict` reads back."""
         table = {name: dimension.to_value() for name, dimension in self.dimensions.items()}
-        if self.schedule != "same":
-            value = table["num_heads"]
-            value = value if isinstance(value, dict) else {"choices": list(self._heads.choices)}
-            table["num_heads"] = {**value, "schedule": self.schedule}
+        own = {"schedule": self.schedule, "attention_options": self.attention_options}
+        for name, (key, argument) in _EXTRAS.items():
+            if own[argument] not in ("same", {}):
+                value = table[name]
+                listed = {"choices": list(self.dimensions[name].choices or ())}
+                table[name] = {**(value if isinstance(value, dict) else listed), key: own[argument]}
         return table
 
     @property
@@ -103,7 +137,7 @@ class SearchSpace:
 
         Args:
             defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim`, `num_heads` and, if
-                heads have a width of their own, `head_dim` of the model.
+                it has them, `head_dim` and `blocks` of the model.
 
         Raises:
             ValueError: if nothing varies, or values contradict each other.
@@ -119,6 +153,15 @@ class SearchSpace:
         self._check_widths(defaults)
 
     def _check_blocks(self, defaults):
+        if defaults.get("blocks"):
+            counts = [n for n in ("num_layers", "num_conv_blocks") if n in self.dimensions]
+            if counts or self.schedule != "same":
+                raise InputError(
+                    "The base has `blocks`, a list of its layers: leave num_layers, "
+                    "num_conv_blocks and a schedule of heads out of the space. Received: "
+                    f"blocks={defaults['blocks']}, space={self.to_dict()}"
+                )
+            return
         conv = self._values("num_conv_blocks", defaults)
         layers = self._values("num_layers", defaults)
         if max(conv) >= min(layers):
@@ -240,6 +283,11 @@ class SearchSpace:
                 [inner_dim // count for count in heads]
                 if isinstance(heads, list)
                 else inner_dim // heads
+            )
+        if "attention" in arguments:
+            # Those of the base belong to its own kind.
+            arguments["attention_options"] = dict(
+                self.attention_options.get(arguments["attention"], {})
             )
         return arguments
 

@@ -102,6 +102,7 @@ _SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
 _KEYS = ("name", "recipe", "space", *_SECTIONS)
 # Dimensions of the space that are keys of a recipe under another name.
 _SHORT = {"learning_rate": "optimizer.learning_rate", "weight_decay": "optimizer.weight_decay"}
+_OPTIONAL = ("head_dim", "blocks")
 _BASE = ("num_layers", "num_conv_blocks", "hidden_dim", "num_heads")
 
 
@@ -184,7 +185,7 @@ class Study:
         """What the space starts from: a dict of the base model's arguments."""
         model = self.recipe.model
         config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
-        return {**{key: config[key] for key in _BASE}, "head_dim": config.get("head_dim")}
+        return {**{key: config[key] for key in _BASE}, **{k: config.get(k) for k in _OPTIONAL}}
 
     @classmethod
     def from_toml(cls, path: PathLike) -> Self:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lsmha_keras.attention.registry import find_attention
+from lsmha_keras.layers.glmix_block import GLMixBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
@@ -54,17 +55,16 @@ def convert_attention(
         if not layer.weights:
             continue
         source = model.get_layer(layer.name)
-        if isinstance(layer, TransformerBlock):
-            _convert_block(source, layer, approximate)
-        else:
-            copy_weights(source, layer)
+        if isinstance(layer, GLMixBlock):
+            _convert(source.mixer.attention, layer.mixer.attention, approximate)
+        elif isinstance(layer, TransformerBlock):
+            _convert(source.attention, layer.attention, approximate)
+        copy_weights(source, layer, except_for=("attention",))
     return converted
 
 
-def _convert_block(source, target, approximate):
-    for name in ("attention_norm", "mlp_norm", "mlp_hidden", "mlp_output"):
-        copy_weights(getattr(source, name), getattr(target, name))
-    weights, exact = source.attention.multi_head_weights()
-    source.attention.check_exact(exact, approximate)
-    target.attention.check_exact(target.attention.take_multi_head_weights(weights), approximate)
-    copy_weights(source.attention.projection, target.attention.projection)
+def _convert(source, target, approximate):
+    weights, exact = source.multi_head_weights()
+    source.check_exact(exact, approximate)
+    target.check_exact(target.take_multi_head_weights(weights), approximate)
+    copy_weights(source.projection, target.projection)

@@ -30,8 +30,8 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
         normalisation for each new block, about the layers' epsilon.
 
     Raises:
-        ValueError: if the larger model would be no larger, the last block is convolutional, or the
-            model is quantised.
+        ValueError: if the larger model would be no larger, has no transformer block or none with a
+            perceptron, or is quantised.
 
     Example:
 
@@ -59,10 +59,16 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
             f"{present['num_layers']} blocks of width {present['mlp_dim']} that there are. "
             f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
         )
-    if model.num_conv_blocks == model.num_layers:
+    if "attention" not in model.block_kinds:
         raise InputError(
             "New transformer blocks take their heads from the last one, and this model has "
-            f"convolutional blocks only. Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
+            f"{', '.join(sorted(set(model.block_kinds)))} blocks only. "
+            f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
+        )
+    if model.mlp != "perceptron":
+        raise InputError(
+            "Only blocks with a perceptron can be added, or made wider, so that predictions stay. "
+            f"Received: a model with mlp={model.mlp!r}"
         )
     quantised = {layer.quantization_mode for layer in model._flatten_layers() if _quantised(layer)}
     if quantised:
@@ -77,6 +83,8 @@ def _deepen(model, num_layers):
         if isinstance(config[key], (list, tuple)):
             added = num_layers - model.num_layers
             config[key] = [*config[key], *config[key][-1:] * added]
+    if config["blocks"] is not None:
+        config["blocks"] = [*config["blocks"], *["attention"] * (num_layers - model.num_layers)]
     deeper = CCTBackbone.from_config(config)
     _copy_layers(model, deeper, except_for=[])
     for block in deeper.blocks[model.num_layers :]:
@@ -89,7 +97,7 @@ def _deepen(model, num_layers):
 
 def _widen(model, mlp_dim):
     wider = CCTBackbone.from_config({**model.get_config(), "mlp_dim": mlp_dim})
-    blocks = range(model.num_conv_blocks, model.num_layers)
+    blocks = [i for i, block in enumerate(model.blocks) if hasattr(block, "mlp_hidden")]
     _copy_layers(model, wider, except_for=[model.blocks[i].name for i in blocks])
     for i in blocks:
         _copy_widened(model.blocks[i], wider.blocks[i])
@@ -108,12 +116,15 @@ def _quantised(layer):
 
 
 def _copy_widened(block, wider):
-    for name in ("attention_norm", "attention", "mlp_norm"):
-        copy_weights(getattr(block, name), getattr(wider, name))
+    copy_weights(block, wider, except_for=("mlp_hidden", "mlp_conv", "mlp_output"))
     hidden, output = block.mlp_hidden, block.mlp_output
     # The incoming weights of new units stay as they are drawn, or all of them would learn alike.
     _write_first(wider.mlp_hidden.kernel, hidden.kernel)
     _write_first(wider.mlp_hidden.bias, hidden.bias)
+    if getattr(block, "mlp_conv_enabled", False):
+        for target, values in zip(wider.mlp_conv.weights, block.mlp_conv.weights, strict=True):
+            # Their channels are next to last in kernels and last in biases.
+            _write_first(target, values)
     kernel = wider.mlp_output.kernel
     kernel.assign(keras.ops.zeros(kernel.shape, kernel.dtype))
     _write_first(kernel, output.kernel)

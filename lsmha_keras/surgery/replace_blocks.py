@@ -8,7 +8,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
-from lsmha_keras.models.head_lists import PER_BLOCK
+from lsmha_keras.models.head_lists import PER_BLOCK, count_heads_blocks
 
 
 def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> Any:
@@ -43,25 +43,31 @@ def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> An
     """
     if not isinstance(model, CCTBackbone):
         return model.with_backbone(replace_blocks(model.backbone, num_blocks, design))
-    present, last = model.num_conv_blocks, model.num_layers - 1
+    kinds = model.block_kinds
+    present = next((i for i, kind in enumerate(kinds) if kind != "conv"), len(kinds))
+    last = max((i for i, kind in enumerate(kinds) if kind == "attention"), default=0)
     if isinstance(num_blocks, bool) or not isinstance(num_blocks, int):
         raise InputError(f"`num_blocks` must be an int. Received: num_blocks={num_blocks}")
     if not present < num_blocks <= last:
         allowed = f"must be from {present + 1} to {last}" if present < last else "can be no larger"
         raise InputError(
-            f"Of the {model.num_layers} blocks {present} are convolutional and one must stay a "
-            f"transformer block: `num_blocks` {allowed}. Received: num_blocks={num_blocks}"
+            f"Of the {model.num_layers} blocks the first {present} are convolutional and one must "
+            f"stay a transformer block: `num_blocks` {allowed}. Received: num_blocks={num_blocks}"
         )
-    if present and (model.fused_conv_blocks or model.conv_block_design != design):
+    if "conv" in kinds and (model.fused_conv_blocks or model.conv_block_design != design):
         raise InputError(
             "All convolutional blocks of a model have one design and are not fused while it can "
             f"still be trained; the model's are of design {model.conv_block_design!r}, "
             f"fused={model.fused_conv_blocks}. Received: design={design!r}"
         )
-    config = {**model.get_config(), "num_conv_blocks": num_blocks, "conv_block_design": design}
+    config = {**model.get_config(), "conv_block_design": design}
+    if config["blocks"] is None:
+        config["num_conv_blocks"] = num_blocks
+    else:
+        config["blocks"] = ["conv"] * num_blocks + kinds[num_blocks:]
     for key in PER_BLOCK:
         if isinstance(config[key], (list, tuple)):
-            config[key] = list(config[key][num_blocks - present :])
+            config[key] = list(config[key][count_heads_blocks(kinds[:num_blocks]) :])
     hybrid = CCTBackbone.from_config(config)
     for layer in hybrid.layers:
         if not _is_new(layer, model):

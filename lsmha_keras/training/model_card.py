@@ -1,6 +1,7 @@
 """Writes the model card of a preset."""
 
 import dataclasses
+import itertools
 import json
 
 from lsmha_keras.presets import list_presets, parse_architecture
@@ -156,9 +157,9 @@ def _start(section):
 
 
 def _structure(backbone):
-    blocks = f"{backbone.num_layers - backbone.num_conv_blocks} transformer"
-    if backbone.num_conv_blocks:
-        blocks = f"{backbone.num_conv_blocks} convolutional, {blocks}"
+    words = {"conv": "convolutional", "attention": "transformer"}
+    runs = itertools.groupby(words.get(kind, kind) for kind in backbone.block_kinds)
+    blocks = ", ".join(f"{len(list(run))} {word}" for word, run in runs)
     heads = f"heads: {backbone.num_heads}"
     if backbone.head_dim is not None:
         heads += f" of width {backbone.head_dim}"

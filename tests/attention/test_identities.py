@@ -14,7 +14,7 @@ from lsmha_keras.attention.moa import MixtureOfAttentionHeads
 from lsmha_keras.attention.moh import MixtureOfHeads
 from lsmha_keras.attention.routing import balance_loss, choose
 from lsmha_keras.attention.sliced import SlicedAttention
-from lsmha_keras.attention.sparse import SparseHeads
+from lsmha_keras.attention.sparse import SparseHeads, _kth_largest
 from lsmha_keras.attention.talking import TalkingHeads
 from lsmha_keras.attention.windows import WindowedHeads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
@@ -244,6 +244,17 @@ def test_sparse_weights_are_zero_for_some_tokens(normaliser, k):
     if k == TOKENS:
         plain = layer.to_multi_head(approximate=True)
         np.testing.assert_allclose(to_numpy(output), to_numpy(plain(tokens())), atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_the_largest_scores_are_counted_with_equal_ones_and_masked_ones(k):
+    scores = random_tokens(5, 7)
+    scores[1] = [2, 2, -1, 2, 0, -0.0, -1]
+    scores[2, 2:] = -np.inf
+    scores[3], scores[4] = -np.abs(scores[3]), 0
+    expected = np.sort(scores, axis=-1)[:, -k:][:, :1]
+    found = to_numpy(_kth_largest(keras.ops.convert_to_tensor(scores), k))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_sparsemax_is_the_nearest_distribution():

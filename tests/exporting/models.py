@@ -11,6 +11,8 @@ STRUCTURES = {
     "plain": ("cct_2_3x2_h4", {}),
     "wide heads": ("cct_2_3x1_h3x5", {}),
     "hybrid": ("cct_4_3x2_h8_c2", {}),
+    "context broadcast": ("cct_2_3x2_h4", {"context_broadcast": True}),
+    "convolutions last": ("cct_4_3x2_h8", {"blocks": ["conv", "attention", "conv", "attention"]}),
     "convolutions only": ("cct_2_3x2_c2", {}),
     "full": ("cct_2_3x2_h4_c1", {"conv_block_design": "full"}),
     "reparameterized": ("cct_2_3x2_h4_c1", {"conv_block_design": "reparameterized"}),

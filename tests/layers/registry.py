@@ -7,9 +7,11 @@ from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
+from lsmha_keras.layers.glmix_block import GLMixBlock
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.layers.spectral_block import SpectralBlock
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.transformer_block import TransformerBlock
 
@@ -31,6 +33,12 @@ LAYERS = [
             "stochastic_depth_rate": 0.2,
             "use_qkv_bias": True,
         },
+        TOKENS,
+    ),
+    (SpectralBlock, {"grid_shape": (3, 4), "mlp_dim": 12}, TOKENS),
+    (
+        GLMixBlock,
+        {"num_heads": 2, "mlp_dim": 12, "grid_shape": (3, 4), "slot_shape": (2, 2)},
         TOKENS,
     ),
     (PositionEmbedding, {"grid_shape": (3, 4)}, TOKENS),

@@ -40,14 +40,20 @@ def test_built_as_the_values_say():
         "num_layers": 3,
         "num_conv_blocks": 1,
         "inner_dim": 32,
+        "attention": {
+            "choices": ["multi_head", "grouped"],
+            "options": {"grouped": {"num_kv_heads": 2}},
+        },
         "learning_rate": [0.1, 0.2],
     }
     hp = keras_tuner.HyperParameters()
-    hp.values.update({"num_heads_0": 2, "num_heads_1": 8, "learning_rate": 0.2})
+    hp.values.update({"num_heads_0": 2, "num_heads_1": 8, "attention": "grouped"})
+    hp.values["learning_rate"] = 0.2
     model = hypermodel(space, lsmha.CCTHyperModel, weight_decay=0.3).build(hp)
     config = model.backbone.get_config()
     assert config["num_heads"] == [2, 8] and config["head_dim"] == [16, 4]
     assert (config["num_layers"], config["num_conv_blocks"]) == (3, 1)
+    assert [block.attention.num_kv_heads for block in model.backbone.blocks[1:]] == [2, 2]
     assert float(model.optimizer.learning_rate) == pytest.approx(0.2)
     assert model.optimizer.weight_decay == 0.3
 

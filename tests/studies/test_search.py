@@ -18,6 +18,7 @@ from tests.training.tiny import read_history, write_dataset
 pytest.importorskip("keras_tuner")
 
 from lsmha_keras.studies.search import search  # noqa: E402
+from lsmha_keras.training.recipe import load_recipe  # noqa: E402
 from lsmha_keras.training.train import train  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,6 +58,28 @@ def test_every_execution_is_a_row(grid):
         run = result.directory / f"trial_{row['trial']}" / f"execution_{row['execution']}"
         assert row["score"] == row["val_accuracy"] == read_history(run)[-1]["val_accuracy"]
         assert row["latency_ms"] > 0 and row["train_seconds"] > 0 and row["epochs"] == 2
+
+
+@pytest.mark.backend_free
+def test_a_search_over_kinds_of_attention(dataset, tmp_path):
+    options = {"moh": {"num_shared": 1, "top_k": 1}}
+    space = {"attention": {"choices": ["multi_query", "moh"], "options": options}}
+    schedule = {"epochs": 1, "warmup_epochs": 0}
+    study = study_dict(dataset, space=space, recipe={"schedule": schedule})
+    result = search(study, tmp_path / "kinds", verbose=0)
+    assert [(r["hp.attention"], r["status"]) for r in result.rows] == [
+        ("multi_query", "completed"),
+        ("moh", "completed"),
+    ]
+    recipes = [
+        load_recipe(tmp_path / "kinds" / f"trial_{trial}" / "execution_0" / "recipe.toml")
+        for trial in (0, 1)
+    ]
+    assert [r.model.overrides["attention_options"] for r in recipes] == [{}, options["moh"]]
+    few, many = (row["parameters"] for row in result.rows)
+    assert few < many
+    result.write()
+    assert "| moh |" in (tmp_path / "kinds" / "report.md").read_text()
 
 
 def test_an_execution_is_what_training_its_recipe_gives(grid, tmp_path):

@@ -73,6 +73,21 @@ def test_backbone_arguments():
     assert space.backbone_arguments(values) == {"num_heads": [2, 8], "head_dim": [32, 8]}
 
 
+def test_kinds_of_attention_with_their_options():
+    options = {"moh": {"num_shared": 1, "top_k": 1}}
+    table = {"attention": {"choices": ["multi_head", "moh"], "options": options}}
+    space = SearchSpace.from_dict(table)
+    space.check(BASE)
+    assert space.to_dict() == table
+    assert space.backbone_arguments(declare(table, attention="moh")) == {
+        "attention": "moh",
+        "attention_options": options["moh"],
+    }
+    # Options of the base are not those of another kind.
+    assert space.backbone_arguments({"attention": "multi_head"})["attention_options"] == {}
+    assert SearchSpace.from_dict({"attention": ["moh", "sparse"]}).attention_options == {}
+
+
 def test_inner_dim_alone_keeps_the_heads():
     space = SearchSpace.from_dict({"inner_dim": [64, 128]})
     values = space.declare(Given(inner_dim=64), BASE)
@@ -111,6 +126,12 @@ def test_round_trip():
         ({"learning_rate": {"min": 0.1, "max": 0.2, "sampling": "logs"}}, "log"),
         ({"learning_rate": [float("nan"), 0.1]}, "finite"),
         ({"learning_rate": {"choices": [0.1], "min": 0.2}}, "either"),
+        ({"attention": ["multi_head", "mho"]}, "moh"),
+        ({"attention": {"min": 0.1, "max": 0.2}}, "are names"),
+        ({"attention": {"choices": ["moh"], "options": {"moa": {}}}}, "options.moa"),
+        ({"attention": {"choices": ["moh"], "options": {"moh": 2}}}, "options.moh=2"),
+        ({"attention": {"choices": ["moh"], "options": {"moh": {"topk": 2}}}}, "top_k"),
+        ({"attention": {"choices": ["moh"], "option": {}}}, "space.attention.option"),
     ],
 )
 def test_bad_spaces(table, message):
@@ -125,6 +146,17 @@ def test_listed_heads_of_the_base_have_one_depth(space):
         SearchSpace.from_dict(space).check(listed)
     SearchSpace.from_dict({**space, "num_heads": [2, 4]}).check(listed)
     SearchSpace.from_dict({"learning_rate": [0.1, 0.2]}).check(listed)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"num_layers": [2, 3]}, {"num_heads": {"choices": [2, 4], "schedule": "free"}}],
+)
+def test_listed_blocks_are_as_many_as_they_are(table):
+    listed = {**BASE, "blocks": ["spectral", "attention"]}
+    with pytest.raises(ValueError, match=r"blocks=\['spectral', 'attention'\]"):
+        SearchSpace.from_dict(table).check(listed)
+    SearchSpace.from_dict({"num_heads": [2, 4]}).check(listed)
 
 
 def test_any_head_count_with_a_width_of_its_own():

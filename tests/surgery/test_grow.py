@@ -87,7 +87,7 @@ def test_bad_arguments(arguments, message):
 
 def test_models_that_cannot_grow():
     convolutional = make_classifier(num_conv_blocks=3, num_heads=4, head_dim=None)
-    with pytest.raises(ValueError, match="convolutional blocks only"):
+    with pytest.raises(ValueError, match="conv blocks only"):
         grow(convolutional, num_layers=4)
     quantised = make_classifier()
     quantised.quantize("int8")
