@@ -21,6 +21,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in _ONE_THREAD:
         os.environ.setdefault(_name, "1")
 
+# A test compiles a program and runs it once or twice: XLA's own passes are kept, LLVM's, which take
+# a quarter of the time of the tests on JAX, are not.
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    )
+
 # TensorFlow (2.21) asks the processor whether it multiplies bfloat16, and oneDNN, kept from its
 # instructions, then kills the process. Processors without them do not use oneDNN for bfloat16.
 if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX", "AVX2", "AVX2_VNNI"):
