@@ -97,6 +97,7 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
     """
 
     backbone_cls = CCTBackbone
+    resizing: keras.layers.Resizing
 
     def __init__(
         self,
