@@ -95,5 +95,8 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         uniform = not any(np.any(w) for w in self.gate.get_weights())
         return super().multi_head_weights()[0], uniform
 
+    def head_units(self):
+        self.refuse_pruning("a gate weights the heads against each other")
+
     def get_config(self):
         return {**super().get_config(), "leave_out": self.leave_out, "gate_dim": self.gate_dim}

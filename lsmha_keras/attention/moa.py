@@ -107,6 +107,9 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
             self.router.assign(ops.zeros(self.router.shape, self.router.dtype))
         return same and self.renormalise and self._chosen == self.num_heads
 
+    def head_units(self):
+        self.refuse_pruning("a router weights the heads against each other")
+
     def get_config(self):
         config = super().get_config()
         del config["num_kv_heads"]

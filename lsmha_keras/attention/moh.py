@@ -137,6 +137,9 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
             router.assign(ops.zeros(router.shape, router.dtype))
         return True
 
+    def head_units(self):
+        self.refuse_pruning("a gate weights the heads against each other")
+
     def get_config(self):
         return {
             **super().get_config(),

@@ -1,0 +1,245 @@
+"""Removes heads from a trained model: smaller kernels, and the outputs that masks would give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.attention.registry import find_attention
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
+from lsmha_keras.models.head_lists import per_block
+
+
+def prune_heads(
+    model: Any,
+    keep: Mapping[int, Sequence[int]] | None = None,
+    remove: Mapping[int, Sequence[int]] | None = None,
+    fraction: float | None = None,
+    by: Any = None,
+    protect: int = 1,
+    normalise: bool = False,
+) -> Any:
+    """Makes a smaller model without some of the heads.
+
+    The columns of these heads leave the kernels of queries, keys and values, and their rows the
+    output projection; its bias stays. The model computes what the larger one does with a
+    `head_mask` that is 0 for them, to rounding. Heads keep their width and their order, so blocks
+    may have different numbers of heads afterwards. What LoRA learned is added to the kernels; an
+    optimizer is not carried over. A short fine-tuning wins back some of the accuracy.
+
+    Grouped attention loses whole groups, or as many heads from each. Kinds whose heads are weighted
+    against each other or mixed, and slices, cannot lose heads; the error says what to do.
+
+    Args:
+        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is left as it is.
+        keep: dict from the index of a block to a list of the heads that stay in it; other blocks
+            stay whole.
+        remove: dict likewise, of the heads that go. One of `keep`, `remove` and `fraction` is
+            given.
+        fraction: float in [0, 1), share of all heads of the model to remove, rounded down: those
+            with the lowest scores.
+        by: dict from block to an array `(heads,)`, one score for each head, the higher the more the
+            head matters. Needed with `fraction`.
+        protect: int, heads that at least stay in each block, those with the highest scores there.
+            Defaults to `1`.
+        normalise: bool, whether the scores of each block are divided by their root of the sum of
+            squares before blocks are compared, as Michel et al. do. Defaults to `False`.
+
+    Returns:
+        A new model of the same class.
+
+    Raises:
+        ValueError: if a block or head is unknown, a block would lose all heads, the fraction is not
+            in [0, 1) or `protect` forbids it, the scores are not those of this model's heads, the
+            model has no heads or is quantised, or a kind of attention cannot lose these heads.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("lsmha-small")
+    scores = {block: np.random.uniform(size=16) for block in (2, 3)}
+    smaller = lsmha_keras.prune_heads(model, fraction=0.5, by=scores)
+    print(smaller.backbone.num_heads)
+    ```
+
+    References:
+        - [Michel et al., 2019](https://arxiv.org/abs/1905.10650)
+    """
+    blocks = prunable_blocks(model)
+    if sum(way is not None for way in (keep, remove, fraction)) != 1:
+        raise InputError(
+            "Give one of `keep`, `remove` and `fraction`. "
+            f"Received: keep={keep}, remove={remove}, fraction={fraction}"
+        )
+    if fraction is not None:
+        remove = choose_heads(model, fraction, by, protect, normalise)
+    kept = _kept_heads(blocks, keep, remove)
+    if isinstance(model, CCTBackbone):
+        return _without_heads(model, kept)
+    return model.with_backbone(_without_heads(model.backbone, kept))
+
+
+def choose_heads(
+    model: Any, fraction: float, by: Any, protect: int = 1, normalise: bool = False
+) -> dict[int, list[int]]:
+    """Finds the heads that `prune_heads` removes.
+
+    Args:
+        model, fraction, by, protect, normalise: as for `prune_heads`.
+
+    Returns:
+        A dict from block to the heads that go, ascending, without blocks that stay whole.
+
+    Raises:
+        ValueError: as `prune_heads`.
+    """
+    blocks, protect = prunable_blocks(model), positive_int("protect", protect)
+    fraction = plain(fraction)
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
+        raise InputError(f"`fraction` must be a number. Received: fraction={fraction!r}")
+    if not 0 <= fraction < 1:
+        raise InputError(f"`fraction` must be in [0, 1). Received: fraction={fraction}")
+    scores = _check_scores(by, blocks, normalise)
+    total = sum(block.num_heads for block in blocks.values())
+    budget = int(fraction * total + 1e-6)  # 0.29 * 100 is 28.999999999999996
+    units = [
+        (float(np.mean(scores[index][unit])), index, unit)
+        for index, block in blocks.items()
+        for unit in block.attention.head_units()
+    ]
+    left = {index: block.num_heads for index, block in blocks.items()}
+    removed: dict[int, list[int]] = {}
+    refused = []  # the sizes of units that the protection holds back
+    for _, index, unit in sorted(units):
+        if len(unit) > budget:
+            continue
+        if left[index] - len(unit) < protect:
+            refused.append(len(unit))
+            continue
+        budget, left[index] = budget - len(unit), left[index] - len(unit)
+        removed[index] = sorted([*removed.get(index, []), *unit])
+    if any(size <= budget for size in refused):
+        raise InputError(
+            f"With protect={protect} at most {(total - sum(left.values())) / total:.3f} of the "
+            f"{total} heads can be removed. Received: fraction={fraction}"
+        )
+    return dict(sorted(removed.items()))
+
+
+def prunable_blocks(model: Any) -> dict[int, TransformerBlock]:
+    """Returns the blocks of a model that have heads, by their indices.
+
+    Raises:
+        ValueError: if it is no model of this package, has no heads, or is quantised.
+    """
+    backbone = getattr(model, "backbone", model)
+    if not isinstance(backbone, CCTBackbone):
+        raise InputError(
+            "Heads are removed from a `CCTImageClassifier` or a `CCTBackbone`; of a committee from "
+            f"each member. Received: {type(model).__name__}"
+        )
+    found = {i: b for i, b in enumerate(backbone.blocks) if isinstance(b, TransformerBlock)}
+    if not found:
+        raise InputError(
+            "The model has no heads: all of its blocks are convolutional. "
+            f"Received: num_conv_blocks={backbone.num_conv_blocks} of {backbone.num_layers} blocks"
+        )
+    check_full_precision(backbone, "loses heads")
+    return found
+
+
+def _check_scores(by, blocks, normalise):
+    """Returns `{block: (heads,) float array}`."""
+    if not isinstance(by, Mapping):
+        raise InputError(
+            "`by` must be a dict from each block to an array with a score for each head. "
+            f"Received: by={by!r}"
+        )
+    scores = {index: np.asarray(values, "float64") for index, values in by.items()}
+    expected = {index: (block.num_heads,) for index, block in blocks.items()}
+    found = {index: values.shape for index, values in scores.items()}
+    if found != expected:
+        raise InputError(
+            "The scores are of another model: this one's blocks have "
+            f"{ {i: shape[0] for i, shape in expected.items()} } heads. "
+            f"Received: scores of shapes {found}"
+        )
+    if broken := [index for index, values in scores.items() if np.isnan(values).any()]:
+        raise InputError(f"Scores must be numbers. Received: NaN in the blocks {broken}")
+    if not normalise:
+        return scores
+    norms = {index: np.linalg.norm(values) for index, values in scores.items()}
+    return {index: values / (norms[index] or 1) for index, values in scores.items()}
+
+
+def _kept_heads(blocks, keep, remove):
+    """Returns `{block: heads that stay}` for the blocks that lose heads."""
+    name, given = ("remove", remove) if keep is None else ("keep", keep)
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"`{name}` must be a dict from blocks to lists of heads. Received: {name}={given!r}"
+        )
+    kept = {}
+    for index, heads in given.items():
+        if index not in blocks:
+            raise InputError(
+                f"The blocks {list(blocks)} have heads. Received: {name} with block {index}"
+            )
+        count, heads = blocks[index].num_heads, list(plain(list(heads)))
+        if unknown := [h for h in heads if isinstance(h, bool) or h not in range(count)]:
+            raise InputError(
+                f"Block {index} has the heads 0 to {count - 1}. "
+                f"Received: {name} with the heads {unknown} of it"
+            )
+        stay = sorted(set(heads) if keep is not None else set(range(count)) - set(heads))
+        if not stay:
+            raise InputError(
+                f"One head at least stays in every block. Received: {name} with {heads} for block "
+                f"{index}, which has {count}"
+            )
+        if len(stay) < count:
+            kept[index] = stay
+    return kept
+
+
+def _without_heads(backbone, kept):
+    transformer_blocks = range(backbone.num_conv_blocks, backbone.num_layers)
+    lists = {
+        name: per_block(name, getattr(backbone, name), len(transformer_blocks))
+        for name in ("num_heads", "head_dim", "attention_options")
+    }
+    for index, heads in kept.items():
+        block, place = backbone.blocks[index], index - backbone.num_conv_blocks
+        block.attention.head_units()  # refuses kinds that cannot lose heads
+        fixed = find_attention(block.attention_kind).options
+        options = block.attention.pruned_options(heads)
+        options = {name: value for name, value in options.items() if name not in fixed}
+        lists["num_heads"][place] = len(heads)
+        lists["head_dim"][place] = block.attention.width
+        if options:
+            lists["attention_options"][place] = {**(block.attention_options or {}), **options}
+    # One value stays one value where blocks agree, so that configs can be read.
+    lists = {name: _joined(values) for name, values in lists.items()}
+    smaller = CCTBackbone.from_config({**backbone.get_config(), **lists})
+    kept_of_layer = {backbone.blocks[index].name: heads for index, heads in kept.items()}
+    for layer in smaller.layers:
+        if not layer.weights:
+            continue
+        source = backbone.get_layer(layer.name)
+        if heads := kept_of_layer.get(layer.name):
+            for name in ("attention_norm", "mlp_norm", "mlp_hidden", "mlp_output"):
+                copy_weights(getattr(source, name), getattr(layer, name))
+            layer.attention.take_heads(source.attention, heads)
+        else:
+            copy_weights(source, layer)
+    return smaller
+
+
+def _joined(values):
+    return values[0] if all(value == values[0] for value in values) else values
