@@ -71,6 +71,8 @@ _PUBLIC = {
     "fit_readout": "lsmha_keras.shp.readout_trainer",
     "single_head_performance": "lsmha_keras.shp.performance",
     "find_clusters": "lsmha_keras.shp.statistics",
+    "head_scores": "lsmha_keras.shp.head_scores",
+    "HeadScoreTable": "lsmha_keras.shp.head_score_table",
     "BlockReadouts": "lsmha_keras.shp.readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
     "SHPCallback": "lsmha_keras.shp.callback",
@@ -144,6 +146,8 @@ if TYPE_CHECKING:
     from lsmha_keras.predictor import Predictor as Predictor
     from lsmha_keras.presets import list_presets as list_presets
     from lsmha_keras.shp.callback import SHPCallback as SHPCallback
+    from lsmha_keras.shp.head_score_table import HeadScoreTable as HeadScoreTable
+    from lsmha_keras.shp.head_scores import head_scores as head_scores
     from lsmha_keras.shp.performance import single_head_performance as single_head_performance
     from lsmha_keras.shp.readout_trainer import fit_readout as fit_readout
     from lsmha_keras.shp.readouts import BlockReadouts as BlockReadouts

@@ -14,6 +14,8 @@ from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
 from lsmha_keras.models.head_lists import per_block
+from lsmha_keras.shp.head_score_table import HeadScoreTable, weights_digest
+from lsmha_keras.shp.head_scores import head_scores
 
 
 def prune_heads(
@@ -21,9 +23,11 @@ def prune_heads(
     keep: Mapping[int, Sequence[int]] | None = None,
     remove: Mapping[int, Sequence[int]] | None = None,
     fraction: float | None = None,
-    by: Any = None,
+    by: Any = "shp",
     protect: int = 1,
     normalise: bool = False,
+    data: Any = None,
+    **score_options: Any,
 ) -> Any:
     """Makes a smaller model without some of the heads.
 
@@ -44,12 +48,16 @@ def prune_heads(
             given.
         fraction: float in [0, 1), share of all heads of the model to remove, rounded down: those
             with the lowest scores.
-        by: dict from block to an array `(heads,)`, one score for each head, the higher the more the
-            head matters. Needed with `fraction`.
+        by: what to rank by, with `fraction`: the name of a score of `head_scores`, which measures
+            it on `data`; a pair of a `HeadScoreTable` and the name of a column; or a dict from
+            block to an array `(heads,)`, the higher the more the head matters. Defaults to
+            `"shp"`, the labels that single-head performance finds on the head's clusters.
         protect: int, heads that at least stay in each block, those with the highest scores there.
             Defaults to `1`.
         normalise: bool, whether the scores of each block are divided by their root of the sum of
             squares before blocks are compared, as Michel et al. do. Defaults to `False`.
+        data: labelled images to measure on; not those that tell what was lost.
+        **score_options: further arguments of `head_scores`, such as `readouts` and `max_images`.
 
     Returns:
         A new model of the same class.
@@ -63,9 +71,8 @@ def prune_heads(
 
     ```python
     model = lsmha_keras.CCTImageClassifier.from_preset("lsmha-small")
-    scores = {block: np.random.uniform(size=16) for block in (2, 3)}
-    smaller = lsmha_keras.prune_heads(model, fraction=0.5, by=scores)
-    print(smaller.backbone.num_heads)
+    smaller = lsmha_keras.prune_heads(model, remove={2: [0, 5], 3: [1]})
+    print(smaller.backbone.num_heads)  # [14, 15]
     ```
 
     References:
@@ -78,7 +85,7 @@ def prune_heads(
             f"Received: keep={keep}, remove={remove}, fraction={fraction}"
         )
     if fraction is not None:
-        remove = choose_heads(model, fraction, by, protect, normalise)
+        remove = choose_heads(model, fraction, by, protect, normalise, data, **score_options)
     kept = _kept_heads(blocks, keep, remove)
     if isinstance(model, CCTBackbone):
         return _without_heads(model, kept)
@@ -86,12 +93,24 @@ def prune_heads(
 
 
 def choose_heads(
-    model: Any, fraction: float, by: Any, protect: int = 1, normalise: bool = False
+    model: Any,
+    fraction: float,
+    by: Any = "shp",
+    protect: int = 1,
+    normalise: bool = False,
+    data: Any = None,
+    **score_options: Any,
 ) -> dict[int, list[int]]:
     """Finds the heads that `prune_heads` removes.
 
     Args:
-        model, fraction, by, protect, normalise: as for `prune_heads`.
+        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised.
+        fraction: float in [0, 1).
+        by: scores; see `prune_heads`.
+        protect: int, heads that stay in each block.
+        normalise: bool, whether the scores of each block are brought to one size first.
+        data: labelled images; see `prune_heads`.
+        **score_options: further arguments of `head_scores`.
 
     Returns:
         A dict from block to the heads that go, ascending, without blocks that stay whole.
@@ -105,18 +124,16 @@ def choose_heads(
         raise InputError(f"`fraction` must be a number. Received: fraction={fraction!r}")
     if not 0 <= fraction < 1:
         raise InputError(f"`fraction` must be in [0, 1). Received: fraction={fraction}")
-    scores = _check_scores(by, blocks, normalise)
+    # Before anything is measured: some kinds cannot lose heads.
+    units = [(i, unit) for i, block in blocks.items() for unit in block.attention.head_units()]
+    scores = _check_scores(_find_scores(model, by, data, score_options), blocks, normalise)
     total = sum(block.num_heads for block in blocks.values())
     budget = int(fraction * total + 1e-6)  # 0.29 * 100 is 28.999999999999996
-    units = [
-        (float(np.mean(scores[index][unit])), index, unit)
-        for index, block in blocks.items()
-        for unit in block.attention.head_units()
-    ]
+    units = sorted(units, key=lambda unit: float(np.mean(scores[unit[0]][unit[1]])))
     left = {index: block.num_heads for index, block in blocks.items()}
     removed: dict[int, list[int]] = {}
     refused = []  # the sizes of units that the protection holds back
-    for _, index, unit in sorted(units):
+    for index, unit in units:
         if len(unit) > budget:
             continue
         if left[index] - len(unit) < protect:
@@ -154,11 +171,34 @@ def prunable_blocks(model: Any) -> dict[int, TransformerBlock]:
     return found
 
 
+def _find_scores(model, by, data, options):
+    """Returns `{block: (heads,) array}`, the higher the more a head matters."""
+    if isinstance(by, str):
+        if data is None and by != "random":
+            raise InputError(
+                "Heads are measured on labelled images: give `data`, or scores measured before as "
+                f"`by`. Received: by={by!r}, data=None"
+            )
+        table = head_scores(model, data, [by], **options)
+        return table.importance(by)
+    if isinstance(by, (tuple, list)) and len(by) == 2 and isinstance(by[0], HeadScoreTable):
+        table, name = by
+        if table.weights not in ("", weights_digest(model)):
+            raise InputError(
+                "The scores are of another model, or of this one before its weights changed: "
+                f"measure them again. Received: scores of the weights {table.weights}, a model "
+                f"with {weights_digest(model)}"
+            )
+        return table.importance(name)
+    return by
+
+
 def _check_scores(by, blocks, normalise):
     """Returns `{block: (heads,) float array}`."""
     if not isinstance(by, Mapping):
         raise InputError(
-            "`by` must be a dict from each block to an array with a score for each head. "
+            "`by` must be the name of a score, a pair of a `HeadScoreTable` and the name of a "
+            "column, or a dict from each block to an array with a score for each head. "
             f"Received: by={by!r}"
         )
     scores = {index: np.asarray(values, "float64") for index, values in by.items()}
