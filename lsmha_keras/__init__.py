@@ -89,6 +89,7 @@ _PUBLIC = {
     "convert_attention": "lsmha_keras.surgery.convert_attention",
     "grow": "lsmha_keras.surgery.grow",
     "prune_heads": "lsmha_keras.surgery.prune_heads",
+    "prune_steps": "lsmha_keras.surgery.prune_steps",
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }
@@ -163,6 +164,7 @@ if TYPE_CHECKING:
     )
     from lsmha_keras.surgery.grow import grow as grow
     from lsmha_keras.surgery.prune_heads import prune_heads as prune_heads
+    from lsmha_keras.surgery.prune_steps import prune_steps as prune_steps
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe

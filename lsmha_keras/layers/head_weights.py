@@ -10,6 +10,7 @@ from keras import ops
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.weight_arguments import built_with_weights
 
 
 class HeadWeights:
@@ -46,10 +47,14 @@ class HeadWeights:
         self.head_units()
         keep = self.check_kept(keep)
         smaller = {"num_heads": len(keep), "head_dim": self.width, **self.pruned_options(keep)}
-        new = type(self).from_config({**self.get_config(), **smaller})
-        new.build((None, None, self.projection.kernel.shape[1]))
-        new.take_heads(self, keep)
-        return new
+
+        def build():
+            new = type(self).from_config({**self.get_config(), **smaller})
+            new.build((None, None, self.projection.kernel.shape[1]))
+            new.take_heads(self, keep)
+            return new
+
+        return built_with_weights(build)
 
     def head_units(self) -> list[list[int]]:
         """Lists what can be removed: lists of the heads that can only go together.

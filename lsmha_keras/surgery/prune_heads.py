@@ -11,6 +11,7 @@ from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.attention.registry import find_attention
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
 from lsmha_keras.models.head_lists import per_block
@@ -37,8 +38,9 @@ def prune_heads(
     may have different numbers of heads afterwards. What LoRA learned is added to the kernels; an
     optimizer is not carried over. A short fine-tuning wins back some of the accuracy.
 
-    Grouped attention loses whole groups, or as many heads from each. Kinds whose heads are weighted
-    against each other or mixed, and slices, cannot lose heads; the error says what to do.
+    Grouped attention loses whole groups, or as many heads from each. Gates of removed heads stay,
+    so that what the others get does not change. Talking heads and slices of the tokens cannot lose
+    heads; the error says what to do.
 
     Args:
         model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is left as it is.
@@ -88,8 +90,8 @@ def prune_heads(
         remove = choose_heads(model, fraction, by, protect, normalise, data, **score_options)
     kept = _kept_heads(blocks, keep, remove)
     if isinstance(model, CCTBackbone):
-        return _without_heads(model, kept)
-    return model.with_backbone(_without_heads(model.backbone, kept))
+        return built_with_weights(lambda: _without_heads(model, kept))
+    return built_with_weights(lambda: model.with_backbone(_without_heads(model.backbone, kept)))
 
 
 def choose_heads(

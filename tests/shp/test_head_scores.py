@@ -45,6 +45,8 @@ def model():
         if "kernel" in weight.path:
             fan_in = np.prod(weight.shape[:-1])
             weight.assign(rng.normal(size=weight.shape) * 1.5 / np.sqrt(fan_in))
+        elif "position" in weight.path:
+            weight.assign(rng.normal(scale=0.2, size=weight.shape))  # else drawn anew each time
     return model
 
 

@@ -14,11 +14,15 @@ from tests.attention.test_registry import make_classifier
 from tests.checks import random_images, random_tokens, to_numpy
 
 IMAGES = random_tokens(3, 16, 16, 3)
-REFUSING = ("moh", "moa", "mae", "talking", "optimised", "efficient", "super")
+REFUSING = ("talking", "optimised", "efficient", "super")
 # Block 1 loses the groups that share keys and values whole; every kind can take these.
 KEEP = {0: [1, 2], 1: [2, 3]}
 OPTIONS = {
     "grouped": {"num_kv_heads": 2},
+    # Tokens go on choosing heads that are gone.
+    "moh": {"num_shared": 1, "top_k": 2},
+    "moa": {"top_k": 2},
+    "mae": {"leave_out": 2, "gate_dim": 8},
     "windows": {"windows": [0, 1, 2, None]},
     "clustered": {"map_of_head": [0, 1, 2, 1]},
     "hilo": {"low_fraction": 0.75},
@@ -108,6 +112,21 @@ def test_blocks_of_their_own_sizes_behind_a_convolution(tmp_path):
     pruned.fit(random_images(6, 16, 16, 3), np.arange(6) % 3, verbose=0)
     for weight, old in zip(backbone.blocks[1].attention.trainable_weights, before, strict=True):
         assert np.any(to_numpy(weight) != old), weight.path
+
+
+@pytest.mark.parametrize("name", ["moh", "moa", "mae"])
+def test_gates_stay_those_of_all_heads(name):
+    """Pruned twice and learning: the gates of heads that are gone are still there."""
+    model = shaken(attention=name, attention_options=OPTIONS[name])
+    pruned = prune_heads(prune_heads(model, remove={1: [1]}), remove={1: [0, 2]})
+    layer = pruned.backbone.blocks[1].attention
+    assert (layer.gate_of_head, layer.num_gates) == ([2], 4)
+    np.testing.assert_allclose(to_numpy(pruned(IMAGES)), masked_logits(model, {1: [2]}), atol=1e-5)
+    pruned.fit(random_images(6, 16, 16, 3), np.arange(6) % 3, verbose=0)
+    assert np.isfinite(to_numpy(pruned(IMAGES))).all()
+    for gates in ([3, 1], [0, 4], [0], [0, 0]):
+        with pytest.raises(ValueError, match="list of 2 gates.*num_gates=4"):
+            make_attention(name, 2, options={"gate_of_head": gates, "num_gates": 4})
 
 
 def test_nothing_one_after_the_other_and_the_other_way_round():
