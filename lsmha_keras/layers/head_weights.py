@@ -21,6 +21,17 @@ class HeadWeights:
     A kind whose heads cannot be removed one by one overrides `head_units`.
     """
 
+    # Of the layer.
+    num_heads: int
+    projection: Any
+    weights: Any
+    _head_dim: int
+
+    @property
+    def width(self) -> int:
+        """Width of one head, an int; known once the layer is built."""
+        return self._head_dim
+
     def prune(self, keep: Sequence[int]) -> Self:
         """Makes a smaller layer with some of this layer's heads.
 

@@ -155,11 +155,6 @@ class LargeScaleMultiHeadAttention(HeadWeights, keras.layers.Layer):
         """
         self.qkv = self.make_dense("qkv", 3 * self.num_heads * self.width, input_shape)
 
-    @property
-    def width(self) -> int:
-        """Width of one head, an int; known once the layer is built."""
-        return self._head_dim
-
     def make_dense(
         self, name: str, units: int, input_shape: Sequence[int | None], use_bias: bool | None = None
     ) -> Any:

@@ -251,13 +251,13 @@ def _kept_heads(blocks, keep, remove):
 
 
 def _without_heads(backbone, kept):
-    transformer_blocks = range(backbone.num_conv_blocks, backbone.num_layers)
+    transformer_blocks = list(prunable_blocks(backbone))
     lists = {
         name: per_block(name, getattr(backbone, name), len(transformer_blocks))
         for name in ("num_heads", "head_dim", "attention_options")
     }
     for index, heads in kept.items():
-        block, place = backbone.blocks[index], index - backbone.num_conv_blocks
+        block, place = backbone.blocks[index], transformer_blocks.index(index)
         block.attention.head_units()  # refuses kinds that cannot lose heads
         fixed = find_attention(block.attention_kind).options
         options = block.attention.pruned_options(heads)
