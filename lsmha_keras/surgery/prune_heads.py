@@ -208,7 +208,7 @@ def _check_scores(by, blocks, normalise):
     found = {index: values.shape for index, values in scores.items()}
     if found != expected:
         raise InputError(
-            "The scores are of another model: this one's blocks have "
+            "The scores are of another model, or not of all heads: this one's blocks have "
             f"{ {i: shape[0] for i, shape in expected.items()} } heads. "
             f"Received: scores of shapes {found}"
         )
@@ -216,6 +216,11 @@ def _check_scores(by, blocks, normalise):
         raise InputError(f"Scores must be numbers. Received: NaN in the blocks {broken}")
     if not normalise:
         return scores
+    if endless := [index for index, values in scores.items() if np.isinf(values).any()]:
+        raise InputError(
+            "Infinite scores, such as signal without noise, cannot be brought to one size: leave "
+            f"`normalise` out. Received: normalise=True, infinity in the blocks {endless}"
+        )
     norms = {index: np.linalg.norm(values) for index, values in scores.items()}
     return {index: values / (norms[index] or 1) for index, values in scores.items()}
 

@@ -275,6 +275,10 @@ def test_low_heads_are_counted_exactly(heads):
         ({"fraction": 0.5, "by": 3}, "name of a score.*by=3"),
         ({"fraction": 0.5, "by": {0: SCORES[0]}}, "scores are of another model"),
         ({"fraction": 0.5, "by": {0: [1, 2], 1: SCORES[1]}}, "another model.*{0: 4, 1: 4} heads"),
+        (
+            {"fraction": 0.5, "by": {0: [1, 2, 3, np.inf], 1: SCORES[1]}, "normalise": True},
+            r"infinity in the blocks \[0\]",
+        ),
         ({"fraction": 0.5, "by": {0: [1, 2, 3, np.nan], 1: SCORES[1]}}, r"NaN in the blocks \[0\]"),
     ],
 )
