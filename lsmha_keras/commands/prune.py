@@ -146,6 +146,8 @@ def run(args):
 
 def _steps(args):
     """Returns the generator of the steps, and the images that they are measured on."""
+    import keras
+
     from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
     from lsmha_keras.heads.pruning import FineTuning, split_for_scores
     from lsmha_keras.models import CCTImageClassifier
@@ -157,6 +159,7 @@ def _steps(args):
         )
         for split in (args.train_split, args.split)
     )
+    keras.utils.set_random_seed(args.seed)  # dropout
     model = CCTImageClassifier.from_preset(args.name)
     tune = None
     if args.finetune:

@@ -165,3 +165,20 @@ def linear_cka(covariances, num_heads):
     own = np.sqrt(np.diag(norms))
     own = np.where(own > 1e-6 * own.max(initial=0), own, np.inf)
     return np.square(norms / own[:, None] / own[None])
+
+
+def most_alike(similarities):
+    """Returns each head's similarity with the head that is most like it.
+
+    Args:
+        similarities: array `(heads, heads)`.
+
+    Returns:
+        An array `(heads,)`; 0 for a head that is alone.
+
+    Example:
+        >>> most_alike(np.array([[1.0, 0.2, 0.7], [0.2, 1.0, 0.1], [0.7, 0.1, 1.0]])).tolist()
+        [0.7, 0.2, 0.7]
+    """
+    others = np.where(np.eye(len(similarities), dtype=bool), -np.inf, similarities)
+    return others.max(axis=1) if len(others) > 1 else np.zeros(1)

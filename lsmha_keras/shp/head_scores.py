@@ -20,6 +20,7 @@ from lsmha_keras.shp.attention_profile import (
     attention_offset,
     attention_similarity,
     linear_cka,
+    most_alike,
     token_distances,
     token_offsets,
 )
@@ -132,11 +133,11 @@ class BlockHeadScores(keras.Model):
         if "offset" in means:
             means["offset"] = np.linalg.norm(means["offset"], axis=-1)
         if "map_redundancy" in means:
-            means["map_redundancy"] = _most_alike(means["map_redundancy"])
+            means["map_redundancy"] = most_alike(means["map_redundancy"])
         if "output_redundancy" in means:
             mean = means.pop("output_mean")
             covariances = means["output_redundancy"] - np.outer(mean, mean)
-            means["output_redundancy"] = _most_alike(linear_cka(covariances, self.num_heads))
+            means["output_redundancy"] = most_alike(linear_cka(covariances, self.num_heads))
         return {name: means[name] for name in self.methods}
 
     def _outputs(self, tokens, head_mask):
@@ -236,10 +237,9 @@ def head_scores(
 
     And `"random"`, uniform in [0, 1), to compare with.
 
-    All but single-head performance are measured in one pass over the data. There every head costs a
-    run of its block and those after it, if its accuracy drop is asked for; the layers before run
-    once. No more than one block's attention on one batch is held in memory. Single-head performance
-    is a pass of its own, after the fitting of the readouts.
+    Single-head performance is a pass of its own, after the fitting of readouts; all else is
+    measured in one pass over the data. For the accuracy drop every head costs a run of its block
+    and those after it. One block's attention on one batch is held in memory.
 
     Args:
         model: a `CCTImageClassifier`.
@@ -385,12 +385,6 @@ def _single_heads(model, dataset, blocks, readouts, fitting, threshold, verbose,
         for block, result in results["recomputed"].items()
         if block in blocks
     }
-
-
-def _most_alike(similarities):
-    """Returns each head's similarity with the other head that is most alike; 0 if it is alone."""
-    others = np.where(np.eye(len(similarities), dtype=bool), -np.inf, similarities)
-    return others.max(axis=1) if len(others) > 1 else np.zeros(1)
 
 
 def _maskable_blocks(model):
