@@ -263,9 +263,8 @@ def head_scores(
         `(heads,)`, which saves and loads as csv.
 
     Raises:
-        ValueError: if the model has no heads to mask, a method is unknown, a block is not a
-            transformer block, the dataset is empty or has no labels, or a label is not one of the
-            model's classes.
+        ValueError: if the model has no heads to mask, a method is unknown, a block has no heads,
+            the dataset is empty or has no labels, or a label is not one of the model's.
 
     Example:
 
