@@ -73,6 +73,8 @@ _PUBLIC = {
     "fit_readout": "lsmha_keras.shp.readout_trainer",
     "single_head_performance": "lsmha_keras.shp.performance",
     "find_clusters": "lsmha_keras.shp.statistics",
+    "head_scores": "lsmha_keras.shp.head_scores",
+    "HeadScoreTable": "lsmha_keras.shp.head_score_table",
     "BlockReadouts": "lsmha_keras.shp.readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
     "SHPCallback": "lsmha_keras.shp.callback",
@@ -88,6 +90,8 @@ _PUBLIC = {
     # surgery
     "convert_attention": "lsmha_keras.surgery.convert_attention",
     "grow": "lsmha_keras.surgery.grow",
+    "prune_heads": "lsmha_keras.surgery.prune_heads",
+    "prune_steps": "lsmha_keras.surgery.prune_steps",
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
 }
@@ -147,6 +151,8 @@ if TYPE_CHECKING:
     from lsmha_keras.predictor import Predictor as Predictor
     from lsmha_keras.presets import list_presets as list_presets
     from lsmha_keras.shp.callback import SHPCallback as SHPCallback
+    from lsmha_keras.shp.head_score_table import HeadScoreTable as HeadScoreTable
+    from lsmha_keras.shp.head_scores import head_scores as head_scores
     from lsmha_keras.shp.performance import single_head_performance as single_head_performance
     from lsmha_keras.shp.readout_trainer import fit_readout as fit_readout
     from lsmha_keras.shp.readouts import BlockReadouts as BlockReadouts
@@ -161,6 +167,8 @@ if TYPE_CHECKING:
         convert_torch_checkpoint as convert_torch_checkpoint,
     )
     from lsmha_keras.surgery.grow import grow as grow
+    from lsmha_keras.surgery.prune_heads import prune_heads as prune_heads
+    from lsmha_keras.surgery.prune_steps import prune_steps as prune_steps
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe

@@ -13,6 +13,8 @@ assert_type(lsmha.find_clusters([[True]]), list[list[int]])
 assert_type(lsmha.fit_readout(model, "digits", blocks=[1]), lsmha.BlockReadouts)
 assert_type(lsmha.BlockReadouts.load(pathlib.Path("readouts.npz")), lsmha.BlockReadouts)
 assert_type(lsmha.export(model, "onnx", "exported"), pathlib.Path)
+assert_type(lsmha.head_scores(model, "digits", ["shp"]), lsmha.HeadScoreTable)
+assert_type(lsmha.HeadScoreTable.load("scores.csv").methods, list[str])
 assert_type(lsmha.list_presets("*h16*")[0].name, str)
 
 # Mistakes that are found; mypy complains of an `ignore` that is not needed.

@@ -38,6 +38,7 @@ KERAS |= {"default_lora_layer_names"}
 # What a kind of attention overrides; `LargeScaleMultiHeadAttention` describes it.
 KERAS |= {"build_heads", "attend", "count_multiply_adds"}
 KERAS |= {"multi_head_weights", "take_multi_head_weights"}
+KERAS |= {"head_units", "pruned_options", "take_head_weights"}
 
 
 def public_functions():

@@ -109,5 +109,13 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         self.write_dense(self.value, [value])
         return all(np.array_equal(w, s[:, self._maps]) for w, s in zip(own, shared, strict=True))
 
+    def pruned_options(self, keep):
+        # Numbered anew, without the maps that no head is left to use.
+        return {"map_of_head": np.unique(self._maps[keep], return_inverse=True)[1].tolist()}
+
+    def take_head_weights(self, layer, keep):
+        self.take_dense("query_key", layer, np.unique(layer._maps[keep]), 2)
+        self.take_dense("value", layer, keep, 1)
+
     def get_config(self):
         return {**super().get_config(), "map_of_head": self.map_of_head}

@@ -87,5 +87,29 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         self.write_dense(self.key_value, means)
         return self.num_kv_heads == self.num_heads
 
+    def head_units(self):
+        group = self.num_heads // self.num_kv_heads
+        if self.num_kv_heads == 1 or group == 1:
+            return [[head] for head in range(self.num_heads)]
+        return [list(range(g * group, (g + 1) * group)) for g in range(self.num_kv_heads)]
+
+    def pruned_options(self, keep):
+        return {"num_kv_heads": len(self._kept_groups(keep))}
+
+    def take_head_weights(self, layer, keep):
+        self.take_dense("query", layer, keep, 1)
+        self.take_dense("key_value", layer, layer._kept_groups(keep), 2)
+
+    def _kept_groups(self, keep):
+        groups = np.asarray(keep) // (self.num_heads // self.num_kv_heads)
+        found, counts = np.unique(groups, return_counts=True)
+        if len(set(counts.tolist())) > 1:
+            raise InputError(
+                "Groups of heads that share keys and values stay equal: remove whole groups, or as "
+                f"many heads from each. Received: {counts.tolist()} heads left in the groups "
+                f"{found.tolist()}"
+            )
+        return found.tolist()
+
     def get_config(self):
         return {**super().get_config(), "num_kv_heads": self.num_kv_heads}

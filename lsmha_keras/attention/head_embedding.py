@@ -100,5 +100,10 @@ class HeadEmbeddingAttention(LargeScaleMultiHeadAttention):
         self.write_dense(self.qkv, [part.mean(axis=1, keepdims=True) for part in weights])
         return False
 
+    def take_head_weights(self, layer, keep):
+        self.take_dense("qkv", layer, [0], 3)  # one projection for all heads
+        for kind, embedding in self.embeddings.items():
+            embedding.assign(ops.convert_to_numpy(layer.embeddings[kind])[keep])
+
     def get_config(self):
         return {**super().get_config(), "combine": self.combine}

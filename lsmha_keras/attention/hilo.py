@@ -168,6 +168,20 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         whole = self.grid_shape == (self.window, self.window)
         return (self.window == 1 or not self._low) and (whole or not self._high)
 
+    def pruned_options(self, keep):
+        low = sum(head >= self._high for head in keep)
+        # The half keeps rounding from losing a head; shares of 0 and 1 have none to lose.
+        return {"low_fraction": min(1.0, (low + 0.5) / len(keep)) if low else 0.0}
+
+    def take_head_weights(self, layer, keep):
+        high = [head for head in keep if head < layer._high]
+        low = [head - layer._high for head in keep if head >= layer._high]
+        if high:
+            self.take_dense("high_qkv", layer, high, 3)
+        if low:
+            self.take_dense("query", layer, low, 1)
+            self.take_dense("key_value", layer, low, 2)
+
     def get_config(self):
         return {
             **super().get_config(),

@@ -75,5 +75,10 @@ class KnockingHeads(LargeScaleMultiHeadAttention):
         folded = [w + w @ delta for w, delta in zip(weights, deltas, strict=True)]
         return [w.astype("float32") for w in folded], True
 
+    def take_head_weights(self, layer, keep):
+        super().take_head_weights(layer, keep)
+        for delta, source in zip(self.deltas, layer.deltas, strict=True):
+            delta.assign(source)
+
     def get_config(self):
         return {**super().get_config(), "gated": self.gated}

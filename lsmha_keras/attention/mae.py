@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import positive_int
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.attention.routing import check_gates
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -32,6 +34,10 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         leave_out: int, heads that an expert leaves out. One of many is almost nothing: with 25
             heads a weight lies in [0, 1.04]. Defaults to `1`.
         gate_dim: int, width of the gate's hidden layer. Defaults to `64`.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own. Heads that
+            are left when others were removed keep theirs, and the weights of all
+            gates sum to `num_gates`.
+        num_gates: int, how many gates there are with `gate_of_head`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
@@ -42,12 +48,20 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
     """
 
     def __init__(
-        self, num_heads: int, leave_out: int = 1, gate_dim: int = 64, **kwargs: Any
+        self,
+        num_heads: int,
+        leave_out: int = 1,
+        gate_dim: int = 64,
+        gate_of_head: Sequence[int] | None = None,
+        num_gates: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, **kwargs)
         self.leave_out = positive_int("leave_out", leave_out)
         self.gate_dim = positive_int("gate_dim", gate_dim)
-        if self.leave_out >= self.num_heads:
+        self.gate_of_head, self.num_gates = plain(gate_of_head), plain(num_gates)
+        self._gates, self._num_gates = check_gates(self.num_heads, gate_of_head, num_gates)
+        if self.leave_out >= self._num_gates:
             raise InputError(
                 "`leave_out` must leave heads to every expert. Received: "
                 f"leave_out={leave_out}, num_heads={num_heads}"
@@ -60,7 +74,7 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
             self.gate_dim, activation="relu", name="gate_hidden", **arguments
         )
         self.gate = keras.layers.Dense(
-            self.num_heads, kernel_initializer="zeros", name="gate", **arguments
+            self._num_gates, kernel_initializer="zeros", name="gate", **arguments
         )
         self.gate_hidden.build((input_shape[0], input_shape[-1]))
         self.gate.build((input_shape[0], self.gate_dim))
@@ -80,20 +94,38 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
             mean = ops.sum(x * valid, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1)
         gates = ops.softmax(self.gate(self.gate_hidden(mean)), axis=-1)
         left_out = ops.matmul(gates, self._left_out())
-        return self.num_heads / (self.num_heads - self.leave_out) * (1 - left_out)
+        return self._num_gates / (self._num_gates - self.leave_out) * (1 - left_out)
 
     def _left_out(self):
         """Which heads each expert leaves out, `(experts, heads)`."""
-        eye = np.eye(self.num_heads, dtype="float32")
-        return sum(np.roll(eye, shift, axis=1) for shift in range(self.leave_out))
+        eye = np.eye(self._num_gates, dtype="float32")
+        left_out = sum(np.roll(eye, shift, axis=1) for shift in range(self.leave_out))
+        return left_out[:, self._gates]
 
     def count_multiply_adds(self, tokens):
-        gate = self.gate_dim * (self.projection.kernel.shape[1] + self.num_heads)
+        gate = self.gate_dim * (self.projection.kernel.shape[1] + self._num_gates)
         return super().count_multiply_adds(tokens) + gate
 
     def multi_head_weights(self):
         uniform = not any(np.any(w) for w in self.gate.get_weights())
         return super().multi_head_weights()[0], uniform
 
+    def pruned_options(self, keep):
+        return {
+            "gate_of_head": [self._gates[head] for head in keep],
+            "num_gates": self._num_gates,
+        }
+
+    def take_head_weights(self, layer, keep):
+        super().take_head_weights(layer, keep)
+        for name in ("gate_hidden", "gate"):
+            getattr(self, name).set_weights(getattr(layer, name).get_weights())
+
     def get_config(self):
-        return {**super().get_config(), "leave_out": self.leave_out, "gate_dim": self.gate_dim}
+        return {
+            **super().get_config(),
+            "leave_out": self.leave_out,
+            "gate_dim": self.gate_dim,
+            "gate_of_head": self.gate_of_head,
+            "num_gates": self.num_gates,
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ from keras import ops
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.attention.grouped import GroupedQueryAttention
-from lsmha_keras.attention.routing import balance_loss, choose
+from lsmha_keras.attention.routing import balance_loss, check_gates, choose
 from lsmha_keras.errors import InputError
 
 
@@ -35,6 +36,9 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         balance_loss: float, weight of `H * sum f_i P_i`, added in training. Defaults to `0.01`.
         z_loss: float, weight of the mean squared logarithm of the router's normaliser, added in
             training. Defaults to `0.001`.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own. Heads that
+            are left when others were removed keep theirs, and tokens go on choosing among all.
+        num_gates: int, how many gates there are with `gate_of_head`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
@@ -51,15 +55,19 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         renormalise: bool = True,
         balance_loss: float = 0.01,
         z_loss: float = 0.001,
+        gate_of_head: Sequence[int] | None = None,
+        num_gates: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, num_kv_heads=1, **kwargs)
         self.top_k, self.renormalise = plain(top_k), plain(renormalise)
         self.balance_loss, self.z_loss = plain(balance_loss), plain(z_loss)
-        self._chosen = max(1, self.num_heads // 2) if top_k is None else self.top_k
-        if not isinstance(self._chosen, int) or not 1 <= self._chosen <= self.num_heads:
+        self.gate_of_head, self.num_gates = plain(gate_of_head), plain(num_gates)
+        self._gates, self._num_gates = check_gates(self.num_heads, gate_of_head, num_gates)
+        self._chosen = max(1, self._num_gates // 2) if top_k is None else self.top_k
+        if not isinstance(self._chosen, int) or not 1 <= self._chosen <= self._num_gates:
             raise InputError(
-                f"`top_k` must be an int from 1 to {num_heads}, the number of heads. "
+                f"`top_k` must be an int from 1 to {self._num_gates}, the number of heads. "
                 f"Received: top_k={top_k}"
             )
 
@@ -67,7 +75,7 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         super().build_heads(input_shape)
         # Not zero: of equal probabilities every token would choose the first.
         self.router = self.add_weight(
-            shape=(input_shape[-1], self.num_heads),
+            shape=(input_shape[-1], self._num_gates),
             initializer=self.kernel_initializer.clone(),
             name="router",
         )
@@ -90,22 +98,30 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         gates = p * chosen
         if self.renormalise:
             gates = self._chosen * gates / ops.sum(gates, axis=-1, keepdims=True)
-        return gates
+        return gates if self.num_gates is None else ops.take(gates, self._gates, axis=-1)
 
     def count_multiply_adds(self, tokens):
-        router = self.num_heads * self.projection.kernel.shape[1]
+        router = self._num_gates * self.projection.kernel.shape[1]
         return super().count_multiply_adds(tokens) + tokens * router
 
     def multi_head_weights(self):
         weights, _ = super().multi_head_weights()
         even = not np.any(ops.convert_to_numpy(self.router))
-        return weights, even and self.renormalise and self._chosen == self.num_heads
+        return weights, even and self.renormalise and self._chosen == self._num_gates
 
     def take_multi_head_weights(self, weights):
         same = super().take_multi_head_weights(weights)
-        if self._chosen == self.num_heads:
+        if self._chosen == self._num_gates:
             self.router.assign(ops.zeros(self.router.shape, self.router.dtype))
-        return same and self.renormalise and self._chosen == self.num_heads
+        return same and self.renormalise and self._chosen == self._num_gates
+
+    def pruned_options(self, keep):
+        gates = [self._gates[head] for head in keep]
+        return {"gate_of_head": gates, "num_gates": self._num_gates, "top_k": self._chosen}
+
+    def take_head_weights(self, layer, keep):
+        super().take_head_weights(layer, keep)
+        self.router.assign(layer.router)
 
     def get_config(self):
         config = super().get_config()
@@ -116,6 +132,8 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
             "renormalise": self.renormalise,
             "balance_loss": self.balance_loss,
             "z_loss": self.z_loss,
+            "gate_of_head": self.gate_of_head,
+            "num_gates": self.num_gates,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
-from lsmha_keras.attention.routing import balance_loss, choose
+from lsmha_keras.attention.routing import balance_loss, check_gates, choose
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -37,6 +38,9 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
             quarters of all heads are on. 0 is allowed if all heads are shared.
         balance_loss: float, weight of the loss that keeps the choice even, `heads * sum f_i P_i`,
             added in training. Defaults to `0.01`.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own. Heads that
+            are left when others were removed keep theirs, and tokens go on choosing among all.
+        num_gates: int, how many gates there are with `gate_of_head`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
@@ -52,12 +56,15 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         num_shared: int | None = None,
         top_k: int | None = None,
         balance_loss: float = 0.01,
+        gate_of_head: Sequence[int] | None = None,
+        num_gates: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, **kwargs)
         self.num_shared, self.top_k = plain(num_shared), plain(top_k)
         self.balance_loss = plain(balance_loss)
-        heads = self.num_heads
+        self.gate_of_head, self.num_gates = plain(gate_of_head), plain(num_gates)
+        self._gates, heads = check_gates(self.num_heads, gate_of_head, num_gates)
         shared = heads // 8 if num_shared is None else self.num_shared
         if not isinstance(shared, int) or not 0 <= shared <= heads:
             raise InputError(
@@ -114,7 +121,8 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         if len(groups) == 2:
             balance = 2 * _probabilities(x, self.balance_router)
             groups = [gate * balance[..., i : i + 1] for i, gate in enumerate(groups)]
-        return ops.concatenate(groups, axis=-1)
+        gates = ops.concatenate(groups, axis=-1)
+        return gates if self.num_gates is None else ops.take(gates, self._gates, axis=-1)
 
     def routers(self) -> Any:
         """Lists the routers' kernels."""
@@ -137,12 +145,24 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
             router.assign(ops.zeros(router.shape, router.dtype))
         return True
 
+    def pruned_options(self, keep):
+        gates = {"gate_of_head": [self._gates[head] for head in keep]}
+        gates["num_gates"] = self._shared + self._routed
+        return {**gates, "num_shared": self._shared, "top_k": self._chosen}
+
+    def take_head_weights(self, layer, keep):
+        super().take_head_weights(layer, keep)
+        for router, source in zip(self.routers(), layer.routers(), strict=True):
+            router.assign(source)
+
     def get_config(self):
         return {
             **super().get_config(),
             "num_shared": self.num_shared,
             "top_k": self.top_k,
             "balance_loss": self.balance_loss,
+            "gate_of_head": self.gate_of_head,
+            "num_gates": self.num_gates,
         }
 
 

@@ -80,5 +80,9 @@ class NormLin(LargeScaleMultiHeadAttention):
         self.write_dense(self.value, weights[2:])
         return False
 
+    def take_head_weights(self, layer, keep):
+        self.take_dense("value", layer, keep, 1)
+        self.mixing.assign(ops.convert_to_numpy(layer.mixing)[keep])
+
     def get_config(self):
         return {**super().get_config(), "grid_shape": self.grid_shape}

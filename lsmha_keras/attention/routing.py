@@ -2,6 +2,39 @@
 
 from keras import ops
 
+from lsmha_keras.arguments import plain
+from lsmha_keras.errors import InputError
+
+
+def check_gates(num_heads, gate_of_head, num_gates):
+    """Checks which gate each head obeys.
+
+    Args:
+        num_heads: int.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own.
+        num_gates: int, how many gates there are with `gate_of_head`.
+
+    Returns:
+        A list of ints, and the number of gates.
+
+    Raises:
+        ValueError: if the list has not one gate for each head, ascending, among those there are.
+    """
+    if gate_of_head is None and num_gates is None:
+        return list(range(num_heads)), num_heads
+    gates, count = plain(gate_of_head), plain(num_gates)
+    if (
+        not isinstance(gates, (list, tuple))
+        or not isinstance(count, int)
+        or len(gates) != num_heads
+        or sorted({gate for gate in gates if gate in range(count)}) != list(gates)
+    ):
+        raise InputError(
+            f"`gate_of_head` must be a list of {num_heads} gates, one for each head, ascending and "
+            f"below `num_gates`. Received: gate_of_head={gate_of_head}, num_gates={num_gates}"
+        )
+    return list(gates), count
+
 
 def choose(probabilities, k):
     """Marks the `k` largest entries of each row.

@@ -120,6 +120,9 @@ class SlicedAttention(LargeScaleMultiHeadAttention):
         self.write_dense(self.qkv, weights[: 1 if self.slice_keys else 2])
         return False
 
+    def head_units(self):
+        self.refuse_pruning("the heads share out the channels of the tokens")
+
     def get_config(self):
         return {
             **super().get_config(),

@@ -37,6 +37,9 @@ class SubspaceAttention(LargeScaleMultiHeadAttention):
         inner_dim, hidden_dim = self.projection.kernel.shape
         return tokens * (2 * hidden_dim * inner_dim + 2 * tokens * inner_dim)
 
+    def take_head_weights(self, layer, keep):
+        self.take_dense("qkv", layer, keep, 1)
+
     def multi_head_weights(self):
         return self.read_dense(self.qkv, 1) * 3, True
 

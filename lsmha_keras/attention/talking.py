@@ -54,6 +54,9 @@ class TalkingHeads(LargeScaleMultiHeadAttention):
     def count_multiply_adds(self, tokens):
         return super().count_multiply_adds(tokens) + 2 * tokens**2 * self.num_heads**2
 
+    def head_units(self):
+        self.refuse_pruning("each head's scores are made of all heads' scores")
+
     def multi_head_weights(self):
         identity = np.eye(self.num_heads)
         mixing = (self.score_mixing, self.weight_mixing)

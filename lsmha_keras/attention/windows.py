@@ -78,6 +78,7 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
                 f"int from {smallest} to {largest}, the side of the grid. "
                 f"Received: windows={windows}"
             )
+        self._sizes = list(sizes)
         self._allowed = np.stack([self._make_mask(size) for size in sizes])
 
     def _make_mask(self, size):
@@ -115,6 +116,9 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
     def take_multi_head_weights(self, weights):
         super().take_multi_head_weights(weights)
         return bool(self._allowed.all())
+
+    def pruned_options(self, keep):
+        return {"windows": [self._sizes[head] for head in keep]}
 
     def get_config(self):
         return {

@@ -12,6 +12,7 @@ from keras import ops
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import attention_core, joint_mask, project_heads
+from lsmha_keras.layers.head_weights import HeadWeights, merged_weights
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
@@ -21,7 +22,7 @@ from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class LargeScaleMultiHeadAttention(keras.layers.Layer):
+class LargeScaleMultiHeadAttention(HeadWeights, keras.layers.Layer):
     """Multi-head self-attention whose inner width is independent of the embedding width.
 
     With `inner = num_heads * head_dim`, one fused projection maps tokens of width `C` to queries,
@@ -154,11 +155,6 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         """
         self.qkv = self.make_dense("qkv", 3 * self.num_heads * self.width, input_shape)
 
-    @property
-    def width(self) -> int:
-        """Width of one head, an int; known once the layer is built."""
-        return self._head_dim
-
     def make_dense(
         self, name: str, units: int, input_shape: Sequence[int | None], use_bias: bool | None = None
     ) -> Any:
@@ -275,7 +271,9 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         new = cls.from_config({**config, **options})
         new.build((None, None, layer.projection.kernel.shape[1]))
         exact = new.take_multi_head_weights(layer.multi_head_weights()[0])
-        new.projection.set_weights([ops.convert_to_numpy(w) for w in _merged(layer.projection)])
+        new.projection.set_weights(
+            [ops.convert_to_numpy(w) for w in merged_weights(layer.projection)]
+        )
         new.check_exact(exact, approximate)
         return new
 
@@ -288,7 +286,7 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         plain_layer.build((None, None, self.projection.kernel.shape[1]))
         plain_layer.take_multi_head_weights(weights)
         plain_layer.projection.set_weights(
-            [ops.convert_to_numpy(w) for w in _merged(self.projection)]
+            [ops.convert_to_numpy(w) for w in merged_weights(self.projection)]
         )
         return plain_layer
 
@@ -314,19 +312,6 @@ class LargeScaleMultiHeadAttention(keras.layers.Layer):
         """Takes what `multi_head_weights` returns; returns whether the outputs are the same."""
         self.write_dense(self.qkv, weights)
         return True
-
-    def read_dense(self, dense: Any, parts: int) -> list[np.ndarray]:
-        """Returns a projection's weights: arrays `(C, heads, head_dim)`, the bias as a last row."""
-        weights = [ops.convert_to_numpy(w) for w in _merged(dense)]
-        joined = np.concatenate([np.reshape(w, (-1, w.shape[-1])) for w in weights])
-        shape = (len(joined), -1, self.width)
-        return [part.reshape(shape) for part in np.split(joined, parts, axis=1)]
-
-    def write_dense(self, dense: Any, parts: Sequence[np.ndarray]) -> None:
-        """Sets a projection's weights from arrays as `read_dense` returns them."""
-        joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-        rows = dense.kernel.shape[0]
-        dense.set_weights([joined[:rows], *joined[rows:]])
 
     def count_multiply_adds(self, tokens):
         """Returns the multiply-adds for one sample, an int: `4 T C I + 2 T^2 I`."""
@@ -386,13 +371,3 @@ def _check_head_mask(head_mask):
         values = np.asarray(head_mask, "float32")
         if not np.all((values >= 0) & (values <= 1)):
             raise InputError(f"`head_mask` must be in [0, 1]. Received: head_mask={head_mask}")
-
-
-def _merged(dense):
-    """Kernel and bias of a dense layer, with what LoRA learned in the kernel."""
-    if dense.quantization_mode is not None:
-        raise InputError(
-            "Attention is converted before the model is quantised. Received: "
-            f"{dense.path} in {dense.quantization_mode}"
-        )
-    return [dense.kernel, *([dense.bias] if dense.use_bias else [])]

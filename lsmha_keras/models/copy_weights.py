@@ -47,6 +47,23 @@ def _parts(layer, except_for):
     return [part for part in parts if not {*(part.path or "").split("/")} & {*except_for}]
 
 
+def check_full_precision(model, change):
+    """Refuses a quantised model.
+
+    Args:
+        model: Keras model.
+        change: str, what happens to it, for the message: "grows".
+
+    Raises:
+        ValueError: names the quantisation.
+    """
+    modes = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()}
+    if modes := sorted(modes - {None}):
+        raise InputError(
+            f"A model {change} before it is quantised. Received: one in {', '.join(modes)}"
+        )
+
+
 def resolve_policies(model):
     """Replaces a map of policies, in the layers of a model, by what it holds for each.
 

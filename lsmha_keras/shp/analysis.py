@@ -8,7 +8,7 @@ import numpy as np
 from lsmha_keras.errors import InputError
 from lsmha_keras.shp.cache import AnalysisCache
 from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
-from lsmha_keras.shp.head_scores import head_scores
+from lsmha_keras.shp.head_scores import CLASSICAL, head_scores
 from lsmha_keras.shp.performance import single_head_performance
 from lsmha_keras.shp.readout_trainer import fit_readout
 from lsmha_keras.shp.readouts import BlockReadouts
@@ -120,7 +120,11 @@ class Analysis:
                 f"masking, gradients and attention of all heads: {len(self.test_data):,} images"
             )
             return head_scores(
-                self.model, self.test_data, self.readouts.blocks, verbose=self.verbose
+                self.model,
+                self.test_data,
+                CLASSICAL,
+                self.readouts.blocks,
+                verbose=self.verbose,
             )
 
         return self.cache.scores("classical", measure)  # the name in folders of version 0.1

@@ -7,7 +7,7 @@ import keras
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_backbone import CCTBackbone
-from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
 from lsmha_keras.models.head_lists import PER_BLOCK
 
 
@@ -70,9 +70,7 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
             "Only blocks with a perceptron can be added, or made wider, so that predictions stay. "
             f"Received: a model with mlp={model.mlp!r}"
         )
-    quantised = {layer.quantization_mode for layer in model._flatten_layers() if _quantised(layer)}
-    if quantised:
-        raise InputError(f"A model grows before it is quantised. Received: one in {quantised}")
+    check_full_precision(model, "grows")
     deeper = _deepen(model, wanted["num_layers"])
     return deeper if wanted["mlp_dim"] == model.mlp_dim else _widen(deeper, wanted["mlp_dim"])
 
@@ -109,10 +107,6 @@ def _copy_layers(model, larger, except_for):
     for layer in larger.layers:
         if layer.name in names and layer.name not in except_for and layer.weights:
             copy_weights(model.get_layer(layer.name), layer)
-
-
-def _quantised(layer):
-    return getattr(layer, "quantization_mode", None) is not None
 
 
 def _copy_widened(block, wider):

@@ -17,8 +17,10 @@ from tests.shp.models import small_classifier
 MODULES = [
     importlib.import_module(f"lsmha_keras.shp.{name}")
     for name in (
+        "attention_profile",
         "controls",
         "head_outputs",
+        "head_score_table",
         "performance",
         "readout_trainer",
         "readouts",

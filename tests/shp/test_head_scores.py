@@ -3,14 +3,19 @@ import numpy as np
 import pytest
 
 import lsmha_keras as lsmha
-from lsmha_keras.shp.head_scores import (
-    SCORES,
+from lsmha_keras.shp.attention_profile import (
     attention_distance,
     attention_entropy,
-    head_scores,
-    rank_correlations,
+    attention_offset,
+    attention_similarity,
+    linear_cka,
     token_distances,
+    token_offsets,
 )
+from lsmha_keras.shp.head_score_table import HeadScoreTable, rank_correlations
+from lsmha_keras.shp.head_scores import CLASSICAL, MEASURED, head_scores
+from lsmha_keras.shp.performance import single_head_performance
+from lsmha_keras.shp.readout_trainer import fit_readout
 from tests.checks import random_images, to_numpy
 
 CLASSES, IMAGES = 5, 22
@@ -40,6 +45,8 @@ def model():
         if "kernel" in weight.path:
             fan_in = np.prod(weight.shape[:-1])
             weight.assign(rng.normal(size=weight.shape) * 1.5 / np.sqrt(fan_in))
+        elif "position" in weight.path:
+            weight.assign(rng.normal(scale=0.2, size=weight.shape))  # else drawn anew each time
     return model
 
 
@@ -75,7 +82,7 @@ def each_head():
 
 def test_all_scores_of_all_heads(scores):
     assert {b: {n: v.shape for n, v in s.items()} for b, s in scores.items()} == {
-        block: dict.fromkeys(SCORES, (heads,)) for block, heads in HEADS.items()
+        block: dict.fromkeys([*MEASURED, "random"], (heads,)) for block, heads in HEADS.items()
     }
 
 
@@ -125,6 +132,38 @@ def test_attention_scores_by_hand(model, images, scores):
         np.testing.assert_allclose(scores[block]["attention_distance"], distance, rtol=1e-4)
 
 
+def test_offset_and_redundancy_by_hand(model, images, scores):
+    """Against loops over queries, and against kernel matrices over all tokens."""
+    names = [f"block_{b}/{kind}" for b in HEADS for kind in ("attention_scores", "head_outputs")]
+    values = model.intermediates(names)(model.preprocessor(images))
+    places = np.array([(4 * row, 4 * column) for row in range(4) for column in range(4)])
+    for block, heads in HEADS.items():
+        weights = to_numpy(values[f"block_{block}/attention_scores"]).astype("float64")
+        outputs = to_numpy(values[f"block_{block}/head_outputs"]).astype("float64")
+        ways = sum(weights[:, :, q] @ (places - places[q]) for q in range(16)) / 16
+        expected = np.hypot(*ways.mean(axis=0).T)
+        np.testing.assert_allclose(scores[block]["offset"], expected, rtol=1e-3)
+        alike, aligned = np.zeros((2, heads, heads))
+        for h in range(heads):
+            for g in range(heads):
+                alike[h, g] = np.mean([np.corrcoef(w[h].flat, w[g].flat)[0, 1] for w in weights])
+                aligned[h, g] = kernel_alignment(outputs[:, :, h], outputs[:, :, g])
+        for name, found in (("map_redundancy", alike), ("output_redundancy", aligned)):
+            np.fill_diagonal(found, -1)
+            np.testing.assert_allclose(scores[block][name], found.max(axis=1), atol=1e-4)
+
+
+def kernel_alignment(a, b):
+    """By the matrices of inner products between samples, centred on both sides."""
+    kernels = []
+    for features in (a, b):
+        features = features.reshape(-1, features.shape[-1])
+        kernel = features @ features.T
+        kernels.append(kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean())
+    one, other = kernels
+    return (one * other).sum() / np.sqrt((one * one).sum() * (other * other).sum())
+
+
 def rows(*rows):
     """Attention of one head on one image."""
     return np.array(rows, "float32")[None, None]
@@ -159,6 +198,115 @@ def test_distances_are_in_pixels_row_by_row():
     np.testing.assert_array_equal(distances, distances.T)
 
 
+def test_a_head_that_looks_to_the_right():
+    offsets = token_offsets((2, 3), (4, 6))  # tokens of 2 x 2 pixels
+    attention = np.eye(6, dtype="float32")[[1, 2, 2, 4, 5, 5]][None, None]
+    # Two of three columns look a token to the right; the last has none there and sees itself.
+    found = to_numpy(attention_offset(attention, offsets))
+    np.testing.assert_allclose(found, [[[0, 2 * 2 / 3]]], atol=1e-6)
+    inside = attention[:, :, [0, 1, 3, 4]]
+    ways = np.einsum("bhqk,qkc->qc", inside, offsets[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(ways, [[0, 2]] * 4)
+
+
+def test_heads_that_look_alike():
+    maps = np.concatenate([SELF, SELF, FIRST_TOKEN, UNIFORM], axis=1)
+    # Less their means the identity and one column have lengths sqrt(3), a product of 1 - 1 = 0.
+    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(to_numpy(attention_similarity(maps))[0], expected, atol=1e-6)
+
+
+def test_alignment_of_rotated_and_unrelated_outputs():
+    rng = np.random.default_rng(0)
+    first, other = rng.normal(size=(2, 5000, 3))
+    turned = 7 * first @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    constant = np.ones((5000, 3))
+    covariances = np.cov(np.concatenate([first, turned, other, constant], axis=1).T, bias=True)
+    found = linear_cka(covariances, 4)
+    np.testing.assert_allclose(found[:2, :2], 1, atol=1e-9)
+    assert found[0, 2] < 0.01 and not found[3].any()
+
+
+def test_single_heads_are_those_of_their_results(model, images):
+    data = (images, LABELS)
+    readouts = fit_readout(model, data, epochs=2, num_labels=CLASSES, verbose=0)
+    methods = ["shp", "shp_clusters", "shp_snr"]
+    table = head_scores(model, data, methods, readouts=readouts, verbose=0)
+    results = single_head_performance(model, readouts, data, verbose=0)
+    for block, result in results.items():
+        covered = [len({label for c in clusters for label in c}) for clusters in result.clusters]
+        assert table[block]["shp_coverage"].tolist() == covered
+        assert table[block]["shp_clusters"].tolist() == [len(c) for c in result.clusters]
+        ones = result.boolean.sum(axis=(1, 2)) - [
+            sum(len(c) ** 2 for c in head) for head in result.clusters
+        ]
+        # Signal over internal and external noise, as defined: N C / (N C (C - 1) + n) * (K - 1).
+        size = np.array(covered) / [max(1, len(c)) for c in result.clusters]
+        noise = np.maximum(0, np.array(covered) * (size - 1)) + ones
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr = np.nan_to_num(np.array(covered) * (CLASSES - 1) / noise, nan=0, posinf=np.inf)
+        np.testing.assert_allclose(table[block]["shp_snr"], snr)
+    fitted = head_scores(model, data, ["shp"], readout_epochs=2, verbose=0)
+    assert fitted.methods == ["shp_coverage"]
+    for block in HEADS:
+        np.testing.assert_array_equal(fitted[block]["shp_coverage"], table[block]["shp_coverage"])
+    del readouts.weights[1]
+    with pytest.raises(ValueError, match=r"readouts of the blocks \[2\]. Received: blocks=\[1\]"):
+        head_scores(model, data, ["shp"], readouts=readouts, verbose=0)
+
+
+def test_the_table_as_csv(scores, tmp_path):
+    values = {
+        block: {**found, "shp_snr": np.arange(len(x))}
+        for block, found in scores.items()
+        for x in [found["random"]]
+    }
+    values[1]["shp_snr"] = np.array([0.5, np.inf, 1e-300])
+    table = HeadScoreTable(values, scores.weights)
+    table.save(tmp_path / "scores.csv")
+    loaded = HeadScoreTable.load(tmp_path / "scores.csv")
+    assert loaded.weights == scores.weights and len(scores.weights) == 12
+    assert loaded.methods == table.methods and list(loaded) == [1, 2]
+    for block, found in table.items():
+        for name, expected in found.items():
+            np.testing.assert_array_equal(loaded[block][name], expected)
+    assert str(table).splitlines()[1].split()[:2] == ["1", "0"]
+    importance = table.importance("attention_entropy")
+    np.testing.assert_array_equal(importance[2], -scores[2]["attention_entropy"])
+    np.testing.assert_array_equal(table.importance("mask_gradient")[1], scores[1]["mask_gradient"])
+    with pytest.raises(ValueError, match="nearest: mask_gradient.*'mask_grad'"):
+        table.importance("mask_grad")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "columns block, head"),
+        ("block,head,mine\n", "scores of heads. Received: none"),
+        ("block,mine\n0,1\n", "columns head"),
+        ("block,head,mine\n0,0,high\n", "must hold numbers"),
+        ("block,head,mine\n0,0,1\n0,2,1\n", r"block 0 the heads \[0, 2\]"),
+    ],
+)
+def test_bad_tables(tmp_path, text, message):
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        HeadScoreTable.load(tmp_path / "scores.csv")
+
+
+def test_tables_that_are_none():
+    with pytest.raises(ValueError, match="same methods"):
+        HeadScoreTable({0: {"mine": [1.0]}, 1: {"yours": [1.0]}})
+    with pytest.raises(ValueError, match="one score for each head"):
+        HeadScoreTable({0: {"mine": [1.0], "yours": [1.0, 2.0]}})
+
+
+@pytest.mark.parametrize("methods", [["shp_cover"], []])
+def test_unknown_methods(model, images, methods):
+    with pytest.raises(ValueError, match="The scores are shp_coverage"):
+        head_scores(model, (images, LABELS), methods, verbose=0)
+
+
 @pytest.mark.parametrize("kind", ["one-hot", "PyDataset"])
 def test_kinds_of_data_agree(model, images, scores, kind):
     class Batches(keras.utils.PyDataset):
@@ -170,17 +318,19 @@ def test_kinds_of_data_agree(model, images, scores, kind):
             return images[part], LABELS[part]
 
     dataset = Batches() if kind == "PyDataset" else (images, np.eye(CLASSES)[LABELS])
-    measured = head_scores(model, dataset, blocks=[2], verbose=0)
-    assert list(measured) == [2]
-    for name in SCORES:
+    methods = ["mask_gradient", "output_redundancy"]
+    measured = head_scores(model, dataset, methods, blocks=[2], verbose=0)
+    assert list(measured) == [2] and measured.methods == methods
+    for name in methods:
         np.testing.assert_allclose(measured[2][name], scores[2][name], rtol=1e-4)
 
 
 def test_a_softmax_gives_the_same_scores(model, images, scores):
     softmax = type(model).from_config({**model.get_config(), "activation": "softmax"})
     softmax.set_weights(model.get_weights())
-    measured = head_scores(softmax, (images, LABELS), blocks=[1], verbose=0)
-    for name in SCORES:
+    measured = head_scores(softmax, (images, LABELS), CLASSICAL, blocks=[1], verbose=0)
+    assert measured.methods == list(CLASSICAL)
+    for name in CLASSICAL:
         np.testing.assert_allclose(measured[1][name], scores[1][name], rtol=1e-3)
 
 
@@ -233,7 +383,7 @@ def test_coverage_must_fit(coverage):
 )
 def test_bad_input(model, images, data, blocks, message):
     with pytest.raises(ValueError, match=message):
-        head_scores(model, data(images), blocks, verbose=0)
+        head_scores(model, data(images), ["accuracy_drop"], blocks, verbose=0)
 
 
 def test_models_without_head_masks_are_refused(images):

@@ -9,7 +9,7 @@ import numpy as np
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory
 from lsmha_keras.shp.controls import THRESHOLDS
-from lsmha_keras.shp.head_scores import rank_correlations
+from lsmha_keras.shp.head_score_table import rank_correlations
 from lsmha_keras.shp.report import plots
 from lsmha_keras.shp.report.page import render_page
 from lsmha_keras.shp.report.tables import (

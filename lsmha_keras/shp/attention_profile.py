@@ -1,0 +1,184 @@
+"""What attention weights say of heads: how wide they look, how far, where, and who looks alike."""
+
+import numpy as np
+from keras import ops
+
+
+def attention_entropy(attention_scores):
+    """Entropy of the attention over keys, in nats, as a mean over queries.
+
+    Args:
+        attention_scores: tensor `(batch, heads, queries, keys)` whose rows sum to 1.
+
+    Returns:
+        A float32 tensor `(batch, heads)`: 0 if every query looks at one key, log of the number of
+        keys if it looks at all alike.
+
+    Example:
+
+    ```python
+    attention_entropy(np.full((1, 1, 4, 4), 0.25, "float32"))  # [[1.386]]
+    ```
+    """
+    weights = ops.cast(attention_scores, "float32")
+    logarithms = ops.log(ops.maximum(weights, np.finfo("float32").tiny))  # 0 log 0 is 0
+    return ops.mean(-ops.sum(weights * logarithms, axis=-1), axis=-1)
+
+
+def attention_distance(attention_scores, distances):
+    """Distance between a query's token and the tokens it looks at, as a mean over queries.
+
+    Args:
+        attention_scores: tensor `(batch, heads, tokens, tokens)` whose rows sum to 1.
+        distances: array `(tokens, tokens)`, see `token_distances`.
+
+    Returns:
+        A float32 tensor `(batch, heads)` in the unit of `distances`.
+
+    Example:
+
+    ```python
+    distances = token_distances(grid_shape=(8, 8), image_size=(32, 32))
+    attention_distance(np.eye(64)[None, None], distances)  # [[0.]]
+    ```
+
+    References:
+        - [Dosovitskiy et al., 2021](https://arxiv.org/abs/2010.11929), appendix D.7
+    """
+    weights = ops.cast(attention_scores, "float32")
+    distances = ops.convert_to_tensor(distances)
+    return ops.mean(ops.sum(weights * distances, axis=-1), axis=-1)
+
+
+def token_distances(grid_shape, image_size):
+    """Euclidean distances between the tokens of a grid laid over an image.
+
+    Args:
+        grid_shape: `(grid_height, grid_width)`; tokens are counted row by row.
+        image_size: `(height, width)` of the image in pixels.
+
+    Returns:
+        A float32 array `(tokens, tokens)` in pixels.
+
+    Example:
+        >>> token_distances((1, 3), (4, 12))[0]
+        array([0., 4., 8.], dtype=float32)
+    """
+    return np.linalg.norm(token_offsets(grid_shape, image_size), axis=-1)
+
+
+def token_offsets(grid_shape, image_size):
+    """Where tokens lie, seen from others, on a grid laid over an image.
+
+    Args:
+        grid_shape: `(grid_height, grid_width)`; tokens are counted row by row.
+        image_size: `(height, width)` of the image in pixels.
+
+    Returns:
+        A float32 array `(tokens, tokens, 2)`: from the first token to the second, in pixels down
+        and to the right.
+
+    Example:
+        >>> token_offsets((1, 3), (4, 12))[1].tolist()
+        [[0.0, -4.0], [0.0, 0.0], [0.0, 4.0]]
+    """
+    steps = np.array(image_size) / np.array(grid_shape)
+    places = np.indices(grid_shape).reshape(2, -1).T * steps  # (tokens, 2)
+    return (places[None] - places[:, None]).astype("float32")
+
+
+def attention_offset(attention_scores, offsets):
+    """Where a head looks, seen from the query: the centroid of its attention, mean over queries.
+
+    Args:
+        attention_scores: tensor `(batch, heads, tokens, tokens)` whose rows sum to 1.
+        offsets: array `(tokens, tokens, 2)`, see `token_offsets`.
+
+    Returns:
+        A float32 tensor `(batch, heads, 2)` in the unit of `offsets`, down and to the right.
+
+    Example:
+
+    ```python
+    offsets = token_offsets(grid_shape=(8, 8), image_size=(32, 32))
+    attention_offset(np.eye(64)[None, None], offsets)  # [[[0., 0.]]]
+    ```
+
+    References:
+        - [Cordonnier et al., 2020](https://arxiv.org/abs/1911.03584), heads with a fixed offset
+    """
+    weights = ops.cast(attention_scores, "float32")
+    batch, heads, tokens, _ = ops.shape(weights)
+    flat = ops.reshape(weights, (batch, heads, tokens * tokens))
+    return ops.matmul(flat, ops.convert_to_tensor(offsets.reshape(-1, 2))) / tokens
+
+
+def attention_similarity(attention_scores):
+    """How alike the heads of a block look: cosines of their maps, each less its mean.
+
+    Args:
+        attention_scores: tensor `(batch, heads, queries, keys)`.
+
+    Returns:
+        A float32 tensor `(batch, heads, heads)` in -1 .. 1. Heads that look at all tokens alike are
+        similar to none.
+
+    Example:
+
+    ```python
+    attention_similarity(np.stack([np.eye(4), np.eye(4)])[None])  # ones
+    ```
+    """
+    weights = ops.cast(attention_scores, "float32")
+    batch, heads, queries, keys = ops.shape(weights)
+    flat = ops.reshape(weights, (batch, heads, queries * keys))
+    flat = flat - ops.mean(flat, axis=-1, keepdims=True)
+    lengths = ops.sqrt(ops.sum(ops.square(flat), axis=-1, keepdims=True))
+    # What is left of a uniform map is rounding, of which no direction follows.
+    flat = ops.where(lengths > 1e-5, flat / ops.maximum(lengths, 1e-5), 0.0)
+    return ops.matmul(flat, ops.swapaxes(flat, 1, 2))
+
+
+def linear_cka(covariances, num_heads):
+    """How alike the outputs of heads are: linear centred kernel alignment.
+
+    Args:
+        covariances: array `(heads * head_dim, heads * head_dim)`, of the outputs of all heads over
+            tokens and images.
+        num_heads: int.
+
+    Returns:
+        A float64 array `(heads, heads)` in 0 .. 1: 1 where the outputs of one head are those of the
+        other, rotated and scaled. Heads with constant outputs are similar to none.
+
+    Example:
+        >>> linear_cka(np.array([[1.0, 2.0], [2.0, 4.0]]), num_heads=2).round(6).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+
+    References:
+        - [Kornblith et al., 2019](https://arxiv.org/abs/1905.00414), section 3
+    """
+    covariances = np.asarray(covariances, "float64")
+    width = len(covariances) // num_heads
+    blocks = covariances.reshape(num_heads, width, num_heads, width)
+    norms = np.sqrt(np.square(blocks).sum(axis=(1, 3)))  # (heads, heads), Frobenius
+    own = np.sqrt(np.diag(norms))
+    own = np.where(own > 1e-6 * own.max(initial=0), own, np.inf)
+    return np.square(norms / own[:, None] / own[None])
+
+
+def most_alike(similarities):
+    """Returns each head's similarity with the head that is most like it.
+
+    Args:
+        similarities: array `(heads, heads)`.
+
+    Returns:
+        An array `(heads,)`; 0 for a head that is alone.
+
+    Example:
+        >>> most_alike(np.array([[1.0, 0.2, 0.7], [0.2, 1.0, 0.1], [0.7, 0.1, 1.0]])).tolist()
+        [0.7, 0.2, 0.7]
+    """
+    others = np.where(np.eye(len(similarities), dtype=bool), -np.inf, similarities)
+    return others.max(axis=1) if len(others) > 1 else np.zeros(1)

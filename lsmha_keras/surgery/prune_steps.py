@@ -1,0 +1,99 @@
+"""Prunes heads step by step: score, remove, fine-tune, and score again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lsmha_keras.arguments import positive_int
+from lsmha_keras.shp.head_scores import check_methods
+from lsmha_keras.surgery.prune_heads import choose_heads, prunable_blocks, prune_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningStep:
+    """A model on the way from all heads to few.
+
+    Attributes:
+        fraction: float, share of the first model's heads that are gone.
+        model: `CCTImageClassifier`, fine-tuned if that was asked for.
+        untuned: the same before it was fine-tuned, or the model itself.
+        heads: dict from block to the numbers, in the first model, of the heads that are left.
+    """
+
+    fraction: float
+    model: Any
+    untuned: Any
+    heads: dict[int, list[int]]
+
+
+def prune_steps(
+    model: Any,
+    fraction: float,
+    by: str = "shp",
+    steps: int = 1,
+    tune: Callable[[Any], Any] | None = None,
+    protect: int = 1,
+    normalise: bool = False,
+    data: Any = None,
+    **score_options: Any,
+) -> Iterator[PruningStep]:
+    """Removes heads in equal steps, and ranks those that are left anew before each.
+
+    A head that repeats another is worth something again once the other has gone.
+
+    Args:
+        model: `CCTImageClassifier`; it is left as it is.
+        fraction: float in [0, 1), share of its heads to remove in the end.
+        by: str, a score of `head_scores`, which is measured on `data` before each step.
+        steps: int. Defaults to `1`.
+        tune: function that fine-tunes the model it is given, after each step, or `None`.
+        protect: int, heads that at least stay in each block.
+        normalise: bool; see `prune_heads`.
+        data: labelled images to score heads on.
+        **score_options: further arguments of `head_scores`.
+
+    Yields:
+        A `PruningStep` for the model as it is, and one for each step.
+
+    Raises:
+        ValueError: as `prune_heads`; before anything is measured, where that can be known.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("lsmha-small")
+    for step in lsmha_keras.prune_steps(model, 0.5, by="random", steps=2):
+        print(step.fraction, step.model.count_params())
+    ```
+    """
+    steps, blocks = positive_int("steps", steps), prunable_blocks(model)
+    check_methods([by])
+    # Any scores tell whether so many heads can go at all.
+    choose_heads(model, fraction, "random", protect)
+    heads = {index: list(range(block.num_heads)) for index, block in blocks.items()}
+
+    def choose(model, share):
+        return choose_heads(model, share, by, protect, normalise, data, **score_options)
+
+    return _steps(model, fraction, steps, heads, choose, tune)
+
+
+def _steps(model, fraction, steps, heads, choose, tune):
+    total = left = sum(map(len, heads.values()))
+    yield PruningStep(0.0, model, model, heads)
+    for step in range(1, steps + 1):
+        gone = int(fraction * step / steps * total + 1e-6)
+        removed = choose(model, (gone - (total - left)) / left)
+        heads = {
+            index: [h for place, h in enumerate(names) if place not in removed.get(index, [])]
+            for index, names in heads.items()
+        }
+        left = sum(map(len, heads.values()))
+        untuned = prune_heads(model, remove=removed)
+        model = untuned
+        if tune:
+            model = prune_heads(untuned, remove={})  # a copy to train
+            tune(model)
+        yield PruningStep(1 - left / total, model, untuned, heads)
