@@ -76,6 +76,9 @@ _PUBLIC = {
     "BlockReadouts": "lsmha_keras.shp.readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
     "SHPCallback": "lsmha_keras.shp.callback",
+    # heads
+    "explain": "lsmha_keras.heads.explain",
+    "Explanation": "lsmha_keras.heads.explanation",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark
@@ -127,6 +130,8 @@ if TYPE_CHECKING:
     from lsmha_keras.data.open_dataset import open_dataset as open_dataset
     from lsmha_keras.errors import LsmhaError as LsmhaError
     from lsmha_keras.exporting.export import export as export
+    from lsmha_keras.heads.explain import explain as explain
+    from lsmha_keras.heads.explanation import Explanation as Explanation
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
     from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
     from lsmha_keras.layers.glmix_block import GLMixBlock as GLMixBlock
