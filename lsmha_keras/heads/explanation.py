@@ -16,7 +16,7 @@ from lsmha_keras.types import PathLike
 
 FORMATS = (".png", ".svg", ".pdf")
 # From no relevance to all of it: clear, yellow, orange, red.
-_COLORS = np.array([[255, 243, 176], [253, 190, 80], [240, 100, 40], [165, 15, 35]], "float64")
+COLORS = np.array([[255, 243, 176], [253, 190, 80], [240, 100, 40], [165, 15, 35]], "float64")
 _TITLES = {
     "rollout": "attention rollout",
     "flow": "attention flow",
@@ -64,7 +64,11 @@ class Explanation:
     @property
     def name(self) -> str:
         """Name of the class that is explained; "class 3" if the classes have no names."""
-        return self.class_names[self.label] if self.class_names else f"class {self.label}"
+        return self.class_name(self.label)
+
+    def class_name(self, label: int) -> str:
+        """Name of a class, such as "class 3" if the classes have no names."""
+        return self.class_names[label] if self.class_names else f"class {label}"
 
     @property
     def title(self) -> str:
@@ -106,10 +110,10 @@ class Explanation:
         """
         share = np.maximum(self.upsampled(self.tokens if tokens is None else tokens), 0)
         share = share / (share.max() or 1)
-        place = share * (len(_COLORS) - 1)
-        below = np.minimum(place.astype(int), len(_COLORS) - 2)
+        place = share * (len(COLORS) - 1)
+        below = np.minimum(place.astype(int), len(COLORS) - 2)
         between = (place - below)[..., None]
-        color = (1 - between) * _COLORS[below] + between * _COLORS[below + 1]
+        color = (1 - between) * COLORS[below] + between * COLORS[below + 1]
         grey = np.repeat(self.image @ np.array([0.299, 0.587, 0.114])[:, None], 3, axis=-1)
         strength = (0.75 * np.sqrt(share))[..., None]  # what is weak is to be seen too
         return np.rint((1 - strength) * grey + strength * color).astype("uint8")
