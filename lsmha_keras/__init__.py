@@ -79,6 +79,7 @@ _PUBLIC = {
     # heads
     "explain": "lsmha_keras.heads.explain",
     "Explanation": "lsmha_keras.heads.explanation",
+    "explanation_curves": "lsmha_keras.heads.curves",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark
@@ -130,6 +131,7 @@ if TYPE_CHECKING:
     from lsmha_keras.data.open_dataset import open_dataset as open_dataset
     from lsmha_keras.errors import LsmhaError as LsmhaError
     from lsmha_keras.exporting.export import export as export
+    from lsmha_keras.heads.curves import explanation_curves as explanation_curves
     from lsmha_keras.heads.explain import explain as explain
     from lsmha_keras.heads.explanation import Explanation as Explanation
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
