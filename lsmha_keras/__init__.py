@@ -80,6 +80,9 @@ _PUBLIC = {
     "explain": "lsmha_keras.heads.explain",
     "Explanation": "lsmha_keras.heads.explanation",
     "explanation_curves": "lsmha_keras.heads.curves",
+    "HeadPursuit": "lsmha_keras.heads.pursuit",
+    "head_pursuit": "lsmha_keras.heads.pursuit",
+    "intervene_on_heads": "lsmha_keras.heads.interventions",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark
@@ -134,6 +137,9 @@ if TYPE_CHECKING:
     from lsmha_keras.heads.curves import explanation_curves as explanation_curves
     from lsmha_keras.heads.explain import explain as explain
     from lsmha_keras.heads.explanation import Explanation as Explanation
+    from lsmha_keras.heads.interventions import intervene_on_heads as intervene_on_heads
+    from lsmha_keras.heads.pursuit import HeadPursuit as HeadPursuit
+    from lsmha_keras.heads.pursuit import head_pursuit as head_pursuit
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
     from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
     from lsmha_keras.layers.glmix_block import GLMixBlock as GLMixBlock
