@@ -115,7 +115,7 @@ def explanation_curves(
     ```
 
     References:
-        - [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421), section 4.3
+        - [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421)
     """
     check_classifier(model)
     known = (*METHODS, RANDOM)

@@ -97,7 +97,7 @@ def intervene_on_heads(
     ```
 
     References:
-        - [Basile et al., 2025](https://arxiv.org/abs/2510.21518), sections on interventions
+        - [Basile et al., 2025](https://arxiv.org/abs/2510.21518)
     """
     check_classifier(model)
     counts = _head_counts(model)

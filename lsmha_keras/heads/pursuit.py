@@ -38,7 +38,7 @@ def simultaneous_pursuit(signals, atoms, steps):
         signals' squares that is explained after each step. Shares are 0 if all signals are.
 
     References:
-        - [Tropp et al., 2006](https://doi.org/10.1016/j.sigpro.2005.05.030), algorithm 3.1
+        - [Tropp et al., 2006](https://doi.org/10.1016/j.sigpro.2005.05.030)
 
     Example:
         >>> chosen, explained = simultaneous_pursuit([[0.0, 2.0], [1.0, 3.0]], np.eye(2), 2)

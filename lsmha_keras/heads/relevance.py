@@ -57,7 +57,7 @@ def attention_rollout(maps):
         ValueError: as `with_skip`.
 
     References:
-        - [Abnar and Zuidema, 2020](https://arxiv.org/abs/2005.00928), section 3
+        - [Abnar and Zuidema, 2020](https://arxiv.org/abs/2005.00928)
 
     Example:
         >>> attention_rollout([np.eye(2)[None]] * 3)
@@ -88,7 +88,7 @@ def attention_flow(maps, pooling):
         ValueError: if there are more than 64 tokens, or as `with_skip`.
 
     References:
-        - [Abnar and Zuidema, 2020](https://arxiv.org/abs/2005.00928), section 3
+        - [Abnar and Zuidema, 2020](https://arxiv.org/abs/2005.00928)
 
     Example:
 
@@ -136,7 +136,7 @@ def gradient_relevance(maps, gradients):
         float64 array `(tokens after the last block, tokens before the first)`.
 
     References:
-        - [Chefer et al., 2021](https://arxiv.org/abs/2103.15679), section 3.1, self-attention
+        - [Chefer et al., 2021](https://arxiv.org/abs/2103.15679)
 
     Example:
         >>> gradient_relevance([np.eye(2)[None]], [np.ones((1, 2, 2))])
