@@ -109,11 +109,11 @@ def intervene_on_heads(
     scales = np.stack([_scales(places, counts, scale) for places in sets])
     runner = ScaledHeads(model)
     right: list[list] = [[] for _ in sets]
-    truth = []
+    truth: list[np.ndarray] = []
     batches = ImageBatches(data, batch_size, model, seed=seed, **batch_options)
     progress = Progress(len(batches), verbose)
     for images, labels in batches.epoch():
-        labels = class_labels(labels, model.num_classes, sum(map(len, truth)))
+        labels = class_labels(labels, model.num_classes, sum(len(part) for part in truth))
         truth.append(labels)
         inputs = prepared(model, images)
         for found, row in zip(right, scales, strict=True):

@@ -191,7 +191,7 @@ def head_pursuit(
     layers = model.backbone.blocks
     valid = [i for i, block in enumerate(layers) if isinstance(block, TransformerBlock)]
     blocks = check_blocks(blocks, valid)
-    concepts = _concepts(model, concepts)
+    groups = _concepts(model, concepts)
     written = _pooled_heads(model, blocks, data, batch_size, verbose, batch_options)
     classes, explained, scores = {}, {}, {}
     for block in blocks:
@@ -207,9 +207,9 @@ def head_pursuit(
         found = [simultaneous_pursuit(*head, count) for head in heads]
         classes[block], explained[block] = (np.stack(part) for part in zip(*found, strict=True))
         scores[block] = np.array(
-            [[_share(*head, members, half) for members in concepts.values()] for head in heads]
+            [[_share(*head, members, half) for members in groups.values()] for head in heads]
         )
-    return HeadPursuit(classes, explained, concepts, scores, model.class_names)
+    return HeadPursuit(classes, explained, groups, scores, model.class_names)
 
 
 def _share(written, atoms, members, most):
