@@ -78,6 +78,13 @@ _PUBLIC = {
     "BlockReadouts": "lsmha_keras.shp.readouts",
     "SHPResult": "lsmha_keras.shp.shp_result",
     "SHPCallback": "lsmha_keras.shp.callback",
+    # heads
+    "explain": "lsmha_keras.heads.explain",
+    "Explanation": "lsmha_keras.heads.explanation",
+    "explanation_curves": "lsmha_keras.heads.curves",
+    "HeadPursuit": "lsmha_keras.heads.pursuit",
+    "head_pursuit": "lsmha_keras.heads.pursuit",
+    "intervene_on_heads": "lsmha_keras.heads.interventions",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
     # benchmark
@@ -131,6 +138,12 @@ if TYPE_CHECKING:
     from lsmha_keras.data.open_dataset import open_dataset as open_dataset
     from lsmha_keras.errors import LsmhaError as LsmhaError
     from lsmha_keras.exporting.export import export as export
+    from lsmha_keras.heads.curves import explanation_curves as explanation_curves
+    from lsmha_keras.heads.explain import explain as explain
+    from lsmha_keras.heads.explanation import Explanation as Explanation
+    from lsmha_keras.heads.interventions import intervene_on_heads as intervene_on_heads
+    from lsmha_keras.heads.pursuit import HeadPursuit as HeadPursuit
+    from lsmha_keras.heads.pursuit import head_pursuit as head_pursuit
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
     from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
     from lsmha_keras.layers.glmix_block import GLMixBlock as GLMixBlock

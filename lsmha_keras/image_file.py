@@ -1,6 +1,7 @@
 """Reads image files: the one way for folders of images and for the command line."""
 
 import contextlib
+import os
 import pathlib
 import struct
 import zlib
@@ -97,6 +98,35 @@ def read_image(source, size=None):
     except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
         cause = getattr(error, "strerror", None) or error
         raise InputError(f"{name} is not a sound image file. Received: {cause}") from error
+
+
+def read_any(image, size=None):
+    """Reads what may stand for an image file, as `read_image` does.
+
+    Args:
+        image: path, open binary file or `PIL.Image.Image`.
+        size: as for `read_image`.
+
+    Returns:
+        `(height, width, 3)` uint8.
+
+    Raises:
+        ValueError: as `read_image`, or if it is none of these.
+
+    Example:
+
+    ```python
+    read_any(PIL.Image.new("RGB", (640, 427)), size=(32, 32)).shape  # (32, 32, 3)
+    ```
+    """
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+        return read_image(image, size)
+    if hasattr(image, "getexif"):
+        return np.asarray(to_rgb(image, size))
+    raise InputError(
+        "An image is a path, an open binary file, a `PIL.Image.Image` or an array. "
+        f"Received: {type(image).__name__}"
+    )
 
 
 def to_rgb(image, size=None):

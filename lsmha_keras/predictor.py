@@ -11,7 +11,7 @@ import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_file import read_image, to_rgb
+from lsmha_keras.image_file import read_any
 from lsmha_keras.image_resize import resize_batch, resize_image
 from lsmha_keras.image_values import check_image_values, warn_of_fractions
 from lsmha_keras.probabilities import probabilities
@@ -178,15 +178,7 @@ class Predictor:
                 f"Files and PIL images are read as RGB, and the model takes {channels} channels: "
                 f"give arrays. Received: {image!r}"
             )
-        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
-            pixels = read_image(image, size)
-        elif hasattr(image, "getexif"):
-            pixels = np.asarray(to_rgb(image, size))
-        else:
-            raise InputError(
-                "An image is a path, an open binary file, a `PIL.Image.Image` or an array. "
-                f"Received: {type(image).__name__}"
-            )
+        pixels = read_any(image, size)
         if channels == 1:
             pixels = pixels.mean(axis=-1, keepdims=True).round().astype("uint8")
         return pixels

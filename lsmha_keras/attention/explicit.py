@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops, random
 
 from lsmha_keras.layers.attention_core import open_empty_masks
+from lsmha_keras.layers.weight_changes import change_weights as changed_by_caller
 
 
 def explicit_attention(
@@ -52,6 +53,7 @@ def explicit_attention(
     weights = normalise(scores) if normalise else ops.softmax(scores, axis=-1)
     if change_weights:
         weights = change_weights(weights)
+    weights = changed_by_caller(weights)
     if dropout_rate > 0.0:
         weights = random.dropout(weights, dropout_rate, seed=seed_generator)
     output = ops.matmul(weights, ops.cast(value, "float32"))

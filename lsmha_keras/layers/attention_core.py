@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops, random
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.weight_changes import change_weights
 
 
 def project_heads(dense, x, num_heads):
@@ -155,7 +156,7 @@ def attention_core(
     scores = ops.matmul(query * scale, ops.swapaxes(key, 2, 3))
     if padding_mask is not None:
         scores = ops.where(padding_mask[:, None, None, :], scores, -np.inf)
-    weights = ops.softmax(scores, axis=-1)
+    weights = change_weights(ops.softmax(scores, axis=-1))
     if dropout_rate > 0.0:
         weights = random.dropout(weights, dropout_rate, seed=seed_generator)
     output = ops.cast(ops.matmul(weights, ops.cast(value, "float32")), value.dtype)

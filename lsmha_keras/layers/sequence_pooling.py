@@ -95,14 +95,26 @@ class SequencePooling(keras.layers.Layer):
         self.scores.build(input_shape)
 
     def call(self, x, padding_mask=None, mask=None, x_mask=None):
-        scores = ops.squeeze(self.scores(x), axis=-1)  # (batch, tokens)
         mask = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
+        weights = self.token_weights(x, mask)[:, None, :]
+        pooled = ops.squeeze(ops.matmul(weights, ops.cast(x, "float32")), axis=1)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def token_weights(self, x: Any, mask: Any = None) -> Any:
+        """Computes the share of each token in the pooled one.
+
+        Args:
+            x: tokens, tensor of shape `(batch, tokens, channels)`; the layer is built.
+            mask: optional boolean tensor of shape `(batch, tokens)`, the tokens that count.
+
+        Returns:
+            A float32 tensor of shape `(batch, tokens)`; each row sums to 1.
+        """
+        scores = ops.squeeze(self.scores(x), axis=-1)  # (batch, tokens)
         if mask is not None:
             scores, mask = open_empty_masks(scores, mask)
             scores = ops.where(mask, scores, -np.inf)
-        weights = ops.softmax(scores, axis=-1)[:, None, :]
-        pooled = ops.squeeze(ops.matmul(weights, ops.cast(x, "float32")), axis=1)
-        return ops.cast(pooled, self.compute_dtype)
+        return ops.softmax(scores, axis=-1)
 
     def compute_mask(self, x, previous_mask=None):
         """Returns `None`: what comes out has no tokens."""

@@ -1,0 +1,176 @@
+"""Attention maps of a classifier on some images, and the derivatives of logits by them."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.layers.weight_changes import changing_weights
+from lsmha_keras.shp.head_scores import _gradient
+
+# What to do about a kind of attention that cannot be traced.
+_WAY_OUT = "`method='occlusion'` works with every kind"
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionTrace:
+    """What a classifier attends to on a batch of images; float64 arrays.
+
+    Attributes:
+        maps: dict from the index of a transformer block, ascending, to its attention weights
+            `(batch, heads, queries, keys)`.
+        pooling: `(batch, tokens)`, weights of the sequence pooling; each row sums to 1.
+        gradients: dict like `maps`: derivatives of the label's logit by the weights; `None` without
+            labels.
+        pooling_gradients: `(batch, tokens)`, its derivatives by the pooling's weights, or `None`.
+    """
+
+    maps: dict
+    pooling: np.ndarray
+    gradients: dict | None = None
+    pooling_gradients: np.ndarray | None = None
+
+
+def trace_attention(model, images, labels=None):
+    """Runs a classifier and keeps its attention weights.
+
+    Args:
+        model: `CCTImageClassifier`; it runs in inference mode, uncompiled.
+        images: preprocessed images `(batch, height, width, channels)`.
+        labels: `(batch,)` ints, the classes whose logits are derived; `None` derives none.
+
+    Returns:
+        An `AttentionTrace`.
+
+    Raises:
+        ValueError: if the model has no transformer block, one of its kinds of attention has no
+            scores, or with labels computes them otherwise than as one map per head.
+
+    Example:
+
+    ```python
+    trace = trace_attention(classifier, classifier.preprocess_samples(images))
+    trace.maps[3].shape  # (batch, heads, tokens, tokens)
+    ```
+    """
+    indices = [i for i, b in enumerate(model.backbone.blocks) if isinstance(b, TransformerBlock)]
+    if not indices:
+        raise InputError(
+            f"There is no attention to follow; {_WAY_OUT}. "
+            "Received: a model without transformer blocks"
+        )
+    run = _Run(model, indices, _tokens_before(model, indices[0], images))
+    maps, tokens = run.forward()
+    pooling = model.pooler.token_weights(tokens)
+    maps = {i: _to_numpy(weights) for i, weights in zip(indices, maps, strict=True)}
+    if labels is None:
+        return AttentionTrace(maps, _to_numpy(pooling))
+    labels = np.asarray(labels)
+    gradients = run.gradients(maps, labels)
+    # The logit is linear in what the pooling returns, and that is linear in its weights.
+    kernel = _to_numpy(model.output_dense.kernel)[:, labels]  # (channels, batch)
+    by_pooling = np.einsum("btc,cb->bt", _to_numpy(tokens), kernel)
+    return AttentionTrace(maps, _to_numpy(pooling), gradients, by_pooling)
+
+
+def _tokens_before(model, block, images):
+    """The tokens that enter a block, `(batch, tokens, channels)`."""
+    backbone = model.backbone
+    tokens = backbone.tokenizer(ops.convert_to_tensor(images), training=False)
+    tokens = backbone.position_embedding_layer(tokens)
+    for layer in backbone.blocks[:block]:
+        tokens = layer(tokens, training=False)
+    return tokens
+
+
+class _Run:
+    """The transformer blocks and the head of a classifier, on fixed tokens.
+
+    Args:
+        model: `CCTImageClassifier`.
+        indices: list of the indices of its transformer blocks.
+        tokens: what enters the first of them.
+    """
+
+    def __init__(self, model, indices, tokens):
+        self.model, self.indices, self.tokens = model, indices, tokens
+        self.blocks = [model.backbone.blocks[i] for i in indices]
+
+    def forward(self, offsets=None):
+        """Returns the maps of the blocks and the tokens that are pooled.
+
+        Args:
+            offsets: tensor `(batch, heads of all blocks, tokens, tokens)` that is added to the
+                attention weights, or `None`.
+        """
+        x, maps, first = self.tokens, [], 0
+        for block in self.blocks:
+            change = None
+            if offsets is not None:
+                change = _AddOnce(block, offsets[:, first : first + block.num_heads])
+                first += block.num_heads
+            with changing_weights(change):
+                x, scores = _call(block, x)
+            if change is not None:
+                change.check()
+            maps.append(scores)
+        return maps, ops.cast(self.model.backbone.layer_norm(x), "float32")
+
+    def gradients(self, maps, labels):
+        """Returns the derivatives of the labels' logits by the maps, a dict like `maps`."""
+        model = self.model
+        chosen = ops.convert_to_tensor(np.eye(model.num_classes, dtype="float32")[labels])
+
+        def sum_of_logits(offsets):
+            pooled = model.pooler(self.forward(offsets)[1])
+            kernel = ops.cast(model.output_dense.kernel, "float32")
+            return ops.sum(ops.matmul(ops.cast(pooled, "float32"), kernel) * chosen)
+
+        # Images do not see each other: the derivatives of the sum are each image's own.
+        num_tokens = self.tokens.shape[1]
+        heads = sum(block.num_heads for block in self.blocks)
+        shape = (len(labels), heads, num_tokens, num_tokens)
+        found = _to_numpy(_gradient(sum_of_logits, ops.zeros(shape, "float32")))
+        ends = np.cumsum([block.num_heads for block in self.blocks])[:-1]
+        return dict(zip(maps, np.split(found, ends, axis=1), strict=True))
+
+
+class _AddOnce:
+    """Adds an offset to the one set of weights that a layer computes, and refuses any other."""
+
+    def __init__(self, block, offset):
+        self.block, self.offset, self.calls = block, offset, 0
+
+    def __call__(self, weights):
+        self.calls += 1
+        if tuple(weights.shape) != tuple(self.offset.shape):
+            self.refuse()
+        return weights + self.offset
+
+    def check(self):
+        if self.calls != 1:
+            self.refuse()
+
+    def refuse(self):
+        raise InputError(
+            "Derivatives by attention maps need a kind that computes one map of all tokens for "
+            "each head, and uses it at once. `lsmha_keras.convert_attention(model, 'multi_head')` "
+            f"makes another one of some kinds, and {_WAY_OUT}. "
+            f"Received: attention={self.block.attention_kind!r}"
+        )
+
+
+def _call(block, x):
+    try:
+        return block(x, training=False, return_attention_scores=True)
+    except InputError as error:
+        raise InputError(
+            f"This kind of attention has no scores to follow; {_WAY_OUT}. "
+            f"Received: attention={block.attention_kind!r} ({error})"
+        ) from error
+
+
+def _to_numpy(tensor):
+    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")), "float64")
