@@ -371,7 +371,7 @@ def _single_heads(model, dataset, blocks, readouts, fitting, threshold, verbose,
         readouts = BlockReadouts.load(readouts)
     if missing := sorted(set(blocks) - set(readouts.blocks)):
         raise InputError(
-            f"There are readouts of the blocks {readouts.blocks}. Received: blocks={missing}"
+            f"There are readouts only for the blocks {readouts.blocks}. Received: blocks={missing}"
         )
     fields = HeadFields(model, readouts.blocks)
     results = fields.measure(readouts, dataset, threshold, verbose=verbose, **batch_options)

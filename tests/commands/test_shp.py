@@ -206,7 +206,7 @@ def test_mistakes_are_named(changes, message, done, arguments, tmp_path, capsys)
 def test_block_without_readout_is_named(done, arguments, tmp_path, capsys):
     given = ["--readout", str(done / "readouts.npz"), "--blocks", "5"]
     assert cli.main([*arguments, *given, "--output", str(tmp_path)]) == 2
-    assert "readouts of the blocks [0, 1]. Received: blocks=[5]" in capsys.readouterr().err
+    assert "readouts only for the blocks [0, 1]. Received: blocks=[5]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("threshold", ["0", "1", "high", "nan"])

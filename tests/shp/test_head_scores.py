@@ -251,7 +251,7 @@ def test_single_heads_are_those_of_their_results(model, images):
     for block in HEADS:
         np.testing.assert_array_equal(fitted[block]["shp_coverage"], table[block]["shp_coverage"])
     del readouts.weights[1]
-    with pytest.raises(ValueError, match=r"readouts of the blocks \[2\]. Received: blocks=\[1\]"):
+    with pytest.raises(ValueError, match=r"only for the blocks \[2\]. Received: blocks=\[1\]"):
         head_scores(model, data, ["shp"], readouts=readouts, verbose=0)
 
 
