@@ -95,7 +95,8 @@ class _Run:
     """
 
     def __init__(self, model, indices, tokens):
-        self.model, self.indices, self.tokens = model, indices, tokens
+        self.model, self.tokens = model, tokens
+        self.layers = model.backbone.blocks[indices[0] :]
         self.blocks = [model.backbone.blocks[i] for i in indices]
 
     def forward(self, offsets=None):
@@ -106,7 +107,10 @@ class _Run:
                 attention weights, or `None`.
         """
         x, maps, first = self.tokens, [], 0
-        for block in self.blocks:
+        for block in self.layers:
+            if not isinstance(block, TransformerBlock):
+                x = block(x, training=False)
+                continue
             change = None
             if offsets is not None:
                 change = _AddOnce(block, offsets[:, first : first + block.num_heads])

@@ -235,7 +235,9 @@ def class_atoms(model, block):
     """
     backbone = model.backbone
     columns = _to_numpy(model.output_dense.kernel)  # (channels, classes)
-    norms = [layer.mlp_norm for layer in backbone.blocks[block:]] + [backbone.layer_norm]
+    # Of blocks of other kinds, the skip connection alone is followed.
+    later = [layer for layer in backbone.blocks[block:] if isinstance(layer, TransformerBlock)]
+    norms = [layer.mlp_norm for layer in later] + [backbone.layer_norm]
     for norm in reversed(norms):
         columns = _to_numpy(norm.gamma)[:, None] * columns
         columns = columns - columns.mean(axis=0)  # a norm takes the mean over channels off

@@ -63,6 +63,24 @@ def test_derivatives_by_the_pooling(model):
     assert total + bias == pytest.approx(logit(model, image), rel=1e-4, abs=1e-5)
 
 
+def test_blocks_without_maps_in_between_are_run_too():
+    backbone = lsmha.CCTBackbone(
+        image_shape=(16, 16, 3),
+        hidden_dim=16,
+        num_layers=4,
+        num_heads=4,
+        mlp_dim=16,
+        tokenizer_layers=2,
+        blocks=["conv", "attention", "spectral", "attention"],
+    )
+    model = lsmha.CCTImageClassifier(backbone, LABELS)
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype("float32")
+    trace = trace_attention(model, image, [3])
+    assert sorted(trace.maps) == sorted(trace.gradients) == [1, 3]
+    total = np.sum(trace.pooling * trace.pooling_gradients)
+    assert total == pytest.approx(logit(model, image), rel=1e-3, abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["clustered", "hilo"])
 def test_kinds_without_one_map_per_head_are_refused_by_name(kind):
     model = classifier(attention=kind)
