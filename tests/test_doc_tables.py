@@ -16,6 +16,9 @@ pytestmark = [
 ]
 
 
+AREAS = ("deletion", "insertion")
+
+
 def page(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
@@ -185,6 +188,13 @@ def test_the_slowest_case_of_attention():
     assert worst[:4] == ("jax", "training", "4", "64")
     for name in ("README.md", "docs/speed.md"):
         assert f"runs at {ratios[worst]:.2f} times" in page(name)
+
+
+def test_explanations():
+    for row in _rows("explanations.csv"):
+        assert row["num_images"] == "500"
+        cells = (f"{float(row[k]):.4f} ± {float(row[f'{k}_error']):.4f}" for k in AREAS)
+        assert f"| {row['method']} | {' | '.join(cells)} |" in page("docs/explain.md")
 
 
 def test_committees():
