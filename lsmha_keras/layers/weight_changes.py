@@ -21,6 +21,9 @@ def changing_weights(change):
     Example:
 
     ```python
+    from lsmha_keras.layers.weight_changes import changing_weights
+
+    layer, tokens = lsmha_keras.LargeScaleMultiHeadAttention(2), np.ones((1, 4, 8), "float32")
     with changing_weights(lambda weights: 0 * weights):
         layer(tokens, return_attention_scores=True)
     ```

@@ -41,6 +41,8 @@ def test_block(module, block, model_and_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verify_preset, "_LATENCY_RUNS", 2)
     shutil.copytree(model_and_run[1], tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "mine" / "checkpoints").mkdir()
+    (tmp_path / "runs" / "mine" / "checkpoints" / "last.npz").touch()
     shutil.copytree(zoo_dir() / "results", tmp_path / "zoo" / "results")
     names = {
         "run_row": runs.run_row,
