@@ -31,7 +31,7 @@ COMMITTEE = "committee.json"
 ONNX = "model.onnx"
 # Short names of the presets to begin with; every place that takes a name takes these too.
 ALIASES = {
-    "lsmha-base": "cct_7_3x2_ib_h16_c2_cifar100_30_epochs",
+    "lsmha-base": "cct_7_3x2_ib_h16_c2_cifar100_56_epochs",
     "lsmha-small": "cct_4_3x2_ib_h16_c2_cifar100_65_epochs",
 }
 

@@ -21,6 +21,8 @@ from lsmha_keras.commands._output import (
 )
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import claim_directory
+from lsmha_keras.presets import preset_name
+from lsmha_keras.tables import write_rows
 
 _METHODS = ("relevance", "rollout", "flow", "maps", "occlusion")
 _AREAS = ("deletion", "insertion")
@@ -109,6 +111,7 @@ def _measure(args):
     check_presets(args.name)
     import_framework()
     from lsmha_keras.heads.curves import RANDOM, explanation_curves
+    from lsmha_keras.training.devices import describe_hardware
 
     model, methods = _load(args)
     curves = explanation_curves(
@@ -120,7 +123,10 @@ def _measure(args):
         data_dir=args.data_dir,
         max_images=args.max_images,
     )
-    curves.save(output)
+    measured = {"preset": preset_name(args.name), "dataset": f"{args.curves} ({args.split})"}
+    write_rows(
+        output, [{**measured, **row, "machine": describe_hardware()} for row in curves.rows()]
+    )
     cells = [
         [row["method"], *(f"{row[k]:.4f} ± {row[f'{k}_error']:.4f}" for k in _AREAS)]
         for row in curves.rows()
