@@ -14,7 +14,7 @@ from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
-from lsmha_keras.models.head_lists import per_block
+from lsmha_keras.models.head_lists import count_heads_blocks, per_block
 from lsmha_keras.shp.head_score_table import HeadScoreTable, weights_digest
 from lsmha_keras.shp.head_scores import head_scores
 
@@ -256,13 +256,13 @@ def _kept_heads(blocks, keep, remove):
 
 
 def _without_heads(backbone, kept):
-    transformer_blocks = list(prunable_blocks(backbone))
+    kinds = backbone.block_kinds
     lists = {
-        name: per_block(name, getattr(backbone, name), len(transformer_blocks))
+        name: per_block(name, getattr(backbone, name), count_heads_blocks(kinds))
         for name in ("num_heads", "head_dim", "attention_options")
     }
     for index, heads in kept.items():
-        block, place = backbone.blocks[index], transformer_blocks.index(index)
+        block, place = backbone.blocks[index], count_heads_blocks(kinds[:index])
         block.attention.head_units()  # refuses kinds that cannot lose heads
         fixed = find_attention(block.attention_kind).options
         options = block.attention.pruned_options(heads)

@@ -82,6 +82,14 @@ def test_every_refusing_kind_names_its_way_out():
     )
 
 
+def test_other_blocks_with_heads_stay_whole():
+    model = shaken(num_layers=3, blocks=["attention", "glmix", "attention"], num_heads=[4, 2, 4])
+    keep = {2: [0, 3]}
+    pruned = prune_heads(model, keep=keep)
+    assert pruned.backbone.num_heads == [4, 2, 2]
+    np.testing.assert_allclose(to_numpy(pruned(IMAGES)), masked_logits(model, keep), atol=1e-5)
+
+
 def test_blocks_of_their_own_sizes_behind_a_convolution(tmp_path):
     model = shaken(
         num_layers=4,
