@@ -280,8 +280,7 @@ def _without_heads(backbone, kept):
             continue
         source = backbone.get_layer(layer.name)
         if heads := kept_of_layer.get(layer.name):
-            for name in ("attention_norm", "mlp_norm", "mlp_hidden", "mlp_output"):
-                copy_weights(getattr(source, name), getattr(layer, name))
+            copy_weights(source, layer, except_for=("attention",))
             layer.attention.take_heads(source.attention, heads)
         else:
             copy_weights(source, layer)

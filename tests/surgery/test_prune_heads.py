@@ -82,8 +82,10 @@ def test_every_refusing_kind_names_its_way_out():
     )
 
 
-def test_other_blocks_with_heads_stay_whole():
-    model = shaken(num_layers=3, blocks=["attention", "glmix", "attention"], num_heads=[4, 2, 4])
+def test_other_blocks_with_heads_and_the_perceptron_stay_whole():
+    model = shaken(
+        num_layers=3, blocks=["attention", "glmix", "attention"], num_heads=[4, 2, 4], mlp_conv=True
+    )
     keep = {2: [0, 3]}
     pruned = prune_heads(model, keep=keep)
     assert pruned.backbone.num_heads == [4, 2, 2]
