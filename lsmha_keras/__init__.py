@@ -98,6 +98,8 @@ _PUBLIC = {
     "convert_attention": "lsmha_keras.surgery.convert_attention",
     "grow": "lsmha_keras.surgery.grow",
     "prune_heads": "lsmha_keras.surgery.prune_heads",
+    "share_heads": "lsmha_keras.surgery.share_heads",
+    "head_similarity": "lsmha_keras.surgery.share_heads",
     "prune_steps": "lsmha_keras.surgery.prune_steps",
     "replace_blocks": "lsmha_keras.surgery.replace_blocks",
     "convert_torch_checkpoint": "lsmha_keras.surgery.convert_torch",
@@ -183,6 +185,8 @@ if TYPE_CHECKING:
     from lsmha_keras.surgery.prune_heads import prune_heads as prune_heads
     from lsmha_keras.surgery.prune_steps import prune_steps as prune_steps
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
+    from lsmha_keras.surgery.share_heads import head_similarity as head_similarity
+    from lsmha_keras.surgery.share_heads import share_heads as share_heads
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe
     from lsmha_keras.training.train import train as train

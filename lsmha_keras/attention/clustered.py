@@ -12,6 +12,7 @@ from keras import ops
 from lsmha_keras.arguments import plain
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import split_heads
+from lsmha_keras.layers.head_weights import merged_weights
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 
@@ -108,6 +109,21 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         self.write_dense(self.query_key, shared)
         self.write_dense(self.value, [value])
         return all(np.array_equal(w, s[:, self._maps]) for w, s in zip(own, shared, strict=True))
+
+    def take_maps(self, layer: LargeScaleMultiHeadAttention, heads: Sequence[int]) -> None:
+        """Takes the weights of plain attention, of queries and keys those of some heads.
+
+        Args:
+            layer: built layer of plain attention with as many heads, which is left as it is.
+            heads: the head that each map comes from.
+
+        Raises:
+            ValueError: if the layer is quantised.
+        """
+        query, key, value = layer.read_dense(layer.qkv, 3)
+        self.write_dense(self.query_key, [part[:, list(heads)] for part in (query, key)])
+        self.write_dense(self.value, [value])
+        self.projection.set_weights(merged_weights(layer.projection))
 
     def pruned_options(self, keep):
         # Numbered anew, without the maps that no head is left to use.

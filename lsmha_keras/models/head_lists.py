@@ -74,6 +74,11 @@ def per_block(name, value, num_blocks):
     return list(value)
 
 
+def joined(values):
+    """Makes one value of a list of equal ones, so that configs can be read; else returns it."""
+    return values[0] if all(value == values[0] for value in values) else values
+
+
 def check_heads(num_heads, head_dims, hidden_dim):
     """Refuses head counts that are no positive ints, or do not divide the width.
 

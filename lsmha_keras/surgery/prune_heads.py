@@ -14,7 +14,7 @@ from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
-from lsmha_keras.models.head_lists import count_heads_blocks, per_block
+from lsmha_keras.models.head_lists import count_heads_blocks, joined, per_block
 from lsmha_keras.shp.head_score_table import HeadScoreTable, weights_digest
 from lsmha_keras.shp.head_scores import head_scores
 
@@ -272,7 +272,7 @@ def _without_heads(backbone, kept):
         if options:
             lists["attention_options"][place] = {**(block.attention_options or {}), **options}
     # One value stays one value where blocks agree, so that configs can be read.
-    lists = {name: _joined(values) for name, values in lists.items()}
+    lists = {name: joined(values) for name, values in lists.items()}
     smaller = CCTBackbone.from_config({**backbone.get_config(), **lists})
     kept_of_layer = {backbone.blocks[index].name: heads for index, heads in kept.items()}
     for layer in smaller.layers:
@@ -285,7 +285,3 @@ def _without_heads(backbone, kept):
         else:
             copy_weights(source, layer)
     return smaller
-
-
-def _joined(values):
-    return values[0] if all(value == values[0] for value in values) else values

@@ -1,0 +1,212 @@
+"""Lets heads that look at the same places share one attention map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from lsmha_keras.arguments import plain
+from lsmha_keras.data.labelled import ImageBatches
+from lsmha_keras.errors import InputError, PackageError
+from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.copy_weights import copy_weights
+from lsmha_keras.models.head_lists import count_heads_blocks, joined, per_block
+from lsmha_keras.progress import Progress
+from lsmha_keras.shp.attention_profile import attention_similarity
+from lsmha_keras.surgery.prune_heads import prunable_blocks
+from lsmha_keras.types import Dataset, Verbose
+
+
+def head_similarity(
+    model: Any,
+    dataset: Dataset,
+    batch_size: int = 64,
+    verbose: Verbose = "auto",
+    **batch_options: Any,
+) -> dict[int, np.ndarray]:
+    """Measures how alike the attention maps of the heads of each block are.
+
+    Maps are compared image by image, and the similarities averaged: heads whose mean maps agree may
+    look at different places of every image.
+
+    Args:
+        model: a `CCTImageClassifier` whose kinds of attention have scores.
+        dataset: images of any kind; see `fit_readout`. A few hundred are enough.
+        batch_size: int, images of a batch where the dataset does not decide that itself.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
+        **batch_options: `split`, `data_dir`, `max_images` and `seed`, for a dataset given by name.
+
+    Returns:
+        A dict from the index of a block to a float64 array `(heads, heads)`: the mean over images
+        of the cosine of two heads' maps, each less its mean, in -1 .. 1.
+
+    Raises:
+        ValueError: if the model has no heads, a kind of attention has no scores, or the dataset is
+            empty.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
+    images = np.random.randint(0, 256, size=(8, 32, 32, 3), dtype="uint8")
+    similarity = lsmha_keras.head_similarity(classifier, (images, np.zeros(8, int)))
+    similarity[1].shape  # (16, 16)
+    ```
+    """
+    names = {index: f"block_{index}/attention_scores" for index in prunable_blocks(model)}
+    traced = model.intermediates(list(names.values()))
+    sums: dict[int, Any] = dict.fromkeys(names, 0.0)
+    count = 0
+    batches = ImageBatches(dataset, batch_size, model, **batch_options)
+    progress = Progress(len(batches), verbose)
+    for images, _ in batches.epoch():
+        maps = traced.predict_on_batch(model.preprocess_samples(images))
+        for index, name in names.items():
+            alike = ops.convert_to_numpy(attention_similarity(maps[name]))
+            sums[index] = sums[index] + alike.astype("float64").sum(axis=0)
+        count += len(images)
+        progress.add()
+    progress.finish()
+    return {index: total / count for index, total in sums.items()}
+
+
+def share_heads(
+    model: Any,
+    num_maps: int | Mapping[int, int],
+    data: Dataset = None,
+    similarity: Mapping[int, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Makes a model in which heads that look at the same places share one attention map.
+
+    The heads of a block are put into clusters by average linkage of one minus the similarity of
+    their maps. The head most similar to the others of its cluster, the medoid, lends them its
+    queries and keys; every head keeps values of its own. The new blocks are of the kind
+    `"clustered"`, whose cost is that of `num_maps` heads with wide values. A short fine-tuning
+    wins back some of the accuracy.
+
+    Args:
+        model: a `CCTImageClassifier` with plain attention, not quantised; it is left as it is.
+        num_maps: int, the maps of each block, or a dict from block to int; other blocks stay as
+            they are. As many maps as heads change nothing.
+        data: images to measure the similarity on; see `head_similarity`.
+        similarity: dict from block to an array `(heads, heads)`, measured before, in the place of
+            `data`.
+        **options: further arguments of `head_similarity`, such as `max_images`.
+
+    Returns:
+        A new `CCTImageClassifier`. `backbone.attention_options` holds the map of each head.
+
+    Raises:
+        ImportError: if SciPy is missing.
+        ValueError: if a number of maps does not fit the heads, the attention of a block is not
+            plain, the similarity is of other heads, or the model is quantised.
+
+    Example:
+
+    ```python
+    model = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
+    alike = {0: np.eye(16), 1: np.eye(16)}
+    shared = lsmha_keras.share_heads(model, num_maps=4, similarity=alike)
+    print(shared.backbone.attention_options[0]["map_of_head"])
+    ```
+
+    References:
+        - [Agarwal et al., 2024](https://arxiv.org/abs/2403.08058)
+    """
+    blocks = prunable_blocks(model)
+    maps = _check_num_maps(num_maps, blocks)
+    if (data is None) == (similarity is None):
+        raise InputError(
+            "Give images as `data`, or what `head_similarity` has measured as `similarity`. "
+            f"Received: data={type(data).__name__}, similarity={type(similarity).__name__}"
+        )
+    if similarity is None:
+        similarity = head_similarity(model, data, **options)
+    groups = {index: _cluster(similarity, index, blocks, count) for index, count in maps.items()}
+    return model.with_backbone(_shared(model.backbone, groups))
+
+
+def _check_num_maps(num_maps, blocks):
+    """Returns `{block: number of maps}`."""
+    num_maps = plain(num_maps)
+    if not isinstance(num_maps, Mapping):
+        num_maps = dict.fromkeys(blocks, num_maps)
+    for index, count in num_maps.items():
+        if index not in blocks:
+            raise InputError(
+                f"The blocks {list(blocks)} have heads. Received: num_maps for block {index}"
+            )
+        block = blocks[index]
+        if isinstance(count, bool) or count not in range(1, block.num_heads + 1):
+            raise InputError(
+                f"`num_maps` must be from 1 to the number of heads, which is {block.num_heads} in "
+                f"block {index}. Received: num_maps={count!r}"
+            )
+        if block.attention_kind != "multi_head":
+            raise InputError(
+                "Heads of plain attention can share maps; `lsmha_keras.convert_attention(model, "
+                f"'multi_head')` comes first. Received: attention={block.attention_kind!r} in "
+                f"block {index}"
+            )
+    return num_maps
+
+
+def _cluster(similarity, index, blocks, count):
+    """Returns for each head the number of its map, and for each map its medoid."""
+    try:
+        from scipy.cluster.hierarchy import cut_tree, linkage
+        from scipy.spatial.distance import squareform
+    except ImportError as error:
+        raise PackageError(
+            'Clusters of heads need SciPy: pip install "lsmha-keras[explain]"'
+        ) from error
+    heads = blocks[index].num_heads
+    alike = np.asarray(similarity.get(index, ()), "float64")
+    if alike.shape != (heads, heads) or not np.isfinite(alike).all():
+        raise InputError(
+            f"The similarity of block {index} must be a finite array of shape {(heads, heads)}. "
+            f"Received: shape {alike.shape}"
+        )
+    if heads == 1:
+        return [0], [0]
+    distance = 1.0 - (alike + alike.T) / 2
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(np.maximum(distance, 0.0)), "average")
+    labels = cut_tree(tree, n_clusters=count)[:, 0]
+    # Numbered in the order of their first heads.
+    _, first = np.unique(labels, return_index=True)
+    clusters = [np.flatnonzero(labels == labels[head]) for head in sorted(first)]
+    medoids = [int(c[np.argmin(distance[np.ix_(c, c)].sum(axis=1))]) for c in clusters]
+    map_of_head = np.empty(heads, int)
+    for number, cluster in enumerate(clusters):
+        map_of_head[cluster] = number
+    return map_of_head.tolist(), medoids
+
+
+def _shared(backbone, groups):
+    kinds = backbone.block_kinds
+    lists = {
+        name: per_block(name, getattr(backbone, name), count_heads_blocks(kinds))
+        for name in ("attention", "attention_options")
+    }
+    for index, (map_of_head, _) in groups.items():
+        place = count_heads_blocks(kinds[:index])
+        lists["attention"][place] = "clustered"
+        lists["attention_options"][place] = {"map_of_head": map_of_head}
+    lists = {name: joined(values) for name, values in lists.items()}
+    shared = CCTBackbone.from_config({**backbone.get_config(), **lists})
+    medoids = {backbone.blocks[index].name: found for index, (_, found) in groups.items()}
+    for layer in shared.layers:
+        if not layer.weights:
+            continue
+        source = backbone.get_layer(layer.name)
+        if layer.name not in medoids:
+            copy_weights(source, layer)
+            continue
+        copy_weights(source, layer, except_for=("attention",))
+        layer.attention.take_maps(source.attention, medoids[layer.name])
+    return shared
