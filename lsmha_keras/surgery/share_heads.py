@@ -98,7 +98,8 @@ def share_heads(
         **options: further arguments of `head_similarity`, such as `max_images`.
 
     Returns:
-        A new `CCTImageClassifier`. `backbone.attention_options` holds the map of each head.
+        A new `CCTImageClassifier`; `backbone.blocks[i].attention.map_of_head` lists the map of each
+        head of block `i`.
 
     Raises:
         ImportError: if SciPy is missing.
@@ -111,7 +112,7 @@ def share_heads(
     model = lsmha_keras.CCTImageClassifier.from_preset("cct_2_3x2_h16", num_classes=10)
     alike = {0: np.eye(16), 1: np.eye(16)}
     shared = lsmha_keras.share_heads(model, num_maps=4, similarity=alike)
-    print(shared.backbone.attention_options[0]["map_of_head"])
+    print(shared.backbone.blocks[0].attention.map_of_head)
     ```
 
     References:
