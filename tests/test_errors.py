@@ -77,6 +77,16 @@ MISTAKES = {
         model(), SimpleNamespace(blocks=[0]), "digits", pooling="mean"
     ),
     "find_clusters": lambda: lsmha.find_clusters(np.zeros((2, 3), bool)),
+    "head_scores": lambda: lsmha.head_scores(model(), "digits", [NONE]),
+    "HeadScoreTable": lambda: lsmha.HeadScoreTable({0: {"random": [1]}, 1: {"offset": [1]}}),
+    "prune_heads": lambda: lsmha.prune_heads(model(), remove={0: [0, 1]}),
+    "prune_steps": lambda: list(lsmha.prune_steps(model(), 2.0, "random")),
+    "share_heads": lambda: lsmha.share_heads(model(), 3, similarity={0: np.eye(2)}),
+    "head_similarity": lambda: lsmha.head_similarity(NONE, "digits"),
+    "explain": lambda: lsmha.explain(model(), np.zeros((8, 8, 3)), NONE),
+    "explanation_curves": lambda: lsmha.explanation_curves(model(), "digits", [NONE]),
+    "head_pursuit": lambda: lsmha.head_pursuit(model(), "digits", concepts={NONE: [99]}),
+    "intervene_on_heads": lambda: lsmha.intervene_on_heads(model(), "digits", [(9, 0)], [0]),
     "BlockReadouts": lambda: lsmha.BlockReadouts({}),
     "SHPResult": lambda: lsmha.SHPResult(0, np.zeros((1, 2, 3)), np.ones(2)),
     "SHPCallback": lambda: lsmha.SHPCallback("digits", "digits", every=0),
@@ -98,6 +108,8 @@ NO_MISTAKES = {
     "list_attention",  # takes nothing
     "list_presets",  # of no preset is an empty list
     "CCTHyperModel",  # takes a SearchSpace
+    "Explanation",  # made by `explain`
+    "HeadPursuit",  # made by `head_pursuit`
 }
 NEEDS_KERAS_TUNER = {"SearchSpace", "Study", "search"}
 

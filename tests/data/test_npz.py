@@ -47,5 +47,5 @@ def test_a_missing_part_is_named(folder):
 def test_a_damaged_part_is_named(folder):
     path = folder / "cifar100" / "train-2-of-3.npz"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"train-2-of-3\.npz is not a sound \.npz file"):
+    with pytest.raises(ValueError, match=r"train-2-of-3\.npz is not a valid \.npz file"):
         open_dataset("cifar100", data_dir=folder)

@@ -116,7 +116,7 @@ def test_openvino_runs_int8(model, data, tmp_path):
         ({"precision": "int8", "calibration": "digits"}, "7 classes.*digits with 10 classes"),
         (
             {"format": "litert", "precision": "int8", "calibration": "sure.npz"},
-            "in int8. Received: format='litert'",
+            "support int8. Received: format='litert'",
         ),
     ],
 )

@@ -191,7 +191,7 @@ def test_other_class_names_are_suspicious():
 
 
 def test_a_dataset_without_end_is_refused(model):
-    with pytest.raises(ValueError, match="must end"):
+    with pytest.raises(ValueError, match="must be finite"):
         evaluate(model, tf_dataset(10).repeat())
 
 
