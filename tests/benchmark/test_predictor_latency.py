@@ -109,7 +109,7 @@ def test_architectures_take_turns_beside_their_peer(monkeypatch):
 
 
 def test_a_figure_needs_accuracies(tmp_path, capsys):
-    pytest.importorskip("onnxruntime", reason="without it the command asks for it first")
+    pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
     arguments = ["bench", "latency", "lsmha-small", "--plot", "speed.png"]
     assert cli.main([*arguments, "--output", str(tmp_path / "all.csv")]) == 2
     assert "--calibration" in capsys.readouterr().err
