@@ -1,5 +1,6 @@
 """Two processes under torch's `DistributedDataParallel` train as one process does."""
 
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ pytestmark = [
     pytest.mark.slow,
 ]
 PROCESSES = 2
+# Gloo's threads wait for the other process when they are destroyed; it may be gone by then.
+_ALIVE = []
 
 
 def train(path, rank=None, steps=3):
@@ -32,6 +35,7 @@ def train(path, rank=None, steps=3):
             "gloo", init_method=f"file://{path}.meet", rank=rank, world_size=PROCESSES
         )
         called, rows = torch.nn.parallel.DistributedDataParallel(model), slice(rank, None, 2)
+        _ALIVE.append(called)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -39,7 +43,7 @@ def train(path, rank=None, steps=3):
         (called(images[rows])[..., 0] ** 2).mean().backward()
         optimizer.step()
     if rank is not None:
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()
     return [weight.detach().numpy().copy() for weight in model.parameters()]
 
 
@@ -49,8 +53,12 @@ def test_two_processes_train_as_one(tmp_path):
         subprocess.Popen([sys.executable, "-m", __name__, str(path), str(rank)])
         for rank in range(PROCESSES)
     ]
-    alone = train(path)
-    assert [worker.wait() for worker in workers] == [0, 0]
+    try:
+        alone = train(path)
+        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
     changes = [np.abs(a - b).max() for a, b in zip(alone, train(path, steps=0), strict=True)]
     assert max(changes) > 1e-2
     for rank in range(PROCESSES):
@@ -62,3 +70,4 @@ def test_two_processes_train_as_one(tmp_path):
 
 if __name__ == "__main__":
     np.savez(f"{sys.argv[1]}.{sys.argv[2]}.npz", *train(sys.argv[1], int(sys.argv[2])))
+    os._exit(0)  # without the destructors, see `_ALIVE`

@@ -155,7 +155,7 @@ def test_fine_tuning(result, data, tmp_path):
 
 def test_distilling_from_a_committee(result, data, tmp_path):
     teacher = str(result.preset_dir)
-    recipe = recipe_dict(data, schedule={"epochs": 3, "warmup_epochs": 0})
+    recipe = recipe_dict(data, schedule={"epochs": 6, "warmup_epochs": 0})
     recipe["distillation"] = {"teacher": [teacher, teacher], "weight": 1.0, "temperature": 2}
     recipe["model"]["overrides"]["dropout_rate"] = 0.0
     run = train(recipe, tmp_path / "distilled", verbose=0)
