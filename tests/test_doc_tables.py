@@ -197,6 +197,16 @@ def test_explanations():
         assert f"| {row['method']} | {' | '.join(cells)} |" in page("docs/explain.md")
 
 
+def test_what_each_convolution_saves():
+    rows = [r for r in _rows("hybrid_latency.csv") if r["way"] == "Predictor, openvino"]
+    assert len(rows) == 5
+    for row in rows:
+        median, low, high = (float(row[f"{k}_ms"]) for k in ("median", "fastest", "slowest"))
+        times = float(rows[0]["median_ms"]) / median
+        line = f"| `{row['preset']}` | {median:.2f} ({low:.2f} to {high:.2f}) | {times:.2f} |"
+        assert line in page("docs/hybrids.md")
+
+
 def test_committees():
     accuracy, gain = _committee()
     text = page("docs/committees.md")
