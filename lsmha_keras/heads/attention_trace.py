@@ -8,7 +8,7 @@ from keras import ops
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_changes import changing_weights
-from lsmha_keras.shp.head_scores import _gradient
+from lsmha_keras.shp.head_scores import gradient
 
 # What to do about a kind of attention that cannot be traced.
 _WAY_OUT = "`method='occlusion'` works with every kind"
@@ -136,7 +136,7 @@ class _Run:
         num_tokens = self.tokens.shape[1]
         heads = sum(block.num_heads for block in self.blocks)
         shape = (len(labels), heads, num_tokens, num_tokens)
-        found = _to_numpy(_gradient(sum_of_logits, ops.zeros(shape, "float32")))
+        found = _to_numpy(gradient(sum_of_logits, ops.zeros(shape, "float32")))
         ends = np.cumsum([block.num_heads for block in self.blocks])[:-1]
         return dict(zip(maps, np.split(found, ends, axis=1), strict=True))
 

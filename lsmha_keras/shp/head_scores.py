@@ -169,10 +169,10 @@ class BlockHeadScores(keras.Model):
             )
 
         # With a mask for each image, the gradient of the summed loss holds each image's own.
-        return ops.abs(_gradient(loss, ops.ones((ops.shape(tokens)[0], self.num_heads))))
+        return ops.abs(gradient(loss, ops.ones((ops.shape(tokens)[0], self.num_heads))))
 
 
-def _gradient(function, x):
+def gradient(function, x):
     """Returns the gradient of a scalar function at `x`."""
     backend = keras.config.backend()
     if backend == "jax":
