@@ -4,8 +4,13 @@ import csv
 import pathlib
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
+from lsmha_keras.figure_style import INK, MUTED, NOISE, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
+from lsmha_keras.presets import ALIASES
+
+# Method of Keras -> marker; runtime of `Predictor` -> colour.
+_KERAS = {"predict": "s", "predict_on_batch": "D"}
+_COLORS = {"openvino": SIGNAL, "onnxruntime": "#009e73", "keras": NOISE}
 
 
 @draws
@@ -37,20 +42,55 @@ def plot_latency(table, path):
             "The table must have rows of one image with an accuracy; `--calibration` measures it. "
             f"Received: {table}"
         )
-    note = "Blue: Predictor. Grey: predict and predict_on_batch of Keras. One image, medians."
-    figure = new_figure(6.4, 4.2, "How long one photo takes, and how often it is right", note)
+    note = f"One uint8 image at a time, medians. {rows[0]['machine']}."
+    figure = new_figure(6.4, 3.6, "How long one image takes, and how often it is right", note)
     axes = figure.subplots()
-    for row in rows:
-        point = float(row["median_ms"]), float(row["accuracy"])
-        ours = row["way"].startswith("Predictor")
-        axes.plot(*point, "o" if ours else "s", color=SIGNAL if ours else MUTED)
-        name = f"{row['preset'].replace('_cifar100', '')}\n{row['way'].removeprefix('Predictor, ')}"
-        offset = {"xytext": (4, 2), "textcoords": "offset points"}
-        axes.annotate(name, point, fontsize=5.5, color=INK, **offset)
     axes.set_xscale("log")
-    axes.margins(x=0.2)
-    axes.set_xlabel("milliseconds")
-    axes.set_ylabel("top-1 accuracy (%)")
+    for way in dict.fromkeys(row["way"] for row in rows):
+        points = [_point(row) for row in rows if row["way"] == way]
+        axes.plot(*zip(*points, strict=True), label=way, linestyle="none", **_marker(way))
+    _name_presets(axes, rows)
+    _label_axes(axes, [_point(row)[0] for row in rows])
+    figure.legend(loc="outside right center")
     path = pathlib.Path(path)
     form = path.suffix.lstrip(".") or None
     write_atomically(path, lambda file: figure.savefig(file, format=form))
+
+
+def _point(row):
+    return float(row["median_ms"]), float(row["accuracy"])
+
+
+def _marker(way):
+    """Returns the marker of a way: grey for Keras's own methods, hollow in int8."""
+    if way in _KERAS:
+        hollow = {"markerfacecolor": "none", "markersize": 8}
+        return {"marker": _KERAS[way], "color": MUTED, **hollow}
+    runtime, *precision = way.removeprefix("Predictor, ").split(", ")
+    filled = {"markerfacecolor": "none"} if precision else {}
+    return {"marker": "o", "color": _COLORS.get(runtime, INK), "markersize": 6, **filled}
+
+
+def _name_presets(axes, rows):
+    """Writes each preset's name, or its alias, above its fastest point."""
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    for preset in dict.fromkeys(row["preset"] for row in rows):
+        point = min(_point(row) for row in rows if row["preset"] == preset)
+        place = {"xytext": (-3, 7), "textcoords": "offset points"}
+        axes.annotate(aliases.get(preset, preset), point, color=INK, fontweight="bold", **place)
+
+
+def _label_axes(axes, milliseconds):
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+    steps = [step * 10**power for power in range(-3, 6) for step in (1, 2, 5)]
+    low, high = min(milliseconds) / 1.3, max(milliseconds) * 1.3
+    inside = [step for step in steps if low <= step <= high]
+    axes.xaxis.set_major_locator(FixedLocator(inside))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_xlim(low, high)
+    axes.margins(y=0.2)
+    axes.grid(axis="y", color=MUTED, alpha=0.3)
+    axes.set_xlabel("milliseconds (logarithmic)")
+    axes.set_ylabel("top-1 accuracy (%)")
