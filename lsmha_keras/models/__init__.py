@@ -1,6 +1,6 @@
-"""Models: they know layers. Importing this package imports KerasHub."""
+"""Backbone, classifier, preprocessing and committees. Importing this package imports KerasHub."""
 
-# ruff: noqa: E402 - KerasHub comes first, as it imports TensorFlow on every backend.
+# ruff: noqa: E402 - KerasHub comes first: it imports TensorFlow on every backend, with its notes.
 from lsmha_keras._registration import import_quietly
 
 import_quietly("keras_hub")
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def _name_presets_in_keras_hub():
-    """Makes `presets` list ours, and `keras_hub.models.ImageClassifier.from_preset` know them."""
+    """Registers our presets with KerasHub, for its `presets` and its own `from_preset`."""
     try:
         # KerasHub has no public function for this; its own models call this private one.
         from keras_hub.src.utils.preset_utils import register_presets
@@ -34,7 +34,7 @@ def _name_presets_in_keras_hub():
     for info in list_presets(architectures=False):
         if not is_committee(info.path):
             metadata = {"description": str(info), "params": info.parameters, "path": "cct"}
-            # Whatever is no URL is opened as a directory.
+            # KerasHub opens anything that is not a URL as a directory.
             known[info.name] = {"metadata": metadata, "kaggle_handle": str(info.path)}
             if info.alias:
                 known[info.alias] = known[info.name]

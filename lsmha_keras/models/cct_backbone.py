@@ -47,27 +47,31 @@ class CCTBackbone(keras_hub.models.Backbone):
             `hidden_dim // num_heads`. Defaults to `None`.
         mlp_dim: int, width of the hidden layer of the perceptrons. Defaults to `512`.
         tokenizer_layers: int, convolutions of the tokenizer. Defaults to `1`.
-        tokenizer_kernel_size: int, side of their kernels. Defaults to `3`.
-        tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
-        tokenizer_design: str, what they are made of; see `ConvTokenizer`. Defaults to `"plain"`.
-        num_conv_blocks: int, how many of the first blocks are convolutional. Defaults to `0`.
-        conv_block_design: str, what they are made of; see `ConvBlock`. Defaults to `"separable"`.
-        fused_conv_blocks: bool, whether they and the tokenizer have their batch normalisation
-            folded in; see `fuse`. Defaults to `False`.
+        tokenizer_kernel_size: int, side of the tokenizer's kernels. Defaults to `3`.
+        tokenizer_filters: int, filters of every tokenizer convolution but the last. Defaults to
+            `64`.
+        tokenizer_design: str, design of the tokenizer's convolutions; see `ConvTokenizer`. Defaults
+            to `"plain"`.
+        num_conv_blocks: int, number of leading blocks that are convolutional. Defaults to `0`.
+        conv_block_design: str, design of the convolutional blocks; see `ConvBlock`. Defaults to
+            `"separable"`.
+        fused_conv_blocks: bool, whether batch normalisation is folded into the convolutional blocks
+            and the tokenizer; see `fuse`. Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
         dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
         attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
-        stochastic_depth_rate: float, probability to skip a branch, growing linearly from 0 in the
-            first block to this value in the last. Defaults to `0.1`.
+        stochastic_depth_rate: float, probability of skipping a branch. It grows linearly from 0 in
+            the first block to this value in the last. Defaults to `0.1`.
         use_qkv_bias: bool, whether queries, keys and values have a bias. Defaults to `False`.
         layer_norm_epsilon: float. Defaults to `1e-5`.
         attention: str, kind of attention, or a list with one entry per transformer block;
             `lsmha_keras.list_attention()` lists them. Defaults to `"multi_head"`.
-        attention_options: dict of the arguments that only this kind has, or `None`, or a list with
-            one entry per transformer block.
+        attention_options: dict of arguments specific to this kind, or `None`, or a list with one
+            entry per transformer block.
         blocks: list with the kind of each layer: `"conv"`, `"attention"` (a `TransformerBlock`),
-            `"spectral"` or `"glmix"`; `None` for `num_conv_blocks` times `"conv"`, then
-            `"attention"`. Lists of heads have an entry for each `"attention"` and `"glmix"`.
+            `"spectral"` or `"glmix"`. `None` means `num_conv_blocks` times `"conv"`, then
+            `"attention"`. Lists such as `num_heads` have one entry for each `"attention"` and
+            `"glmix"`.
         head_dropout, mlp, mlp_conv, context_broadcast: options of the transformer blocks; see
             `TransformerBlock`.
         dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
@@ -78,10 +82,10 @@ class CCTBackbone(keras_hub.models.Backbone):
         converter does: tokens `(batch, tokens, hidden_dim)` in the compute dtype.
 
     Raises:
-        ValueError: if an argument is unknown or out of range, a list has not one entry per
-            transformer block, a head count does not divide `hidden_dim` while its `head_dim` is
-            `None`, `blocks` has not one entry per layer, or a kind of block or attention or an
-            option of it is unknown.
+        ValueError: if an argument is unknown or out of range, a list does not have one entry per
+            transformer block, `blocks` does not have one entry per layer, a head count does not
+            divide `hidden_dim` while its `head_dim` is `None`, or a kind of block, a kind of
+            attention or one of its options is unknown.
 
     Example:
 
@@ -142,7 +146,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             )
         if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
             raise InputError(
-                "`num_layers` must be positive and `num_conv_blocks` between 0 and it. "
+                "`num_layers` must be positive and `num_conv_blocks` from 0 to `num_layers`. "
                 f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
             )
         kinds = block_kinds(
@@ -235,13 +239,12 @@ class CCTBackbone(keras_hub.models.Backbone):
     def intermediates(
         self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
     ) -> Intermediates:
-        """Builds a model that returns named values from inside this one, sharing its weights.
+        """Builds a model that returns named values from inside this one and shares its weights.
 
-        Names: `"embedding"`, tokens that enter the first block; `"block_3/output"`, tokens
-        `(batch, tokens, hidden_dim)`; for transformer blocks `"block_3/head_outputs"`,
-        `(batch, tokens, heads, head_dim)` before the output projection, and
-        `"block_3/attention_scores"`, `(batch, heads, tokens, tokens)`; `"output"`, the result of
-        the backbone.
+        Names: `"embedding"`, the tokens that enter the first block; `"block_3/output"`, tokens
+        `(batch, tokens, hidden_dim)`; `"output"`, the output of the backbone. Transformer blocks
+        also have `"block_3/head_outputs"`, `(batch, tokens, heads, head_dim)` before the output
+        projection, and `"block_3/attention_scores"`, `(batch, heads, tokens, tokens)`.
 
         Args:
             names: list of names.
@@ -272,7 +275,7 @@ class CCTBackbone(keras_hub.models.Backbone):
 
         Args:
             images: preprocessed images `(batch, height, width, channels)`, symbolic or not.
-            names: names of the head outputs and attention scores wanted.
+            names: names of the head outputs and attention scores to return.
             head_masks: optional `{block index: mask}`.
 
         Returns:
@@ -295,17 +298,17 @@ class CCTBackbone(keras_hub.models.Backbone):
         return values
 
     def fuse(self) -> CCTBackbone:
-        """Builds this backbone for inference, with folded tokenizer and convolutional blocks.
+        """Builds a copy for inference, with tokenizer and convolutional blocks folded.
 
-        Batch normalisations and parallel branches become part of their convolutions, and what LoRA
-        learned part of its kernels; outputs at inference stay the same, but for rounding. Quantised
-        layers stay quantised.
+        Batch normalisation and parallel branches are folded into the convolutions, and LoRA updates
+        into their kernels. Outputs at inference stay the same up to rounding. Quantised layers stay
+        quantised.
 
         Returns:
             A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
 
         Raises:
-            ValueError: if LoRA is enabled in layers of a quantisation other than int8 and int4.
+            ValueError: if LoRA is enabled in layers quantised to anything but int8 or int4.
         """
         fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
@@ -318,13 +321,13 @@ class CCTBackbone(keras_hub.models.Backbone):
 
     @classmethod
     def from_config(cls, config):
-        """Builds from a config; quantised layers get back their own configurations."""
+        """Builds from a config and restores custom quantisation configurations."""
         config = dict(config)
         configurations = config.pop("quantization_configs", {})
         backbone = super().from_config(config)
         for layer in backbone._flatten_layers():
             if layer.path in configurations:
-                # Keras 3.15 keeps them with layers whose configs are saved one by one only.
+                # Keras 3.15 restores them only for layers that are saved one by one.
                 found = keras.saving.deserialize_keras_object(configurations[layer.path])
                 layer.quantization_config = found
                 layer.inputs_quantizer = found.activation_quantizer
@@ -354,9 +357,9 @@ class CCTBackbone(keras_hub.models.Backbone):
             check_structure(preset, cls, saved, kwargs)
         saved_dtype = saved.get("dtype")
         if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
-            # Quantised: KerasHub 0.32 restores that for tasks, but not for backbones.
+            # Quantised: KerasHub 0.32 restores this for tasks, but not for backbones.
             kwargs.setdefault("dtype", saved_dtype)
-        # A whole path: KerasHub would take a bare name for that of a shipped preset.
+        # An absolute path, because KerasHub takes a bare name for a shipped preset.
         load = functools.partial(
             super().from_preset, str(source.resolve()), load_weights=load_weights, **kwargs
         )
@@ -370,7 +373,8 @@ class CCTBackbone(keras_hub.models.Backbone):
     def get_config(self):
         """Returns the arguments of the constructor.
 
-        With them `quantization_configs`, for `from_config`, if it was quantised by one's own.
+        Adds `quantization_configs`, which `from_config` reads, if the model was quantised with a
+        custom configuration.
         """
         own = {
             layer.path: keras.saving.serialize_keras_object(layer.quantization_config)

@@ -46,8 +46,8 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
     `keras.utils.PyDataset` or `tf.data.Dataset` and pass them through the preprocessor. It comes
     compiled with Adam, sparse categorical cross entropy and accuracy; call `compile` for your own.
 
-    `keras.models.clone_model(model)` makes a copy with weights of its own and the same
-    preprocessing; to change layers meanwhile, clone `keras.Model(model.input, model.output)`.
+    `keras.models.clone_model(model)` makes a copy with new weights and the same preprocessing. To
+    change layers while cloning, clone `keras.Model(model.input, model.output)`.
 
     Args:
         backbone: a `CCTBackbone`.
@@ -56,7 +56,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
             resized and normalised. Defaults to `None`.
         activation: activation of the dense layer. Defaults to `None`, which gives logits.
         dropout: float in [0, 1), dropout before the dense layer. Defaults to `0.0`.
-        head_dtype: dtype or policy of pooling and dense layer; `None` means the backbone's.
+        head_dtype: dtype or policy of the pooling and dense layers; `None` means the backbone's.
         class_names: list of `num_classes` strings or `None`.
         **kwargs: base model arguments, such as `name`.
 
@@ -97,9 +97,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         **kwargs: Any,
     ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
-        hint = (
-            "It is one of the backbone: give it to `CCTBackbone`, or to `from_preset` of this class"
-        )
+        hint = "It belongs to the backbone: pass it to `CCTBackbone`, or to this `from_preset`"
         check_arguments(
             kwargs,
             CCTImageClassifier,
@@ -155,7 +153,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
     def intermediates(
         self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
     ) -> Intermediates:
-        """As `CCTBackbone.intermediates`, and `"logits"` for the classifier's own output.
+        """As `CCTBackbone.intermediates`, plus `"logits"`, the classifier's own output.
 
         Args:
             names: list of names.
@@ -170,15 +168,15 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
     def trace(
         self, images: Any, names: Sequence[str] = (), head_masks: Mapping[int, Any] | None = None
     ) -> dict[str, Any]:
-        """As `CCTBackbone.trace`, with `"logits"` too."""
+        """As `CCTBackbone.trace`, plus `"logits"`."""
         values = self.backbone.trace(images, names, head_masks)
         return {**values, "logits": self._head(values["output"])}
 
     def fuse(self) -> CCTImageClassifier:
-        """Builds this classifier for inference; see `CCTBackbone.fuse`.
+        """Builds a copy for inference; see `CCTBackbone.fuse`.
 
         Returns:
-            A new `CCTImageClassifier` that gives the same logits, but for rounding.
+            A new `CCTImageClassifier` whose logits are the same up to rounding.
         """
         return self.with_backbone(self.backbone.fuse())
 
@@ -210,11 +208,11 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
 
         Args:
             mode: str, such as `"int8"`; see `keras.Model.quantize`.
-            config: a configuration of one's own, in the place of `mode`.
+            config: a quantisation config, instead of `mode`.
             **kwargs: see `keras.Model.quantize`.
         """
         self.backbone.quantize(mode, config=config, **kwargs)
-        # Compiled for the weights before.
+        # They were compiled for the weights that were replaced.
         self.train_function = self.test_function = self.predict_function = None
 
     def load_task_weights(self, filepath):
@@ -224,14 +222,14 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
             super().load_task_weights(filepath)
 
     def save_task_weights(self, filepath):
-        """Saves the head's weights, without those of the optimizer."""
+        """Saves the head's weights without the optimizer's state."""
         with self._optimizer_detached():
             super().save_task_weights(filepath)
 
     @contextlib.contextmanager
     def _optimizer_detached(self):
-        # KerasHub would save the optimizer of a trained model into the preset, several times the
-        # size of the head, and warn on loading that it does not fit.
+        # KerasHub would save a trained model's optimizer, several times the size of the head, into
+        # the preset, and warn on loading that it does not fit.
         optimizer, self.optimizer = getattr(self, "optimizer", None), None
         try:
             yield
@@ -252,18 +250,18 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
 
         Args:
             preset: a shipped name (see `lsmha_keras.list_presets`), a directory written by
-                `save_to_preset`, which goes before a name, `"hf://user/repository"` or
-                `"kaggle://user/model/keras/variant"`. An architecture's name, which has no weights,
-                such as `"cct_7_3x1_h32"`, gives random weights and demands `num_classes`.
-            num_classes: int or `None`. A number gives a new head with random weights and without
-                the preset's class names; `None` keeps the preset's head. Defaults to `None`.
+                `save_to_preset` (a directory wins over a name), `"hf://user/repository"` or
+                `"kaggle://user/model/keras/variant"`. An architecture such as `"cct_7_3x1_h32"` has
+                no weights: it gives random ones and needs `num_classes`.
+            num_classes: int or `None`. An int gives a new head with random weights and no class
+                names; `None` keeps the preset's head. Defaults to `None`.
             image_shape: `(height, width, channels)` or `None` for the preset's; the position
                 embedding is resized to it. Defaults to `None`.
             load_weights: bool, whether to load the weights. Defaults to `True`.
             **kwargs: arguments of `CCTImageClassifier` such as `class_names`, and of
-                `CCTBackbone`, such as `dtype` or `attention_dropout`; they go before the preset's.
-                Those that say what the weights are, such as `num_heads`, can differ from a trained
-                preset's with `load_weights=False` only.
+                `CCTBackbone`, such as `dtype` or `attention_dropout`; they override the preset's.
+                Those that determine the weights, such as `num_heads`, can differ from a trained
+                preset's only with `load_weights=False`.
 
         Returns:
             A `CCTImageClassifier`.
@@ -328,7 +326,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         return cls(backbone, num_classes, **head)
 
     def _fit_converter(self, image_shape):
-        """Makes a preset's image converter give images of another shape."""
+        """Makes the preset's image converter resize to another shape."""
         converter = getattr(self.preprocessor, "image_converter", None)
         if converter is None or image_shape is None:
             return
@@ -340,28 +338,28 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
     def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves configs and weights to a preset directory, with their checksums.
 
-        All is written beside and moved into place when it is complete.
+        Everything is written to a temporary directory and moved into place once complete.
 
         Args:
-            preset_dir: directory; made if missing. Other files in it stay.
+            preset_dir: directory, created if missing. Other files in it stay.
             max_shard_size: float or `None`, GB of weights in a file, as in KerasHub. Defaults to
                 `10`.
 
         Raises:
-            OSError: if another process saves a preset there, or the disk has too little room; the
-                directory is as it was before.
+            OSError: if another process is saving a preset there, or the disk is too full; the
+                directory is then unchanged.
         """
         with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
     @classmethod
     def from_config(cls, config):
-        """Builds from a config; names that do not fit another `num_classes` are dropped."""
-        # A copy: KerasHub 0.32 puts the backbone that it builds into it, and a second model made
-        # from the same config would share the weights of the first.
+        """Builds from a config; class names that do not match `num_classes` are dropped."""
+        # A copy, because KerasHub 0.32 stores the backbone it builds in the config: a second model
+        # made from the same config would share the first one's weights.
         config = dict(config)
         names = config.get("class_names")
-        # KerasHub puts `from_preset(num_classes=)` into the saved config, names and all.
+        # KerasHub's `from_preset(num_classes=)` changes the saved config but keeps its names.
         if names is not None and len(names) != config["num_classes"]:
             config["class_names"] = None
         return super().from_config(config)

@@ -1,4 +1,4 @@
-"""What happens to images and labels before they enter the classifier."""
+"""Preprocessing of images and labels for the classifier."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class CCTImageClassifierPreprocessor(keras_hub.models.ImageClassifierPreprocesso
 
     Args:
         image_converter: a `CCTImageConverter` or `None` for no preprocessing.
-        **kwargs: base layer arguments, such as `name`. `dtype` is float32 by default, whatever
-            Keras's policy.
+        **kwargs: base layer arguments, such as `name`. `dtype` defaults to float32, whatever
+            Keras's global policy.
 
     Call arguments:
         x: one image or a batch of them, values 0 to 255.
@@ -45,5 +45,5 @@ class CCTImageClassifierPreprocessor(keras_hub.models.ImageClassifierPreprocesso
 
     @classmethod
     def from_config(cls, config):
-        """Builds from a config, in float32: what was saved may have the precision of a training."""
+        """Builds from a config, in float32 even if the model was trained in mixed precision."""
         return super().from_config({**config, "dtype": "float32"})

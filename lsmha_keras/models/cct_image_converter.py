@@ -27,7 +27,7 @@ _GEOMETRY = {
 
 
 class _CentredResizing(keras.layers.Resizing):
-    """Resizes by `resize_batch`: the backends' own filters differ from one another."""
+    """Resizes with `resize_batch`, because the backends' own filters give different results."""
 
     def _transform_images(self, images, transformation, interpolation):
         size = (self.height, self.width)
@@ -43,7 +43,7 @@ class _CentredResizing(keras.layers.Resizing):
                 result = jax.ShapeDtypeStruct(shape, images.dtype)
                 return jax.pure_callback(lambda x: _resize(np.asarray(x), size), result, images)
         if getattr(getattr(images, "device", None), "type", "") == "meta":
-            # Torch asks for the shape only.
+            # PyTorch wants only the shape.
             return super()._transform_images(images, transformation, interpolation)
         resized = _resize(np.asarray(self.backend.convert_to_numpy(images)), size)
         return self.backend.convert_to_tensor(resized)
@@ -64,29 +64,30 @@ def _resize(images, size):
 class CCTImageConverter(keras_hub.layers.ImageConverter):
     """Turns images with values 0 to 255 into the normalised input of a `CCTBackbone`.
 
-    The largest centred part with the proportions of `image_size` is resized to it with an
-    antialiased bilinear filter, Pillow's, to whole numbers. Image files and data sets are resized
-    by the same function, so that a photo gives the same logits whichever way it comes. Images that
-    have the size already stay as they are.
+    The largest centred crop with the aspect ratio of `image_size` is resized with Pillow's
+    antialiased bilinear filter and rounded to integers. Image files and datasets are resized by the
+    same function, so a photo gives the same logits however it is loaded. Images that already have
+    the size are not changed.
 
     Args:
         image_size: `(height, width)` or `None` for no resizing.
         scale: floats, one per channel, or one for all; see `keras_hub.layers.ImageConverter`.
         offset: likewise; the output is `image * scale + offset`.
-        **kwargs: see `keras_hub.layers.ImageConverter`. `dtype` is float32 by default, whatever
-            Keras's policy: of 256 values bfloat16 tells half apart once they are normalised. The
-            geometry cannot be chosen.
+        **kwargs: see `keras_hub.layers.ImageConverter`. `dtype` defaults to float32, whatever
+            Keras's global policy: bfloat16 keeps only half of the 256 pixel values distinct after
+            normalisation. The geometry is fixed.
 
     Call arguments:
         inputs: one image `(height, width, channels)` or a batch of them, integers or floats from 0
             to 255. Values are checked when the input is a NumPy array.
 
     Returns:
-        Float images of the size asked for.
+        Float images of the requested size.
 
     Raises:
-        ValueError: if another geometry, filter or `data_format` is asked for; if the rank, the
-            number of channels or the dtype does not fit, or if values are NaN or outside 0 to 255.
+        ValueError: if another geometry, filter or `data_format` is requested; if the rank, the
+            number of channels or the dtype does not match; or if values are NaN or outside 0 to
+            255.
 
     Example:
 
@@ -109,16 +110,16 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         for name, value in _GEOMETRY.items():
             if kwargs.setdefault(name, value) != value:
                 raise InputError(
-                    f"Images are resized in one way, with {name}={value!r}; resize them before "
-                    f"for another. Received: {name}={kwargs[name]!r}"
+                    f"The converter always resizes with {name}={value!r}; to resize in another "
+                    f"way, do it beforehand. Received: {name}={kwargs[name]!r}"
                 )
         check_channels_last(kwargs.get("data_format"))
         image_size, scale, offset = plain(image_size), plain(scale), plain(offset)
         kwargs = {"dtype": "float32", **kwargs, "data_format": "channels_last"}
         super().__init__(image_size, scale, offset, **kwargs)
-        # A layer that was never called, as on images of the right size, would make every `predict`
-        # and `evaluate` on JAX run the whole model once more, uncompiled, to build it. KerasHub's
-        # own stays among the layers when it is replaced.
+        # On JAX, an unbuilt layer makes every `predict` and `evaluate` run the whole model once
+        # more, uncompiled. These two are never called on images of the right size, so mark them as
+        # built. KerasHub's own layer stays tracked after it is replaced.
         self.resizing.built = True
         self.resizing = _CentredResizing(
             *(image_size or (None, None)),
@@ -132,10 +133,10 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
 
     @classmethod
     def from_config(cls, config):
-        """Builds from a config, in float32 and with today's resizing.
+        """Builds from a config, in float32 and with the fixed geometry.
 
-        What was saved may have the precision of a training, and `antialias=False` of presets that
-        were written before all images were resized alike.
+        The model may have been trained in mixed precision, and older presets have
+        `antialias=False`.
         """
         return super().from_config({**config, **_GEOMETRY, "dtype": "float32"})
 
@@ -147,12 +148,12 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
         std: Sequence[float] = CIFAR100_STD,
         **kwargs: Any,
     ) -> Self:
-        """Builds the converter that normalises by the mean and deviation of images in [0, 1].
+        """Builds a converter that normalises by channel means and deviations of images in [0, 1].
 
         Args:
             image_shape: `(height, width, channels)` of the model.
-            mean: floats, one per channel. Defaults to CIFAR-100's; images without three channels
-                get its average.
+            mean: floats, one per channel. Defaults to CIFAR-100's; images that do not have three
+                channels get its average.
             std: floats, likewise.
             **kwargs: see `keras_hub.layers.ImageConverter`.
         """

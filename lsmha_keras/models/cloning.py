@@ -1,4 +1,4 @@
-"""Lets `keras.models.clone_model` make a copy of the same class, preprocessing included."""
+"""Makes `keras.models.clone_model` keep a model's class and preprocessing."""
 
 import functools
 
@@ -10,25 +10,25 @@ from lsmha_keras.errors import InputError
 def cloneable(cls):
     """Class decorator: `keras.models.clone_model` clones models of the class by their configs.
 
-    Keras (3.15.1) wraps its argument `clone_function` before it looks whether one was given, and so
-    never reaches the `from_config` of a functional model: it copies the graph, gives it to the
-    constructor if that is declared to take any arguments, and makes a plain functional model of it,
-    without a preprocessor, otherwise. This declares the constructor so, and answers such a call
-    with a model built from the config. It can go with the version that looks before it wraps.
+    Keras 3.15.1 wraps its argument `clone_function` before it checks whether one was given, so it
+    never reaches the `from_config` of a functional model. It copies the graph instead and passes
+    that to the constructor if the signature is `(*args, **kwargs)`; otherwise it makes a plain
+    functional model without a preprocessor. This gives the constructor that signature and answers
+    such a call with a model built from the config. Remove it once Keras checks before it wraps.
 
     Args:
-        cls: class of functional Keras models with a `get_config` of its own and a constructor that
-            demands an argument: of another, Keras tries to write down the arguments by itself, and
-            fails over the wrapper.
+        cls: class of functional Keras models with its own `get_config` and a constructor that has a
+            required argument. Without one, Keras tries to record the arguments itself and fails on
+            the wrapper.
 
     Returns:
         `cls`.
     """
     init = cls.__init__
 
-    @functools.wraps(init)  # `inspect.signature` shows the arguments; Keras does not look there.
+    @functools.wraps(init)  # for `inspect.signature`; Keras looks at the real one
     def __init__(self, *args, **kwargs):
-        if _original(args) is None:  # else `__new__` has built it
+        if _original(args) is None:  # otherwise `__new__` has built the model
             init(self, *args, **kwargs)
 
     @functools.wraps(init)
@@ -36,12 +36,12 @@ def cloneable(cls):
         original = _original(args)
         if original is None:
             return super(cls, kind).__new__(kind, *args, **kwargs)
-        # Keras compiles it afterwards, if the original is.
+        # Keras compiles the clone afterwards if the original is compiled.
         return kind.from_config({**original.get_config(), "compile": False})
 
     def _run_through_graph(self, inputs, **functions):
         run = super(cls, self)._run_through_graph
-        if set(functions) != {"operation_fn", "call_fn"}:  # Only `clone_model` gives both.
+        if set(functions) != {"operation_fn", "call_fn"}:  # only `clone_model` passes both
             return run(inputs, **functions)
         clones = {}
 
@@ -68,12 +68,12 @@ def cloneable(cls):
 
 
 def _original(args):
-    """Returns the model of whose graph the outputs are a copy, or `None`."""
+    """Returns the model whose graph was copied, or `None`."""
     return getattr(args[1], "_lsmha_original", None) if len(args) == 2 else None
 
 
 def _are_alike(pairs):
-    """Whether each layer has a copy of its own, of the same class and config."""
+    """Returns whether each layer has its own copy, of the same class and config."""
     return all(
         clone is not layer and type(clone) is type(layer) and clone.get_config() == config
         for layer, clone in pairs

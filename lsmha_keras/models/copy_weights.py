@@ -1,4 +1,4 @@
-"""Quantised layers and LoRA: weights from one layer to another, and a policy for each layer."""
+"""Copies weights between layers, quantised and with LoRA; resolves dtype policies."""
 
 import keras
 
@@ -8,19 +8,19 @@ _MERGEABLE = (None, "int8", "int4")
 
 
 def copy_weights(source, target, except_for=()):
-    """Gives a layer the weights of another one that is made alike.
+    """Copies the weights of a layer to another layer of the same config.
 
-    Of quantised layers the numbers and their scales are copied. What LoRA learned is added to the
-    kernels, as Keras does when it saves a layer; quantised kernels are quantised anew for that.
+    Quantised layers copy their integers and scales. LoRA updates are merged into the kernels, as
+    Keras does when it saves a layer; quantised kernels are requantised for that.
 
     Args:
-        source: built `keras.layers.Layer`, which is left as it is.
-        target: built layer of the same config, whether LoRA is enabled in it or not.
-        except_for: names of layers inside of them that are left as they are.
+        source: built `keras.layers.Layer`; it is not changed.
+        target: built layer of the same config, with or without LoRA.
+        except_for: names of inner layers to skip.
 
     Raises:
-        ValueError: if LoRA is enabled in a layer whose quantisation it cannot be added to, or the
-            layers are not alike.
+        ValueError: if LoRA is enabled in a layer whose quantisation does not allow merging it, or
+            the layers differ in structure.
 
     References:
         - [Hu et al., 2021](https://arxiv.org/abs/2106.09685), section 4.1
@@ -29,11 +29,11 @@ def copy_weights(source, target, except_for=()):
     for part, copy in pairs:
         if getattr(part, "lora_enabled", False) and part.quantization_mode not in _MERGEABLE:
             raise InputError(
-                "What LoRA learned can be added to kernels in full precision, int8 and int4: train "
-                "it before the model is quantised. Received: "
+                "LoRA can be merged into kernels in full precision, int8 and int4: train it before "
+                "the model is quantised. Received: "
                 f"{part.quantization_mode} in {part.path}"
             )
-        # The same way as into a file and back, which knows all kinds of quantisation.
+        # Saving and loading, because it handles every kind of quantisation.
         store = {}
         part.save_own_variables(store)
         copy.load_own_variables(
@@ -42,7 +42,7 @@ def copy_weights(source, target, except_for=()):
 
 
 def _parts(layer, except_for):
-    """Lists a layer and those in it by their names, as they were not all made in one order."""
+    """Lists a layer and its sublayers by path, as the two may have made them in another order."""
     parts = sorted(layer._flatten_layers(), key=lambda part: part.path or part.name)
     return [part for part in parts if not {*(part.path or "").split("/")} & {*except_for}]
 
@@ -52,31 +52,31 @@ def check_full_precision(model, change):
 
     Args:
         model: Keras model.
-        change: str, what happens to it, for the message: "grows".
+        change: str, verb for the message, such as "grows".
 
     Raises:
-        ValueError: names the quantisation.
+        ValueError: if a layer is quantised; names the quantisation.
     """
     modes = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()}
     if modes := sorted(modes - {None}):
         raise InputError(
-            f"A model {change} before it is quantised. Received: one in {', '.join(modes)}"
+            f"A model {change} before it is quantised. Received: a model in {', '.join(modes)}"
         )
 
 
 def resolve_policies(model):
-    """Replaces a map of policies, in the layers of a model, by what it holds for each.
+    """Replaces a map of dtype policies in the layers of a model by each layer's own policy.
 
-    In a layer that has the whole map, such as those of a quantised model that was loaded, Keras
-    (3.15.1) looks for the quantisation in two ways and finds none in one of them: the model works,
-    but cannot be saved again, and loses what LoRA learned. It can go with the version in which
-    `Dense.save_own_variables` asks `quantization_mode`.
+    The layers of a loaded quantised model hold the whole map. Keras 3.15.1 looks up a layer's
+    quantisation in two ways, of which one misses it then: the model works, but cannot be saved
+    again and loses its LoRA updates. Remove this once `Dense.save_own_variables` uses
+    `quantization_mode`.
 
     Args:
-        model: built Keras model, whose own policy stays.
+        model: built Keras model; its own policy stays.
     """
     for layer in model._flatten_layers(include_self=False):
         policy = layer.dtype_policy
         if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-            # Not by its setter, which would change the map.
+            # The setter of `dtype_policy` would change the map.
             layer._dtype_policy = policy[layer.path] if layer.path else policy.default_policy

@@ -12,14 +12,13 @@ _LOGITS, _PROBABILITIES = "linear", "softmax"
 
 
 class Distillation:
-    """The part of a student's loss that its teacher gives.
+    """The teacher's part of a student's loss.
 
-    The loss becomes `(1 - weight) * loss + weight * T**2 * KL(teacher || student)`, both
-    distributions being softened by the temperature T, as `keras.distillation.Distiller` computes
-    it. That one is a model of its own, which does not preprocess images; this one leaves `fit` and
-    its data to the student.
+    The loss becomes `(1 - weight) * loss + weight * T**2 * KL(teacher || student)`, where the
+    temperature T softens both distributions, as in `keras.distillation.Distiller`. The distiller
+    is a separate model that does not preprocess images; here the student's own `fit` trains.
 
-    Not a layer and not tracked by the student: the teacher is no part of what is saved or trained.
+    Not a layer and not tracked by the student, so the teacher is neither saved nor trained.
 
     Args:
         student: `CCTImageClassifier` that predicts logits.
@@ -28,7 +27,7 @@ class Distillation:
         temperature: float above 0.
 
     Raises:
-        ValueError: if a number is out of its range, or the models do not suit each other.
+        ValueError: if a number is out of range, or the models do not match.
 
     Example:
 
@@ -51,7 +50,8 @@ class Distillation:
             )
         _check_models(student, teacher)
         self._teacher, self._weight = teacher, weight
-        # Given by its name, the default, Keras 3.15 compares logits as if they were probabilities.
+        # Keras 3.15 compares raw logits as if they were probabilities if the loss is given by name,
+        # as it is by default.
         self._divergence = keras.distillation.LogitsDistillation(
             temperature, loss=keras.losses.KLDivergence()
         )
@@ -59,7 +59,7 @@ class Distillation:
         self._has_probabilities = _activation(teacher) == _PROBABILITIES
 
     def __call__(self, loss, images, logits):
-        """Mixes the teacher's part into a loss.
+        """Adds the teacher's part to a loss.
 
         Args:
             loss: scalar tensor, the loss on the labels.
@@ -89,23 +89,23 @@ class LearnsFromTeacher:
     ) -> Self:
         """Makes `fit` learn from another model's predictions as well as from the labels.
 
-        The loss becomes `(1 - weight) * loss + weight * T**2 * KL(teacher || student)` of the
-        distributions softened by the temperature T. The teacher sees the images that the student
-        sees, augmented and mixed, and stays as it is. It is not saved with the student.
+        The loss becomes `(1 - weight) * loss + weight * T**2 * KL(teacher || student)`, where the
+        temperature T softens both distributions. The teacher sees the same augmented and mixed
+        images as the student. It is neither trained nor saved with the student.
 
         Args:
             teacher: `CCTImageClassifier` or `SoftCommittee` for the same classes and image size,
                 or `None` to learn from the labels alone again.
             weight: float from 0 to 1, the teacher's share. Defaults to `0.5`.
-            temperature: float above 0; more of it shows more of what the teacher thinks of the
-                wrong labels. Defaults to `4.0`.
+            temperature: float above 0; a higher one gives more weight to what the teacher thinks of
+                the wrong labels. Defaults to `4.0`.
 
         Returns:
             This model.
 
         Raises:
-            ValueError: if a number is out of its range, the models differ in classes or image size,
-                or one of them predicts no distribution.
+            ValueError: if a number is out of range, the models differ in classes or image size, or
+                one of them does not predict a distribution.
 
         References:
             - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531)
@@ -113,17 +113,17 @@ class LearnsFromTeacher:
         self._distillation = (
             None if teacher is None else Distillation(self, teacher, weight, temperature)
         )
-        # Compiled for the loss before.
+        # It was compiled for the former loss.
         self.train_function = None
         return self
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Computes the loss; in training with the teacher's part, see `distill_from`."""
+        """Computes the loss, in training with the teacher's part; see `distill_from`."""
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return self.distilled_loss(loss, x, y_pred) if training else loss
 
     def distilled_loss(self, loss, images, logits):
-        """Returns a loss with the teacher's part, see `Distillation.__call__`."""
+        """Returns a loss with the teacher's part; see `Distillation.__call__`."""
         return loss if self._distillation is None else self._distillation(loss, images, logits)
 
 
@@ -137,7 +137,7 @@ def _check_models(student, teacher):
         )
     if teacher is student:
         raise InputError(
-            "A model cannot be its own teacher: load it a second time. "
+            "A model cannot be its own teacher: load a second copy. "
             f"Received: teacher={teacher.name}, which is the student"
         )
     if _activation(student) != _LOGITS:
@@ -145,7 +145,7 @@ def _check_models(student, teacher):
             "The student must predict logits: build it with `activation=None`. "
             f"Received: activation={_activation(student)!r}"
         )
-    mode = getattr(teacher, "mode", None)  # of a committee, whose votes are no distribution
+    mode = getattr(teacher, "mode", None)  # a committee's votes are not a distribution
     if _activation(teacher) not in (_LOGITS, _PROBABILITIES) or mode == "vote":
         raise InputError(
             "The teacher must predict logits or probabilities that add up to 1. "
@@ -153,8 +153,8 @@ def _check_models(student, teacher):
         )
     if isinstance(teacher.input, dict):
         raise InputError(
-            "The members of the teacher preprocess their images in different ways. Take members "
-            f"that agree. Received: {len(teacher.input)} ways"
+            "The members of the teacher preprocess images differently: use members that agree. "
+            f"Received: {len(teacher.input)} kinds of preprocessing"
         )
     pairs = {
         "image_shape": (tuple(teacher.input.shape[1:]), tuple(student.input.shape[1:])),
@@ -180,7 +180,7 @@ def _activation(model):
 
 
 def _between(student, teacher):
-    """Returns scale and offset from the student's preprocessed images to the teacher's."""
+    """Returns scale and offset that turn the student's preprocessed images into the teacher's."""
     (scale, offset), (wanted_scale, wanted_offset) = map(_affine, (student, teacher))
     factor = wanted_scale / scale
     return (np.asarray(value, "float32") for value in (factor, wanted_offset - offset * factor))

@@ -1,26 +1,26 @@
-"""Kinds of blocks, and heads: one value for all blocks that have heads, or one for each."""
+"""Kinds of blocks, and per-block settings: one value for all blocks with heads, or a list."""
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
-# The arguments of a backbone that may be lists.
+# Arguments of a backbone that may be lists with one entry per block with heads.
 PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")
 # What `CCTBackbone(blocks=...)` takes.
 KINDS = ("conv", "spectral", "glmix", "attention")
-# Of these the heads, their widths and their kind may be given in lists.
+# Kinds of blocks that have an entry in these lists.
 WITH_HEADS = ("glmix", "attention")
 
 
 def block_kinds(config):
-    """Returns the kind of every block, a list of str.
+    """Returns the kind of every block as a list of str.
 
     Args:
-        config: dict of a backbone's arguments: `num_layers`, and `blocks` or `num_conv_blocks` or
-            neither.
+        config: dict of a backbone's arguments: `num_layers` and perhaps `blocks` or
+            `num_conv_blocks`.
 
     Raises:
-        ValueError: if a kind is unknown (the nearest is named), there are not as many as layers, or
-            both arguments are given.
+        ValueError: if a kind is unknown (the nearest is named), their number differs from
+            `num_layers`, or both arguments are given.
     """
     count, convs, blocks = (config.get(k) for k in ("num_layers", "num_conv_blocks", "blocks"))
     convs = convs or 0
@@ -28,30 +28,31 @@ def block_kinds(config):
         return ["conv"] * convs + ["attention"] * (count - convs)
     if not isinstance(blocks, (list, tuple)) or len(blocks) != count:
         raise InputError(
-            f"`blocks` must be a list with one entry per layer, which are {count}: set "
-            f"`num_layers`, too. Received: blocks={blocks!r}, num_layers={count}"
+            f"`blocks` must be a list with one entry per layer ({count} here): set `num_layers`, "
+            f"too. Received: blocks={blocks!r}, num_layers={count}"
         )
     for kind in blocks:
         if kind not in KINDS:
             raise InputError(
-                f"Blocks are {', '.join(KINDS)}{nearest(kind, KINDS)}. Received: blocks={blocks!r}"
+                f"The kinds of blocks are {', '.join(KINDS)}{nearest(kind, KINDS)}. "
+                f"Received: blocks={blocks!r}"
             )
     if convs:
         raise InputError(
-            'Of `blocks` and `num_conv_blocks`, which stands for as many times "conv" in front, '
-            f"one is enough: leave `num_conv_blocks` at 0. Received: blocks={blocks!r}, "
+            '`num_conv_blocks` is short for as many leading "conv" entries of `blocks`: with '
+            f"`blocks`, leave it at 0. Received: blocks={blocks!r}, "
             f"num_conv_blocks={convs}"
         )
     return list(blocks)
 
 
 def count_heads_blocks(kinds):
-    """Returns how many entries the lists of heads have for blocks of these kinds, an int."""
+    """Returns the number of blocks with heads: the length of lists such as `num_heads`."""
     return sum(kind in WITH_HEADS for kind in kinds)
 
 
 def per_block(name, value, num_blocks):
-    """Spreads one value over the transformer blocks, or checks a list with one entry for each.
+    """Repeats one value for every block with heads, or checks a list with one entry for each.
 
     Args:
         name: name of the argument, for the message.
@@ -62,7 +63,7 @@ def per_block(name, value, num_blocks):
         A list.
 
     Raises:
-        ValueError: if it is neither, or a list of another length.
+        ValueError: if it is neither a value nor a list, or a list of another length.
     """
     if value is None or isinstance(value, (int, str, dict)):
         return [value] * num_blocks
@@ -75,16 +76,16 @@ def per_block(name, value, num_blocks):
 
 
 def joined(values):
-    """Makes one value of a list of equal ones, so that configs can be read; else returns it."""
+    """Returns one value for a list of equal ones, so configs stay readable; else the list."""
     return values[0] if all(value == values[0] for value in values) else values
 
 
 def check_heads(num_heads, head_dims, hidden_dim):
-    """Refuses head counts that are no positive ints, or do not divide the width.
+    """Refuses head counts that are not positive ints or do not divide the width.
 
     Args:
         num_heads: list of ints, one per transformer block.
-        head_dims: list of ints or `None`, likewise; `None` means `hidden_dim // num_heads`.
+        head_dims: list of ints or `None`, one per block; `None` means `hidden_dim // num_heads`.
         hidden_dim: int, width of the tokens.
 
     Raises:
@@ -95,7 +96,7 @@ def check_heads(num_heads, head_dims, hidden_dim):
             raise InputError(f"`num_heads` must be positive ints. Received: num_heads={heads}")
         if head_dim is None and hidden_dim % heads:
             raise InputError(
-                "`num_heads` must divide `hidden_dim` where `head_dim` is `None`; give `head_dim` "
-                f"to choose the width of a head freely. Received: num_heads={heads} (transformer "
+                "`num_heads` must divide `hidden_dim` where `head_dim` is `None`; pass `head_dim` "
+                f"to choose another head width. Received: num_heads={heads} (transformer "
                 f"block {i}), hidden_dim={hidden_dim}"
             )

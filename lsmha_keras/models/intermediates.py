@@ -5,7 +5,7 @@ import keras
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 
-# What a transformer block returns beside its output, in this order.
+# What a transformer block can return after its output, in this order.
 HEAD_KINDS = ("head_outputs", "attention_scores")
 
 
@@ -13,12 +13,12 @@ class Intermediates(keras.Model):
     """Returns named values computed inside another model, whose layers it shares.
 
     Made by `CCTBackbone.intermediates` and `CCTImageClassifier.intermediates`. It is a subclassed
-    model because Keras's functional models cannot call one layer twice with different numbers of
+    model because a functional model in Keras cannot call one layer twice with different numbers of
     outputs.
 
     Args:
-        source: the model whose layers and weights are used.
-        names: list of the names of the values wanted.
+        source: model whose layers and weights are used.
+        names: list of the names of the values to return.
         head_masks: `{block index: mask}` for the heads of the source.
 
     Call arguments:
@@ -41,12 +41,12 @@ class Intermediates(keras.Model):
 
 
 def check_intermediates(backbone, names, head_masks):
-    """Checks what `CCTBackbone.intermediates` is asked for.
+    """Checks the arguments of `CCTBackbone.intermediates`.
 
     Args:
         backbone: `CCTBackbone`.
         names: list of names.
-        head_masks: dict keyed by the indices of blocks.
+        head_masks: dict with block indices as keys.
 
     Raises:
         ValueError: if a name is unknown or a mask is not for a transformer block.

@@ -1,4 +1,4 @@
-"""Keeps a model's weights where Keras takes them away while it trains and predicts on JAX."""
+"""Keeps a model's weights alive on JAX, where `fit`, `evaluate` and `predict` consume them."""
 
 import contextlib
 
@@ -6,11 +6,11 @@ import keras
 
 
 def keeps_weights(cls):
-    """Class decorator: an exception or Ctrl-C in `fit`, `evaluate` or `predict` costs no weights.
+    """Class decorator: an exception or Ctrl-C in `fit`, `evaluate` or `predict` loses no weights.
 
-    On JAX, Keras 3.15 takes the weights out of a model for these and gives them to the compiled
-    steps, which use them up. What ends between the steps, such as a NaN in the second batch of
-    `predict`, leaves a model without weights. With this the steps get a copy.
+    On JAX, Keras 3.15 moves the weights out of the model and donates them to the compiled steps. An
+    exception between steps, such as a NaN in the second batch of `predict`, would leave a model
+    without weights. This passes a copy to the steps.
 
     Args:
         cls: class of Keras models.
@@ -30,7 +30,7 @@ def keeps_weights(cls):
 
     def jax_state_sync(self):
         arrays = keras.tree.flatten(getattr(self, "_jax_state", None) or {})
-        # Used up by a step that Ctrl-C has ended: those of the last epoch's end are still there.
+        # Donated to a step that Ctrl-C has ended: the variables still hold the last epoch's values.
         if not any(array.is_deleted() for array in arrays):
             super(cls, self).jax_state_sync()
 
@@ -40,18 +40,18 @@ def keeps_weights(cls):
 
 @contextlib.contextmanager
 def state_of_its_own(model):
-    """Inside, `keras.Model.evaluate` or `predict` may fail, or run in a callback of `fit`.
+    """Lets `keras.Model.evaluate` or `predict` fail, or run in a callback of `fit`, safely.
 
     Args:
-        model: of a class with `keeps_weights`.
+        model: model of a class with `keeps_weights`.
     """
     if keras.config.backend() != "jax":
         yield
         return
-    model.jax_state_sync()  # what `fit` has learned, if it waits for this one
+    model.jax_state_sync()  # a `fit` that waits for this call holds newer weights
     try:
         yield
     except BaseException:
-        # What the failed call has left would be given to the variables by a later one.
+        # A later call would write the failed call's state to the variables.
         model._jax_state, model._jax_state_synced = None, True
         raise

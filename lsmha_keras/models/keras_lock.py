@@ -1,4 +1,4 @@
-"""Models in several threads: one lock for what Keras cannot do at once, and who trains what."""
+"""Thread safety: one lock for what Keras cannot do concurrently, and a record of trainings."""
 
 import contextlib
 import functools
@@ -11,27 +11,26 @@ import keras
 from lsmha_keras.errors import RunError
 
 _THREADS: dict[int, int] = {}  # id of a variable -> the thread that trains it
-# Of the process and not of a model: a committee shares the variables of its members, and models
-# have to stay copyable. Reentrant, as callbacks predict and a committee builds its members.
+# One lock for the process, not one per model: a committee shares its members' variables, and models
+# must stay copyable. Reentrant, because callbacks predict and a committee builds its members.
 KERAS_LOCK = threading.RLock()
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def locked(method: F) -> F:
-    """Decorator: calls of such methods wait for each other, in whatever thread they are made.
+    """Decorator: only one thread at a time runs a method that has it.
 
     KerasHub 0.32 and Keras 3.15 change the base classes of a model's class whenever a model is
-    built; another thread that builds or runs one meanwhile fails. On JAX, Keras takes the variables
-    away from a model while that predicts or evaluates, and for good if a second thread comes in
-    between.
+    built; a thread that builds or runs one at that moment fails. On JAX, Keras moves the weights
+    out of a model while it predicts or evaluates, and loses them if a second thread interferes.
 
     Args:
-        method: method, or what `classmethod` takes. Not an `__init__`, whose own arguments Keras
-            looks up.
+        method: method, or a function for `classmethod`. Not an `__init__`: Keras inspects its
+            signature.
 
     Returns:
-        The method, run with the lock held.
+        The method, which holds the lock while it runs.
     """
 
     @functools.wraps(method)
@@ -44,7 +43,7 @@ def locked(method: F) -> F:
 
 @contextlib.contextmanager
 def trained_here(model):
-    """Marks a model's weights as trained by this thread, once no other one uses them.
+    """Marks a model's weights as being trained by this thread.
 
     Args:
         model: Keras model.
@@ -64,17 +63,17 @@ def trained_here(model):
 
 
 def refuse_if_trained(model, method):
-    """Refuses what goes wrong while another thread trains the same weights.
+    """Refuses a call that would go wrong while another thread trains the same weights.
 
-    `evaluate` would begin the metrics of that training anew. On JAX `predict` would give the model
-    the weights of the last epoch back after the next one has ended.
+    `evaluate` would reset the metrics of that training. On JAX, `predict` would restore the weights
+    of the last epoch after the next one has ended.
 
     Args:
         model: Keras model.
         method: str, `"fit"`, `"evaluate"` or `"predict"`.
 
     Raises:
-        RuntimeError: if another thread trains them, and the method cannot run beside that.
+        RuntimeError: if another thread trains them and the method cannot run at the same time.
     """
     if method == "predict" and keras.config.backend() != "jax":
         return
@@ -82,6 +81,6 @@ def refuse_if_trained(model, method):
     if any(_THREADS.get(id(variable), here) != here for variable in model.variables):
         raise RunError(
             f"`{method}` cannot run while another thread trains the same weights: wait until its "
-            "`fit` has ended, or use a copy made before, `type(model).from_config("
+            "`fit` has ended, or use a copy made beforehand, `type(model).from_config("
             f"model.get_config())` with the weights set. Received: {method} of {model.name!r}"
         )

@@ -1,4 +1,4 @@
-"""Loads whatever kind of classifier a preset holds."""
+"""Loads a preset, be it a classifier or a committee."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lsmha_keras.types import PathLike
 
 
 def load_classifier(preset: PathLike) -> CCTImageClassifier | SoftCommittee:
-    """Loads a classifier or a committee, as the preset says.
+    """Loads the classifier or committee that a preset holds.
 
     Args:
-        preset: what `CCTImageClassifier.from_preset` or `SoftCommittee.from_preset` takes.
+        preset: name or directory, as for `CCTImageClassifier.from_preset`.
 
     Returns:
         A `CCTImageClassifier` or a `SoftCommittee`.
@@ -30,5 +30,5 @@ def load_classifier(preset: PathLike) -> CCTImageClassifier | SoftCommittee:
     source = presets.resolve_preset(preset)
     if presets.is_committee(source):
         return SoftCommittee.from_preset(source)
-    # An architecture, which has no directory, goes by its name.
+    # An architecture has no directory and is loaded by its name.
     return CCTImageClassifier.from_preset(preset if isinstance(source, dict) else source)

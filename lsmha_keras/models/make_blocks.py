@@ -1,4 +1,4 @@
-"""Makes the blocks of a backbone."""
+"""Builds the blocks of a backbone."""
 
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.glmix_block import GLMixBlock
@@ -6,29 +6,29 @@ from lsmha_keras.layers.spectral_block import SpectralBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.head_lists import check_heads, count_heads_blocks, per_block
 
-# Slots of a GLMix block in each direction, at most.
+# Most slots of a GLMix block in each direction.
 _SLOTS = 4
 
 
 def make_blocks(kinds, grid_shape, hidden_dim, conv, lists, options, **arguments):
-    """Makes the blocks of a backbone.
+    """Builds the blocks of a backbone.
 
     Args:
-        kinds: list of the kinds of all blocks.
+        kinds: list of str, the kind of every block; see `block_kinds`.
         grid_shape: `(grid_height, grid_width)` of the tokens.
-        hidden_dim: int, their width.
+        hidden_dim: int, width of the tokens.
         conv: dict of the arguments of convolutional blocks, `design` and `fused`.
         lists: dict of `num_heads`, `head_dim`, `attention` and `attention_options`, each one value
             or a list with one entry per block with heads.
         options: dict of arguments that only `TransformerBlock` has.
-        **arguments: `stochastic_depth_rate`, of the last block, and arguments of
-            `TransformerBlock`.
+        **arguments: `stochastic_depth_rate` of the last block, and arguments that all blocks but
+            the convolutional ones share.
 
     Returns:
         A list of layers, named "block_0", "block_1" and so on.
 
     Raises:
-        ValueError: if a list has another length, or heads do not fit the width.
+        ValueError: if a list has the wrong length, or a head count does not divide the width.
     """
     count = count_heads_blocks(kinds)
     spread = {name: per_block(name, value, count) for name, value in lists.items()}
@@ -36,7 +36,7 @@ def make_blocks(kinds, grid_shape, hidden_dim, conv, lists, options, **arguments
     rate = arguments.pop("stochastic_depth_rate")
     blocks = []
     for i, kind in enumerate(kinds):
-        # The number of blocks with heads before this one is its place in the lists.
+        # Lists have no entries for blocks without heads.
         place = count_heads_blocks(kinds[:i])
         heads = {name: values[place] for name, values in spread.items() if place < count}
         depth = {"stochastic_depth_rate": rate * i / max(1, len(kinds) - 1)}

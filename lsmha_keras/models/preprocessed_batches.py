@@ -14,7 +14,7 @@ from lsmha_keras.models.shares import check_shares, devices_per_batch
 class PreprocessedBatches(keras.utils.PyDataset):
     """Batches of arrays, or of another `PyDataset`, passed through a model's preprocessor.
 
-    KerasHub preprocesses `tf.data` and Grain pipelines only, and leaves arrays unshuffled; this
+    KerasHub preprocesses only `tf.data` and Grain pipelines, and does not shuffle arrays. This
     gives arrays and `PyDataset`s the behaviour of `keras.Model.fit`.
 
     Args:
@@ -22,13 +22,13 @@ class PreprocessedBatches(keras.utils.PyDataset):
         x: array of images, list of images of different sizes, or a `keras.utils.PyDataset`.
         y, sample_weight: arrays or `None`; `None` if `x` is a `PyDataset`.
         batch_size: int or `None` for 32. `None` if `x` is a `PyDataset`.
-        shuffle: bool, whether arrays are put in a new order every epoch.
-        check_count: function of a batch's number of images that refuses what cannot be divided
-            among devices, or `None`.
+        shuffle: bool, whether arrays are shuffled every epoch.
+        check_count: function of a batch's number of images that raises if they cannot be divided
+            among the devices, or `None`.
 
     Raises:
         ValueError: if arrays are empty or differ in length, the batch size is not positive, or
-            arguments do not go together.
+            arguments contradict each other.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PreprocessedBatches(keras.utils.PyDataset):
                 f"Received: shapes {[a.shape for a in arrays if a is not None]}"
             )
         self.batch_size = 32 if batch_size is None else positive_int("batch_size", batch_size)
-        if check_count is not None:  # before the first epoch, not at its end
+        if check_count is not None:  # now, rather than at the end of the first epoch
             rest = len(self.x) % self.batch_size
             for count in [self.batch_size, rest] if self.num_batches > 1 else [len(self.x)]:
                 check_count(count)
@@ -95,14 +95,14 @@ class PreprocessedBatches(keras.utils.PyDataset):
             self.x.on_epoch_begin()
 
     def on_epoch_end(self):
-        """Puts arrays in a new order, or passes the event on to the wrapped dataset."""
+        """Shuffles arrays again, or passes the event on to the wrapped dataset."""
         if self._is_dataset:
             self.x.on_epoch_end()
         else:
             self._reorder()
 
     def release(self):
-        """Lets go of the images, the labels and the preprocessor."""
+        """Drops the references to images, labels and preprocessor."""
         self.preprocess = self.x = self.y = self.sample_weight = None
 
     def _reorder(self):
@@ -113,14 +113,14 @@ class PreprocessedBatches(keras.utils.PyDataset):
 
 @contextlib.contextmanager
 def released(*data):
-    """At its end, lets go of what arrays were turned into `PreprocessedBatches`.
+    """Context manager that releases the arrays of `PreprocessedBatches` when it ends.
 
     TensorFlow 2.21 keeps every Python function that a `tf.data` pipeline calls in its default
-    graph, which is never deleted. Keras feeds a `PyDataset` by such a function, so that each call
-    of `predict` would keep its images.
+    graph, which is never deleted. Keras feeds a `PyDataset` through such a function, so every call
+    of `predict` would keep its images in memory.
 
     Args:
-        data: `PreprocessedBatches`, which cannot be used afterwards, or anything else.
+        data: `PreprocessedBatches`, which cannot be used afterwards; anything else is ignored.
     """
     try:
         yield
@@ -131,27 +131,27 @@ def released(*data):
 
 
 def preprocessed(preprocess, x, y=None, sample_weight=None, check_count=None):
-    """Returns one batch after its preprocessing, in NumPy arrays.
+    """Preprocesses one batch and returns it as NumPy arrays.
 
     Args:
         preprocess: as for `PreprocessedBatches`.
-        x: array of images, or an array of objects, images of different sizes.
+        x: array of images, or an object array of images of different sizes.
         y: array of labels or `None`.
         sample_weight: array or `None`.
         check_count: as for `PreprocessedBatches`.
 
     Raises:
-        ValueError: if images have different sizes also after their preprocessing, or their number
-            cannot be divided among the devices.
+        ValueError: if images still differ in size after preprocessing, or cannot be divided evenly
+            among the devices.
     """
     images = x.get("image", x.get("images")) if isinstance(x, dict) else x
     if images is not None and check_count is not None:
         check_count(len(images))
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
         batch = preprocess(x, y, sample_weight)
-        # A committee whose members preprocess differently gets a dict of images.
+        # A dict of images if the members of a committee preprocess differently.
         return keras.tree.map_structure(to_numpy, batch)
-    # Labels pass the preprocessor with the first image.
+    # The labels go through the preprocessor with the first image.
     first, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
         preprocess(x[0][None], y, sample_weight)
     )
@@ -170,7 +170,7 @@ def preprocessed(preprocess, x, y=None, sample_weight=None, check_count=None):
 
 
 def preprocessed_generator(preprocess, batches, check_count=None):
-    """Yields the batches of an iterable, as tuples, after their preprocessing; at least one."""
+    """Yields the preprocessed batches of an iterable as tuples; raises if there are none."""
     batch = None
     for batch in batches:
         x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
@@ -182,12 +182,12 @@ def preprocessed_generator(preprocess, batches, check_count=None):
 
 
 def no_batches(dataset):
-    """Returns what is said of a dataset without batches, which Keras's loops do not expect."""
+    """Returns the error message for a dataset without batches, on which Keras's loops fail."""
     return f"Data must hold at least one batch. Received: a {type(dataset).__name__} without one"
 
 
 def check_batched(dataset, shape):
-    """Refuses a `tf.data.Dataset` of nothing, or of single images."""
+    """Refuses a `tf.data.Dataset` that is empty or not batched."""
     if dataset.cardinality() == 0:
         raise InputError(no_batches(dataset))
     if shape.rank == 3:
@@ -198,19 +198,19 @@ def check_batched(dataset, shape):
 
 
 def check_counts(options):
-    """Refuses 0 batches, which Keras takes for "not given", and what is no number of them."""
+    """Refuses counts that are not positive ints; Keras takes 0 for "not given"."""
     for name in ("steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
         if options.get(name) is not None:
             positive_int(name, options[name])
 
 
 def is_tf(x):
-    """Whether `x` is a tensor of TensorFlow, which need not be there."""
+    """Returns whether `x` is a TensorFlow tensor, without importing TensorFlow."""
     return type(x).__module__.startswith("tensorflow") and hasattr(x, "dtype")
 
 
 def is_tf_dataset(x):
-    """Whether `x` is a `tf.data.Dataset`, without an import of TensorFlow."""
+    """Returns whether `x` is a `tf.data.Dataset`, without importing TensorFlow."""
     return any(
         kind.__module__.startswith("tensorflow.python.data") for kind in type(x).__mro__
     ) and hasattr(x, "map")
@@ -218,13 +218,13 @@ def is_tf_dataset(x):
 
 def is_grain(value):
     """Returns whether `value` is a dataset or a `DataLoader` of Grain."""
-    grain = sys.modules.get("grain")  # Where nobody has imported it there are none.
+    grain = sys.modules.get("grain")  # not imported: there can be no such object
     kinds = () if grain is None else (grain.MapDataset, grain.IterDataset, grain.DataLoader)
     return isinstance(value, kinds)
 
 
 def preprocessed_grain(preprocess, data, check_count=None):
-    """Returns a dataset of Grain of another one's, or a loader's, batches after preprocessing."""
+    """Returns a Grain dataset of the preprocessed batches of another dataset or a loader."""
     import grain
 
     if isinstance(data, grain.MapDataset):
@@ -243,7 +243,7 @@ def preprocessed_grain(preprocess, data, check_count=None):
             return next(self._batches)
 
         def get_state(self):
-            raise NotImplementedError("The state of the loader itself can be saved.")
+            raise NotImplementedError("Save the state of the loader itself.")
 
         set_state = get_state
 
@@ -256,12 +256,12 @@ def preprocessed_grain(preprocess, data, check_count=None):
 
 def is_torch_loader(value):
     """Returns whether `value` is a `torch.utils.data.DataLoader`."""
-    torch = sys.modules.get("torch")  # Where nobody has imported it there are no loaders.
+    torch = sys.modules.get("torch")  # not imported: there can be no such object
     return torch is not None and isinstance(value, torch.utils.data.DataLoader)
 
 
 def preprocessed_loader(preprocess, loader, check_count=None):
-    """Returns a `torch.utils.data.DataLoader` of another one's batches after preprocessing."""
+    """Returns a `torch.utils.data.DataLoader` of the preprocessed batches of another one."""
     import torch
 
     if hasattr(loader.dataset, "__len__") and not len(loader):
@@ -277,7 +277,7 @@ def preprocessed_loader(preprocess, loader, check_count=None):
 
 
 def _as_rows(images):
-    """Returns an array of images, or one of objects if their shapes differ."""
+    """Returns an array of images, an object array if their shapes differ."""
     if isinstance(images, (list, tuple)) and len(images):
         images = [to_numpy(image) for image in images]
         if len({image.shape for image in images}) > 1:
@@ -288,7 +288,7 @@ def _as_rows(images):
 
 
 def to_numpy(value):
-    """Returns `value`, of any kind of array or list, as a NumPy array; `None` stays `None`."""
+    """Returns any array or list as a NumPy array; `None` stays `None`."""
     if value is None or isinstance(value, np.ndarray):
         return value
     if keras.ops.is_tensor(value):
@@ -297,16 +297,16 @@ def to_numpy(value):
 
 
 def preprocessed_dataset(model, dataset, preprocess):
-    """Returns a `tf.data.Dataset` of another one's batches after preprocessing.
+    """Returns a `tf.data.Dataset` of the preprocessed batches of another one.
 
     Args:
-        model: classifier that is called on the batches.
+        model: classifier that gets the batches.
         dataset: `tf.data.Dataset` of batches of raw images.
         preprocess: function of a batch.
 
     Raises:
-        ValueError: if the dataset is not batched or empty; if that is not known before, where it
-            is read.
+        ValueError: if the dataset is not batched or is empty. An empty dataset of unknown length
+            is found only when it is read.
     """
     import tensorflow as tf
 
@@ -332,8 +332,8 @@ def preprocessed_dataset(model, dataset, preprocess):
         batches = batches.map(shared)
     mapped = batches.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
     if is_of_unknown_length:
-        # Nothing more, but for the check. Keras 3.15's loops fail in their middle, or are
-        # silent, where there was no batch.
+        # Appends no batches, only the check: without a batch, Keras 3.15's loops fail in their
+        # middle or stay silent.
         ends = tf.data.Dataset.range(1)
         nothing = ends.flat_map(lambda n: mapped.take(model.checked_in_graph(n, end, n)))
         mapped = mapped.concatenate(nothing)

@@ -1,4 +1,4 @@
-"""Which arguments `from_preset` takes, and what they change about a preset."""
+"""The arguments of `from_preset`: their names, and which of them the weights depend on."""
 
 import inspect
 
@@ -6,9 +6,9 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.models.head_lists import block_kinds, count_heads_blocks
 from lsmha_keras.nearest import nearest
 
-# Weights fit whatever these are; any other argument of a backbone says what they are.
+# Weights fit any value of these. All other arguments of a backbone determine the weights.
 _FREE = {
-    "image_shape",  # but for the channels; position embeddings are resized
+    "image_shape",  # except the channels; position embeddings are resized
     "dropout_rate",
     "attention_dropout",
     "head_dropout",
@@ -18,18 +18,18 @@ _FREE = {
     "name",
     "trainable",
 }
-# Kinds of blocks and of attention with weights for each place of the grid of tokens.
+# Kinds of blocks and of attention with weights for each position of the token grid.
 _OF_A_GRID = ("spectral", "super", "normlin")
 
 
 def check_arguments(given, cls, base=("name", "trainable"), hints=None):
-    """Refuses arguments that a model would swallow: Keras's functional models ignore unknown ones.
+    """Refuses unknown arguments, which Keras's functional models ignore.
 
     Args:
         given: names of the arguments.
         cls: class of the model.
-        base: names of the arguments that it passes on to its base classes.
-        hints: optional `{name: sentence}` for names that have their place elsewhere.
+        base: names of arguments that it passes to its base classes.
+        hints: optional `{name: sentence}` for arguments that belong elsewhere.
 
     Raises:
         ValueError: if a name is unknown; names the nearest.
@@ -50,7 +50,7 @@ def arguments_of(cls):
 
 
 def split_arguments(given, head_cls, backbone_cls):
-    """Parts the arguments of `from_preset` into those of the classifier and of its backbone.
+    """Splits the arguments of `from_preset` into those of the classifier and of its backbone.
 
     Args:
         given: dict of arguments.
@@ -58,10 +58,10 @@ def split_arguments(given, head_cls, backbone_cls):
         backbone_cls: class of the backbone.
 
     Returns:
-        Two dicts. `name` and `trainable` are the classifier's.
+        Two dicts; `name` and `trainable` go to the classifier.
 
     Raises:
-        ValueError: if an argument is neither's; names the nearest.
+        ValueError: if neither has such an argument; names the nearest.
     """
     own = (arguments_of(head_cls) | {"name", "trainable", "compile"}) - {"backbone"}
     inner = arguments_of(backbone_cls)
@@ -78,19 +78,19 @@ def split_arguments(given, head_cls, backbone_cls):
 
 
 def check_structure(preset, backbone_cls, saved, overrides):
-    """Refuses to load weights into a backbone of another structure than they were trained in.
+    """Refuses to load weights into a backbone of another structure.
 
-    Most heads of another number or width have weights of the same shapes, which load and mean
-    nothing.
+    Weights for another number or width of heads often have the same shapes: they would load and
+    compute nonsense.
 
     Args:
         preset: name of the preset, for the message.
-        backbone_cls: class of the backbone, whose defaults count where the preset says nothing.
+        backbone_cls: class of the backbone, whose defaults fill in for missing arguments.
         saved: dict of the preset's backbone arguments.
-        overrides: dict of arguments that replace some of them.
+        overrides: dict of arguments that override them.
 
     Raises:
-        ValueError: if an argument that weights depend on changes; names it and the way out.
+        ValueError: if an override changes an argument that the weights depend on.
     """
     parameters = inspect.signature(backbone_cls.__init__).parameters
     saved = {**{name: value.default for name, value in parameters.items()}, **saved}
@@ -100,7 +100,7 @@ def check_structure(preset, backbone_cls, saved, overrides):
         for key in overrides
         if key not in _FREE and _comparable(asked, key) != _comparable(saved, key)
     ]
-    # Of the whole shape, the number of channels, and sides where weights belong to one grid.
+    # The number of channels is fixed; height and width are, too, if weights depend on the grid.
     fixed = slice(0 if _has_weights_of_a_grid(asked) else 2, None)
     if tuple(asked["image_shape"])[fixed] != tuple(saved["image_shape"])[fixed]:
         changed.append("image_shape")
@@ -108,7 +108,7 @@ def check_structure(preset, backbone_cls, saved, overrides):
         raise InputError(
             f"The weights of {str(preset)!r} were trained with "
             f"{', '.join(f'{key}={saved[key]}' for key in changed)} and fit no other "
-            "structure. Leave these arguments out, or give `load_weights=False` (in a recipe: "
+            "structure. Leave these arguments out, or pass `load_weights=False` (in a recipe: "
             "`load_weights = false` under [model]) for random weights. Received: "
             f"{', '.join(f'{key}={asked[key]}' for key in changed)}"
         )
@@ -121,7 +121,7 @@ def _has_weights_of_a_grid(config):
 
 
 def _comparable(config, key):
-    """Returns an argument in one form: an int stands for a list with one entry per block."""
+    """Returns an argument in a comparable form: one value becomes a list with one per block."""
     if key == "blocks":
         return block_kinds(config)
     if key not in ("num_heads", "head_dim"):

@@ -1,4 +1,4 @@
-"""What classifiers of raw images have in common."""
+"""Base class of classifiers that take raw images."""
 
 import contextlib
 import os
@@ -38,28 +38,29 @@ from lsmha_keras.progress import SILENT, fit_progress, progress_style
 @traces_once
 @torch_parameters_up_to_date
 class RawImageClassifier(keras_hub.models.ImageClassifier):
-    """Base of classifiers that train and predict on images as they are, with values 0 to 255.
+    """Base of classifiers that train and predict on raw images with values 0 to 255.
 
-    Arrays, lists of images of different sizes, `keras.utils.PyDataset`, `tf.data.Dataset`, torch's
-    and Grain's `DataLoader`, Grain's datasets and Python generators go through `preprocess_samples`
-    on their way into `fit`, `evaluate` and `predict`; with `verbose="auto"` these show a bar in a
-    terminal and lines without control characters anywhere else. `evaluate` and `predict` may be
-    called from several threads: they wait for each other. While a thread is in `fit`, others cannot
-    `evaluate` the same weights, nor `predict` with them on JAX. A subclass builds the model and
-    sets `num_classes`, `activation`, `class_names` and `preprocessor`.
+    `fit`, `evaluate` and `predict` take arrays, lists of images of different sizes,
+    `keras.utils.PyDataset`, `tf.data.Dataset`, PyTorch's and Grain's `DataLoader`, Grain's datasets
+    and Python generators, and pass the images through `preprocess_samples`. With `verbose="auto"`
+    they show a bar in a terminal and lines without control characters elsewhere. `evaluate` and
+    `predict` may be called from several threads: they wait for each other. While one thread runs
+    `fit`, others cannot `evaluate` the same weights, nor `predict` with them on JAX.
+
+    A subclass builds the model and sets `num_classes`, `activation`, `class_names` and
+    `preprocessor`.
     """
 
-    _warned = False  # of images with values in 0 .. 1
-    _data_error = None  # what `preprocess_samples` has raised
+    _warned = False  # about images with values in 0 .. 1
+    _data_error = None  # the last error that `preprocess_samples` raised
 
     def compile(
         self, optimizer="auto", loss="auto", *, metrics="auto", jit_compile="auto", **kwargs
     ):
         """Configures training; as `keras_hub.models.ImageClassifier.compile`.
 
-        `metrics="auto"` is the accuracy, for integer and for one-hot labels.
-        `jit_compile="auto"` leaves XLA out on TensorFlow without a GPU: its convolutions are
-        slower on CPUs than TensorFlow's own.
+        `metrics="auto"` means accuracy, for integer or one-hot labels. `jit_compile="auto"` does
+        not use XLA on TensorFlow without a GPU, because XLA's convolutions are slower there.
         """
         metrics = ["accuracy"] if metrics == "auto" else metrics
         self._jit_compile_given = jit_compile != "auto"
@@ -75,21 +76,21 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """Returns what `compile_from_config` takes, or `None` if the model is not compiled."""
         config = super().get_compile_config()
         if config is not None and not self._jit_compile_given:
-            config["jit_compile"] = "auto"  # for the machine and backend that load it
+            config["jit_compile"] = "auto"  # decided anew by the machine and backend that load it
         return config
 
     def compile_from_config(self, config):
-        """Compiles as a saved model was; Keras 3.15 leaves that to classes with a `compile`."""
+        """Compiles as the saved model was; Keras 3.15 expects this of classes with a `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)  # for the state that is loaded next
+            self.optimizer.build(self.trainable_variables)  # so that its state can be loaded
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
         """Checks images and labels, then runs the preprocessor.
 
-        Images and labels in a `tf.data` pipeline are checked as it runs. A model
-        warns once of images with values in 0 .. 1. Elements `{"image": ..., "label": ...}`, as TFDS
-        gives them, are taken apart.
+        Images and labels in a `tf.data` pipeline are checked while it runs. A model warns once
+        about images with values in 0 .. 1. Elements `{"image": ..., "label": ...}`, as from TFDS,
+        are unpacked.
         """
         if isinstance(x, dict) and {"image", "label"} <= set(x) and y is None:
             x, y = x["image"], x["label"]
@@ -110,7 +111,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     @contextlib.contextmanager
     def _plain_errors(self):
-        """Raises what is wrong with data as it is: TensorFlow writes pages around it."""
+        """Raises errors about data unwrapped; TensorFlow would wrap them in pages of its own."""
         self._data_error = None
         try:
             yield
@@ -119,7 +120,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if found is None or found is error:
                 raise
             raise found from None
-        # Iterators over several devices end at an error as if the data had (TensorFlow 2.21).
+        # Iterators over several devices end at an error as if there were no more data
+        # (TensorFlow 2.21).
         if self._data_error is not None and devices_per_batch(self) > 1:
             raise self._data_error
 
@@ -131,22 +133,22 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         elif is_tf(x) and x.dtype.is_floating:
             import tensorflow as tf
 
-            # Only its ends leave the graph: they are what the checks look at.
+            # Minimum and maximum suffice for the checks, and are all that leaves the graph.
             ends = tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
             x = self.checked_in_graph(x, type(self)._checked, ends)
         return x
 
     def _checked_rows(self, values, check):
-        """Returns labels or sample weights, checked now or when a `tf.data` pipeline runs."""
+        """Checks labels or sample weights, now or when the `tf.data` pipeline runs."""
         if isinstance(values, np.ndarray):
             check(self, values)
         return self.checked_in_graph(values, check, values) if is_tf(values) else values
 
     def checked_in_graph(self, tensor, check, values):
-        """Returns a tensor of a `tf.data` pipeline that is computed once `values` are checked."""
+        """Returns a tensor of a `tf.data` pipeline that depends on a check of `values`."""
         import tensorflow as tf
 
-        owner = weakref.ref(self)  # TensorFlow keeps the function for good
+        owner = weakref.ref(self)  # TensorFlow never releases the function
 
         def run(values):
             model = owner()
@@ -160,8 +162,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     def _check_labels(self, y):
         if y.dtype.kind in "US" or (y.dtype.kind == "O" and isinstance(y.flat[0], (str, bytes))):
             raise InputError(
-                "Labels must be numbers, not names: `names, labels = np.unique(labels, "
-                f"return_inverse=True)` makes them. Received: labels such as {str(y.flat[0])!r}"
+                "Labels must be numbers, not names: convert them with `names, labels = np.unique("
+                f"labels, return_inverse=True)`. Received: labels such as {str(y.flat[0])!r}"
             )
         check_finite("label", y)
         indices = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
@@ -183,12 +185,12 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             )
 
     def _takes_indices(self):
-        """Whether the loss is of labels that are indices of classes, and no regression's."""
+        """Returns whether the loss takes class indices as labels."""
         loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "name", "")
         return "sparse_categorical" in (loss or getattr(self.loss, "__name__", ""))
 
     def _as_images(self, x):
-        """Gives one image a batch's dimension, and images of one channel theirs."""
+        """Adds a missing batch dimension, or the missing channel dimension of grey images."""
         if not hasattr(x, "__array__") or len(x.shape) != 3:
             return x
         channels = self.image_shape[-1]
@@ -209,8 +211,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     ):
         """Trains; as `keras.Model.fit`, on raw images and with arrays shuffled every epoch.
 
-        `shuffle=False` leaves the order as it is. A `PyDataset` has its batches shuffled, and so
-        have arrays with `shuffle="batch"`. `verbose=2` prints one line per epoch.
+        `shuffle=False` keeps the order. Of a `PyDataset`, and of arrays with `shuffle="batch"`, the
+        order of the batches is shuffled. `verbose=2` prints one line per epoch.
         """
         check_counts(kwargs)
         kwargs |= fit_progress(kwargs.get("verbose", "auto"), kwargs.get("callbacks"))
@@ -227,7 +229,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             validation_data = self._preprocessed(*held_out, batch_size=size)
         elif self._is_known(validation_data):
             validation_data = self._preprocessed(validation_data)
-        # Images are shuffled here, whole batches by Keras, and other datasets by themselves.
+        # We shuffle images, Keras shuffles batches, and other datasets shuffle themselves.
         by_image = _is_array(x) and shuffle and shuffle != "batch"
         batches = self._preprocessed(x, y, sample_weight, batch_size, shuffle=bool(by_image))
         in_batches = isinstance(batches, PreprocessedBatches) and not by_image
@@ -240,7 +242,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         """Evaluates; as `keras.Model.evaluate`, on raw images."""
         check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
-        cached = kwargs.get("_use_cached_eval_dataset", False)  # Set by `fit`.
+        cached = kwargs.get("_use_cached_eval_dataset", False)  # set by Keras's `fit`
         refuse_if_trained(self, "evaluate")
         with state_of_its_own(self), self._plain_errors():
             if cached or not self._is_known(x):
@@ -253,7 +255,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     def predict(self, x, batch_size=None, **kwargs):
         """Predicts; as `keras.Model.predict`, on raw images, or on one `(height, width, channels)`.
 
-        Images of one channel may come without their last dimension.
+        Grey images may lack the channel dimension.
         """
         check_counts(kwargs)
         kwargs["verbose"] = progress_style(kwargs.get("verbose", "auto"))
@@ -270,9 +272,9 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             return outputs if count is None else outputs[:count]
 
     def _needs_no_pipeline(self, batches):
-        """Whether a pipeline of `tf.data`, which costs several times the model, can be left out.
+        """Returns whether `predict` can skip `tf.data`, which costs several times the model.
 
-        Callbacks, `steps` and the replicas of a distribution strategy are left to Keras.
+        Keras handles callbacks, `steps` and the replicas of a distribution strategy.
         """
         return (
             keras.config.backend() == "tensorflow"
@@ -282,7 +284,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         )
 
     def _predict_one_batch(self, batch, verbose):
-        """Does what `keras.Model.predict` does for one batch, with the same step."""
+        """As `keras.Model.predict` for one batch, with the same compiled step."""
         shown = keras.callbacks.CallbackList(
             add_progbar=verbose != SILENT, verbose=verbose, epochs=1, steps=1, model=self
         )
@@ -294,14 +296,14 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         return outputs
 
     def probabilities(self, outputs):
-        """Turns what `predict` returned into probabilities, whatever the model's activation.
+        """Turns the outputs of `predict` into probabilities, whatever the model's activation.
 
         Args:
             outputs: `(images, classes)` array.
 
         Returns:
-            `(images, classes)` float64 array; each row adds up to 1, but for a sigmoid, whose
-            outputs are probabilities of their own.
+            `(images, classes)` float64 array. Rows add up to 1, except for a sigmoid, whose outputs
+            are independent probabilities.
 
         Raises:
             ValueError: if the activation is neither linear, softmax nor sigmoid.
@@ -309,11 +311,11 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         return probabilities(outputs, keras.activations.get(self.activation).__name__)
 
     def _is_known(self, x):
-        """Whether `_preprocessed` takes `x`; KerasHub takes the rest."""
+        """Returns whether `_preprocessed` takes `x`; KerasHub handles the rest."""
         if isinstance(x, (str, os.PathLike)):
             raise InputError(
-                "Datasets are called by name in `lsmha_keras.evaluate(model, name)` and "
-                "`lsmha_keras.load_dataset(name)`; a model takes what the latter returns. "
+                "A model takes images, not the name of a dataset: pass "
+                "`lsmha_keras.load_dataset(name)`, or call `lsmha_keras.evaluate(model, name)`. "
                 f"Received: {str(x)!r}"
             )
         kinds = (keras.utils.PyDataset, types.GeneratorType)
@@ -323,7 +325,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
 
     @property
     def _check_count(self):
-        # Not asked for where data are read: other threads do that, which no strategy is set for.
+        # Asked here, because data are read by other threads, for which no strategy is set.
         devices = devices_per_batch(self)
         owner = weakref.ref(self)
 
@@ -334,8 +336,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         return check
 
     def _preprocessed(self, x, y=None, sample_weight=None, batch_size=None, shuffle=False):
-        """Returns what Keras takes for data, with the preprocessor in between."""
-        owner = weakref.ref(self)  # TensorFlow keeps datasets, and what they hold, for good
+        """Returns data for Keras that pass through the preprocessor."""
+        owner = weakref.ref(self)  # TensorFlow never releases datasets and what they hold
 
         def preprocess(*batch):
             return owner().preprocess_samples(*batch)
@@ -363,7 +365,7 @@ def _check_weights(model, sample_weight):
 
 
 def _filled_up(x, devices):
-    """Repeats the last image until all devices get as many; returns how many there were."""
+    """Repeats the last image until the devices divide the count; returns the former count."""
     if devices == 1 or not _is_array(x) or not len(x) % devices:
         return x, None
     missing = -len(x) % devices
@@ -382,13 +384,13 @@ def _split(arrays, validation_split):
     x = arrays[0]
     if not _is_array(x) or not 0 < validation_split < 1:
         raise InputError(
-            "`validation_split` must be in (0, 1) and `x` arrays, no dataset. "
+            "`validation_split` must be in (0, 1) and needs arrays, not a dataset. "
             f"Received: validation_split={validation_split}, x of type {type(x).__name__}"
         )
     cut = int(len(x) * (1 - validation_split))
     if cut in (0, len(x)):
         raise InputError(
-            f"`validation_split={validation_split}` leaves training or validation without data. "
+            f"`validation_split={validation_split}` leaves no data for training or for validation. "
             f"Received: {len(x)} images"
         )
     parts = [None if a is None else (a[:cut], a[cut:]) for a in arrays]

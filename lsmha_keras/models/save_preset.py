@@ -1,4 +1,4 @@
-"""Saves a preset whole or not at all."""
+"""Saves presets atomically."""
 
 import contextlib
 import json
@@ -13,21 +13,21 @@ from lsmha_keras.presets import ONNX
 
 @contextlib.contextmanager
 def save_preset(preset_dir, variables):
-    """Yields a directory to save a preset to, which becomes `preset_dir` when it is complete.
+    """Yields a directory to save a preset to, which becomes `preset_dir` once it is complete.
 
-    Files of another name that `preset_dir` holds stay, but for a `model.onnx`, which was made from
-    the weights before. The checksums cover all of them.
+    Other files in `preset_dir` stay, except a `model.onnx`, which was made from the former weights.
+    The checksums cover all files.
 
     Args:
         preset_dir: path.
-        variables: list of `keras.Variable` that are saved: they tell the room that is needed.
+        variables: list of `keras.Variable` to be saved; their size tells the disk space needed.
 
     Yields:
         `pathlib.Path`.
 
     Raises:
-        OSError: if another process saves a preset there, or the disk has too little room;
-            `preset_dir` is as it was.
+        OSError: if another process is saving a preset there, or the disk is too full;
+            `preset_dir` is then unchanged.
 
     Example:
 
@@ -40,8 +40,8 @@ def save_preset(preset_dir, variables):
     ```
     """
     path = pathlib.Path(preset_dir)
-    # HDF5 adds a few KiB for each variable and its groups. A crash of HDF5 costs more than refusing
-    # a disk that has just enough room.
+    # HDF5 adds a few KiB for each variable and its groups. The estimate is generous, because HDF5
+    # may crash the process on a full disk.
     sizes = [math.prod(v.shape) * (8 if str(v.dtype).endswith("64") else 4) for v in variables]
     needed = sum(size + 4096 for size in sizes) + 2**18
     beside = path if path.is_dir() else path.absolute().parent
@@ -55,14 +55,14 @@ def save_preset(preset_dir, variables):
 
 
 def _name_no_mixed_policy(path):
-    """Writes float32, the dtype of the weights, for a policy of mixed precision.
+    """Replaces a mixed-precision policy in a saved config by float32, the dtype of the weights.
 
-    With that KerasHub's own loaders fail ("Invalid dtype: mixed_bfloat16"), and any float they load
-    as what Keras is set to. It can go with the version in which `is_float_dtype` of KerasHub (0.32)
-    takes the names of mixed policies.
+    KerasHub's own loaders fail on mixed policies ("Invalid dtype: mixed_bfloat16"), and replace any
+    float policy by Keras's global one. Remove this once KerasHub's `is_float_dtype` (0.32) accepts
+    the names of mixed policies.
 
     Args:
-        path: of the config of a backbone; need not be there.
+        path: path of a backbone's config; it may be missing.
     """
     if not path.is_file():
         return

@@ -1,4 +1,4 @@
-"""What a preset's directory says about its classifier."""
+"""Reads the classifier's class, arguments and preprocessor from a preset directory."""
 
 import keras
 
@@ -7,21 +7,21 @@ from lsmha_keras.text_files import read_json
 
 
 def saved_classifier(directory, cls):
-    """Reads the class and the arguments of the classifier that was saved.
+    """Reads the class and the arguments of a saved classifier.
 
-    KerasHub 0.32 refuses a preset that was saved in mixed precision, and a class that did not save
-    the preset itself gets no weights from it.
+    KerasHub's own loader (0.32) refuses presets saved in mixed precision, and loads no weights into
+    a class other than the one that saved them.
 
     Args:
         directory: `pathlib.Path` of the preset.
-        cls: class that is asked to load it.
+        cls: class whose `from_preset` was called.
 
     Returns:
-        A class, `cls` or the subclass of it that was saved, and a dict of arguments without the
-        backbone, for `from_config`. The dict is empty where a backbone alone was saved.
+        The class to build, `cls` or the saved subclass of it, and a dict of arguments for its
+        `from_config`, without the backbone. The dict is empty if only a backbone was saved.
 
     Raises:
-        ValueError: if Keras does not know the class, or it is of another kind than `cls`.
+        ValueError: if Keras does not know the class, or it is unrelated to `cls`.
 
     Example:
 
@@ -47,28 +47,28 @@ def saved_classifier(directory, cls):
             f"Received: {name} in {path}"
         )
     if not (issubclass(found, cls) or issubclass(cls, found)):
-        raise InputError(f"The preset holds no `{cls.__name__}`. Received: {name} in {path}")
+        raise InputError(f"The preset does not hold a `{cls.__name__}`. Received: {name} in {path}")
     arguments = {key: value for key, value in saved["config"].items() if key != "backbone"}
     return (found if issubclass(found, cls) else cls), arguments
 
 
 def saved_preprocessor(directory, preprocessor_cls):
-    """Loads the preprocessor that was saved into a directory beside a backbone.
+    """Loads the preprocessor that was saved with a backbone.
 
     Args:
         directory: `pathlib.Path` of the preset.
-        preprocessor_cls: its class.
+        preprocessor_cls: class of the preprocessor.
 
     Returns:
         A preprocessor.
 
     Raises:
-        ValueError: if there is none: how images were normalised cannot be guessed.
+        ValueError: if there is none, because the normalisation cannot be guessed.
     """
     if (directory / "preprocessor.json").is_file():
         return preprocessor_cls.from_preset(str(directory.resolve()))
     raise InputError(
-        "The preset holds a backbone that was saved without preprocessing: give `preprocessor`, "
+        "The preset holds a backbone that was saved without preprocessing: pass `preprocessor`, "
         "such as `CCTImageClassifierPreprocessor(CCTImageConverter.for_images(image_shape, mean, "
-        f"std))`, or `None` for images that are normalised already. Received: preset={directory}"
+        f"std))`, or `None` for images that are already normalised. Received: preset={directory}"
     )

@@ -1,4 +1,4 @@
-"""Batches that several devices share."""
+"""Batches that are divided among devices."""
 
 import keras
 
@@ -6,11 +6,11 @@ from lsmha_keras.errors import InputError
 
 
 def devices_per_batch(model):
-    """Returns among how many devices Keras divides every batch of a model; 1 if it does not.
+    """Returns the number of devices among which Keras divides each batch; 1 if it does not.
 
     Args:
-        model: Keras model. On TensorFlow the strategy counts in whose scope it was made, on JAX
-            the distribution that is set.
+        model: Keras model. TensorFlow uses the strategy in whose scope the model was made, JAX the
+            distribution that is set.
     """
     if keras.config.backend() == "tensorflow":
         return model.distribute_strategy.num_replicas_in_sync
@@ -25,21 +25,21 @@ def devices_per_batch(model):
 def check_shares(count, devices):
     """Refuses a batch that cannot be divided evenly.
 
-    JAX gives every device as many images. TensorFlow's `MirroredStrategy` takes the mean of the
-    devices' gradients, in which the images of a smaller share would count more, and fails where a
-    device gets none or the first batch is uneven (Keras 3.15.1, TensorFlow 2.21).
+    JAX needs equal shares. TensorFlow's `MirroredStrategy` averages the devices' gradients, so that
+    images in a smaller share would count more; it fails if a device gets no images or the first
+    batch is uneven (Keras 3.15.1, TensorFlow 2.21).
 
     Args:
-        count: int, images of the batch.
-        devices: int, what `devices_per_batch` returned.
+        count: int, number of images of the batch.
+        devices: int, from `devices_per_batch`.
 
     Raises:
-        ValueError: if they are no multiple of the devices.
+        ValueError: if `count` is not a multiple of `devices`.
     """
     if count % devices:
         raise InputError(
-            f"Each of {devices} devices gets as many images of a batch: `batch_size` and the "
-            f"number of images must be multiples of {devices}. `predict` of arrays and "
-            "`lsmha_keras.evaluate` fill the last batch up themselves. "
+            f"{devices} devices share each batch evenly: `batch_size` and the number of images "
+            f"must be multiples of {devices}. `predict` on arrays and `lsmha_keras.evaluate` pad "
+            "the last batch themselves. "
             f"Received: a batch of {count} images"
         )

@@ -1,4 +1,4 @@
-"""Several classifiers that answer as one."""
+"""Several classifiers whose predictions are combined."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ from lsmha_keras.types import PathLike, Verbose
 @cloneable
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class SoftCommittee(RawImageClassifier):
-    """Classifiers of the same labels, of any structure, that answer together.
+    """Combines classifiers of any structure for the same labels.
 
-    Each member gives its logits; their softmax is averaged (`mode="soft"`), the logits are added up
-    (`"logits"`), or the members vote (`"vote"`; of labels with as many votes the one with the
-    larger mean probability wins). The output counts as logits, like that of any classifier: its
-    largest entry is the committee's answer, and in the mode `"soft"` its softmax is the mean
-    probability. In the mode `"vote"` a cross entropy means nothing.
+    The members' softmax outputs are averaged (`mode="soft"`), their logits are added (`"logits"`),
+    or the members vote (`"vote"`; among labels with equal votes, the larger mean probability wins).
+    The output is treated as logits: its largest entry is the committee's answer, and in mode
+    `"soft"` its softmax is the mean probability. In mode `"vote"` a cross entropy is meaningless.
 
-    Images are resized and normalised once for all members that do it alike. The members are used as
-    they are, not copied; those of them without `class_names` are taken to have the others'. `fit`
+    Images are resized and normalised once for all members with the same preprocessing. Members are
+    shared, not copied. A member without `class_names` is assumed to have those of the others. `fit`
     trains all members together.
 
     Args:
@@ -51,13 +50,13 @@ class SoftCommittee(RawImageClassifier):
         **kwargs: base model arguments, such as `name`.
 
     Returns:
-        Called on preprocessed images: `(batch, num_classes)` float32. The images are one array, or,
-        if the members do not all preprocess alike, a dict with one for each way.
+        Called on preprocessed images: `(batch, num_classes)` float32. The images are one array, or
+        a dict with one array per kind of preprocessing if members differ in it.
 
     Raises:
-        ValueError: if there are no members; if their numbers of classes, their class names or the
-            order of these, or their numbers of channels differ; if only some have a preprocessor;
-            if their images differ in size and one does not resize; or if the mode is unknown.
+        ValueError: if there are no members; if they differ in the number of classes, in class names
+            or their order, or in channels; if only some have a preprocessor; if their image sizes
+            differ and one does not resize; or if the mode is unknown.
 
     Example:
 
@@ -102,7 +101,7 @@ class SoftCommittee(RawImageClassifier):
         ]
         logits = ops.stack(logits, axis=1)  # (batch, members, classes)
         images = inputs if len(inputs) > 1 else next(iter(inputs.values()))
-        # Not `RawImageClassifier.__init__`, which would build a head upon a backbone.
+        # `ImageClassifier.__init__` would build a head on a backbone.
         outputs = vote(logits)
         with KERAS_LOCK:
             super(keras_hub.models.ImageClassifier, self).__init__(
@@ -115,22 +114,22 @@ class SoftCommittee(RawImageClassifier):
         self.activation = None
         self.class_names = next((m.class_names for m in members if m.class_names), None)
         self.mode = mode
-        # Not as attributes that Keras tracks: the graph holds the same layers already.
+        # Hidden from Keras's tracking: the graph already holds the same layers.
         object.__setattr__(self, "members", tuple(members))
         object.__setattr__(self, "_members_model", _MembersModel(images, logits, name="members"))
         self._members_model.compile(jit_compile=self.jit_compile)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`(height, width, channels)` of the largest images that a member takes."""
+        """`(height, width, channels)`, the largest height and width of the members."""
         shapes = [member.image_shape for member in self.members]
         return (*max(shape[:2] for shape in shapes), shapes[0][2])
 
     def probabilities(self, outputs: Any) -> Any:
-        """As `CCTImageClassifier.probabilities`; votes become shares of the votes.
+        """As `CCTImageClassifier.probabilities`; votes become fractions of all votes.
 
-        The mean probability, which `predict` adds to the votes, counts as the vote of one more
-        member, so that the order of the labels stays.
+        `predict` adds the mean probability to the votes. It counts as one more member's vote here,
+        so that the ranking of the labels stays.
         """
         if self.mode != "vote":
             return super().probabilities(outputs)
@@ -140,7 +139,7 @@ class SoftCommittee(RawImageClassifier):
     def predict_members(
         self, x: Any, batch_size: int | None = None, verbose: Verbose = "auto"
     ) -> np.ndarray:
-        """Predicts with every member, each image being preprocessed once for all.
+        """Predicts with every member; each image is preprocessed once.
 
         Args:
             x: array of raw images, or a `keras.utils.PyDataset`.
@@ -156,14 +155,14 @@ class SoftCommittee(RawImageClassifier):
             return self._members_model.predict(batches, verbose=progress_style(verbose))
 
     def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
-        """Saves the members, each as a preset of its own, with the mode and checksums of it all.
+        """Saves each member as a preset, with the mode and checksums of all files.
 
         Args:
-            preset_dir: directory; a committee that it holds is replaced.
+            preset_dir: directory; an existing committee in it is replaced.
             max_shard_size: see `CCTImageClassifier.save_to_preset`.
 
         Raises:
-            OSError: if another process saves a preset there, or the disk has too little room.
+            OSError: if another process is saving a preset there, or the disk is too full.
             ValueError: if the directory holds another kind of preset.
         """
         path = pathlib.Path(preset_dir)
@@ -175,7 +174,7 @@ class SoftCommittee(RawImageClassifier):
                 member.save_to_preset(str(directory / name), max_shard_size=max_shard_size)
             text = json.dumps({"mode": self.mode, "members": names}, indent=2)
             (directory / presets.COMMITTEE).write_text(text + "\n", encoding="utf-8")
-            for member in former:  # now that the new ones are complete
+            for member in former:  # only once the new ones are complete
                 shutil.rmtree(member, ignore_errors=True)
 
     @classmethod
@@ -183,25 +182,25 @@ class SoftCommittee(RawImageClassifier):
     def from_preset(
         cls, preset: PathLike, mode: Literal["soft", "logits", "vote"] | None = None, **kwargs: Any
     ) -> Self:
-        """Loads what `save_to_preset` wrote.
+        """Loads a committee saved by `save_to_preset`.
 
         Args:
             preset: directory, `"hf://user/repository"` or `"kaggle://user/model/keras/variant"`.
-            mode: `"soft"`, `"logits"`, `"vote"`, or `None` for the saved one. Defaults to `None`.
+            mode: `"soft"`, `"logits"`, `"vote"`, or `None` for the saved mode. Defaults to `None`.
             **kwargs: arguments of each member's `CCTImageClassifier.from_preset`, such as `dtype`.
 
         Returns:
             A `SoftCommittee`.
 
         Raises:
-            ValueError: if the preset is unknown or no committee, or a file of it, which is named,
-                differs from its checksum.
+            ValueError: if the preset is unknown or not a committee, or a file differs from its
+                checksum (it is named).
         """
         source = presets.resolve_preset(preset)
         if not presets.is_committee(source):
             raise InputError(
                 "The preset is a single classifier: load it with "
-                "`lsmha_keras.CCTImageClassifier.from_preset`, or give several of them to "
+                "`lsmha_keras.CCTImageClassifier.from_preset`, or pass several of them to "
                 f"`SoftCommittee`. Received: preset={str(preset)!r}"
             )
         presets.verify_checksums(source)
@@ -212,7 +211,7 @@ class SoftCommittee(RawImageClassifier):
     @classmethod
     def from_config(cls, config):
         """Builds from a config."""
-        # A copy, as KerasHub changes the dict it is given.
+        # A copy, because KerasHub changes the dict.
         members = [CCTImageClassifier.from_config(dict(member)) for member in config["members"]]
         return cls(**{**config, "members": members})
 
@@ -227,11 +226,11 @@ class SoftCommittee(RawImageClassifier):
 
 @keeps_weights
 class _MembersModel(keras.Model):
-    """From images to the logits of each member."""
+    """Maps images to the logits of each member."""
 
 
 class _EachWay:
-    """Preprocesses images in several ways, as a dict."""
+    """Applies several preprocessors and returns a dict of their outputs."""
 
     def __init__(self, preprocessors):
         self.preprocessors = preprocessors
@@ -254,7 +253,7 @@ def _load_members(members):
 
 
 def _check_members(members):
-    """Refuses members that do not answer the same question about the same kind of image."""
+    """Refuses members that differ in classes, kind of output or kind of image."""
     for i, member in enumerate(members):
         if not isinstance(member, CCTImageClassifier):
             raise InputError(
@@ -280,7 +279,7 @@ def _check_members(members):
 
 
 def _check_class_names(members):
-    """Refuses other names, or another order; a member without names is taken at its word."""
+    """Refuses members whose class names or their order differ; members without any pass."""
     named = [(i, member.class_names) for i, member in enumerate(members) if member.class_names]
     for i, names in named[1:]:
         first, expected = named[0]
@@ -307,10 +306,10 @@ def _converter(member):
 
 
 def _group_by_preprocessing(members):
-    """Finds the different ways to preprocess.
+    """Groups members by their preprocessing.
 
     Returns:
-        A dict from an input's name to its preprocessor, and for each member its input's name.
+        A dict from the name of an input to its preprocessor, and the input's name for each member.
     """
     ways, sources, preprocessors = [], [], {}
     for member in members:
@@ -330,7 +329,7 @@ def _join(preprocessors):
 
 
 def _logits_model(member, name):
-    """Gives a member a name of its own in the committee and turns a softmax into logits."""
+    """Gives a member a unique name in the committee and turns a softmax into logits."""
     outputs = member.output
     if keras.activations.get(member.activation).__name__ == "softmax":
         tiny = float(np.finfo("float32").tiny)

@@ -1,4 +1,4 @@
-"""Creates what training needs before TensorFlow traces a step."""
+"""Creates the variables of optimizer and metrics before TensorFlow traces a step."""
 
 import weakref
 
@@ -9,9 +9,9 @@ def traces_once(cls):
     """Class decorator: TensorFlow traces the first step of `fit` and `evaluate` once, not twice.
 
     Keras 3.15 creates the variables of optimizer and metrics while TensorFlow traces a step. A
-    function that has created variables is traced a second time, without them, and each of its
-    variables brings a condition into the first graph. Keras creates them beforehand on JAX and
-    PyTorch, and under a distribution strategy.
+    function that creates variables is traced twice, and each variable adds a conditional to the
+    first graph. On JAX and PyTorch, and under a distribution strategy, Keras creates them
+    beforehand.
 
     Args:
         cls: class of Keras models whose output is `(batch, num_classes)`.
@@ -52,12 +52,12 @@ def _create_state(model, spec, optimizer):
     import tensorflow as tf
 
     if tf.distribute.has_strategy():
-        return  # Keras has created it.
+        return  # Keras has created the variables.
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
     if not isinstance(spec, tuple) or all(getattr(m, "built", True) for m in model.metrics):
         return
-    # Which accuracy it is depends on whether the labels are one-hot.
+    # The kind of accuracy depends on whether labels are one-hot.
     _, y, _ = keras.utils.unpack_x_y_sample_weight(spec)
     if isinstance(y, tf.TensorSpec) and y.shape.rank and None not in y.shape[1:]:
         labels = tf.zeros([1, *y.shape[1:]], y.dtype)

@@ -1,4 +1,4 @@
-"""Models of a search space for any tuner of KerasTuner's."""
+"""A search space as a hypermodel for KerasTuner's own tuners."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _TRAINING = ("learning_rate", "weight_decay")
 
 
 class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
-    """Models of a search space, for KerasTuner's tuners and your own data and `fit` arguments.
+    """Builds the models of a search space for KerasTuner, with your own data and `fit` arguments.
 
-    A study (`lsmha_keras.search`) does more: budgets, resume within a trial, augmentation. This is
-    for scripts that call KerasTuner themselves.
+    For scripts that call KerasTuner themselves. A study (`lsmha_keras.search`) adds budgets,
+    augmentation, and resuming within a trial.
 
     Args:
-        space: `SearchSpace`, or a dict that `SearchSpace.from_dict` takes. Dimensions of the model,
-            and `learning_rate` and `weight_decay`.
+        space: `SearchSpace`, or a dict for `SearchSpace.from_dict`, with dimensions of the model,
+            `learning_rate` and `weight_decay`.
         num_classes: int.
-        base: str, preset whose architecture is changed. Weights are not loaded.
+        base: str, preset whose architecture the trials change. Its weights are not loaded.
         image_shape: `(height, width, channels)`, or None for that of `base`.
-        overrides: dict of arguments of the backbone and the classifier that are the same in every
-            trial, such as `hidden_dim`.
-        learning_rate: float, where the space has none.
-        weight_decay: float, likewise.
+        overrides: dict of arguments of the backbone and the classifier for every trial, such as
+            `hidden_dim`.
+        learning_rate: float, used if the space has none.
+        weight_decay: float, used if the space has none.
 
     Raises:
         ValueError: if the space has a dimension that only a study can change, or contradicts
@@ -66,8 +66,8 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
         others = [n for n in self.space.names if n not in (*ARCHITECTURE, *_TRAINING)]
         if others:
             raise InputError(
-                "A hypermodel makes and compiles models; data and schedule are changed by a study "
-                f"(`lsmha_keras.search`). Received: a space with {', '.join(others)}"
+                "A hypermodel only builds and compiles models; to search data and schedule, use a "
+                f"study (`lsmha_keras.search`). Received: a space with {', '.join(others)}"
             )
         self.space.check(self._defaults())
 
@@ -81,7 +81,7 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
             hp: `keras_tuner.HyperParameters`.
 
         Returns:
-            A compiled `CCTImageClassifier` for integer labels, its metric "accuracy".
+            A `CCTImageClassifier`, compiled for integer labels with the metric "accuracy".
         """
         from lsmha_keras.models import CCTImageClassifier
 

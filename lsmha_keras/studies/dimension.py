@@ -1,4 +1,4 @@
-"""One dimension of a search space, and whether a search ended where it ends."""
+"""A dimension of a search space, and a check whether the best value lies on its bound."""
 
 import dataclasses
 import math
@@ -7,9 +7,9 @@ import numbers
 from lsmha_keras.errors import InputError
 from lsmha_keras.nearest import nearest
 
-# A continuous range rarely draws its ends; this share of it counts as the end.
+# Samples of a continuous range rarely hit its ends; this share of the range counts as the end.
 _NEAR = 0.05
-# Ends that cannot be moved: there is nothing beyond them.
+# Natural limits, beyond which no space can reach; others are 1 for ints and 0 for floats.
 _ENDS = {"num_conv_blocks": (0, None), "augmentation_strength": (0, 1)}
 SAMPLINGS = ("linear", "log")
 _KEYS = ("choices", "min", "max", "step", "sampling")
@@ -21,10 +21,10 @@ class Dimension:
 
     Attributes:
         name: str.
-        choices: tuple of values, one of them if the dimension is fixed; `None` for a range.
-        low: number, the least of a range.
-        high: number, the greatest, itself included.
-        step: number or None, distance of a range's values.
+        choices: tuple of values, with a single one if the dimension is fixed; `None` for a range.
+        low: number, the smallest value of a range.
+        high: number, the largest value of a range, inclusive.
+        step: number or None, spacing of a range's values.
         sampling: "linear" or "log", how a range is sampled.
 
     Example:
@@ -46,8 +46,8 @@ sampling='log')
 
         Args:
             name: str.
-            value: a value, which is fixed; a list, to choose from; or a dict with `choices`, or
-                with `min`, `max` and, if need be, `step` and `sampling`.
+            value: a fixed value; a list of choices; or a dict with `choices`, or with `min`, `max`
+                and optionally `step` and `sampling`.
 
         Returns:
             A `Dimension`.
@@ -60,7 +60,7 @@ sampling='log')
         for key in value:
             if key not in _KEYS:
                 raise InputError(
-                    f"A dimension has some of the keys {', '.join(_KEYS)}{nearest(key, _KEYS)}. "
+                    f"The keys of a dimension are {', '.join(_KEYS)}{nearest(key, _KEYS)}. "
                     f"Received: space.{name}.{key}"
                 )
         if "choices" in value:
@@ -69,22 +69,22 @@ sampling='log')
 
     @property
     def varies(self):
-        """Whether there is more than one value."""
+        """Whether the dimension has more than one value."""
         return self.choices is None or len(self.choices) > 1
 
     @property
     def smallest(self):
-        """The least value."""
+        """The smallest value."""
         return self.low if self.choices is None else min(self.choices)
 
     @property
     def ends(self):
-        """The values that tell whether all are valid: every choice, or both ends of a range."""
+        """Values to check in place of all: every choice, or both ends of a range."""
         return self.choices if self.choices is not None else (self.low, self.high)
 
     @property
     def values(self):
-        """All values of a dimension of integers, as a tuple; of a range, those it can take."""
+        """All values of a dimension of integers, as a tuple."""
         if self.choices is not None:
             return self.choices
         return tuple(range(self.low, self.high + 1, self.step or 1))
@@ -94,7 +94,7 @@ sampling='log')
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            name: str, of the hyperparameter, or None for that of the dimension.
+            name: str, name of the hyperparameter; None for the dimension's own.
 
         Returns:
             The value.
@@ -104,9 +104,9 @@ sampling='log')
             return hp.Fixed(name, self.choices[0])
         if self.choices is not None:
             value = hp.Choice(name, list(self.choices))
-            # KerasTuner turns booleans into integers.
+            # KerasTuner turns bools into ints.
             return bool(value) if isinstance(self.choices[0], bool) else value
-        # KerasTuner's step of a logarithmic range is a factor.
+        # In a logarithmic range, KerasTuner takes `step` as a factor.
         make = hp.Int if isinstance(self.low, int) else hp.Float
         step = self.step if self.step is not None else (1 if make == hp.Int else None)
         if self.sampling == "log":
@@ -148,7 +148,7 @@ def _kind(name, value):
     if isinstance(value, (bool, str)) or _is_number(value):
         return type(value)
     raise InputError(
-        "A choice must be a finite number, a text or true or false. "
+        "A choice must be a finite number, a text, true or false. "
         f"Received: {value!r} in space.{name}"
     )
 
@@ -162,7 +162,7 @@ def _read_range(cls, name, value):
     text = f"Received: space.{name}={value!r}"
     missing = [key for key in ("min", "max") if key not in value]
     if missing:
-        raise InputError(f"A range needs `min` and `max`, without them give `choices`. {text}")
+        raise InputError(f"A range needs `min` and `max`; otherwise give `choices`. {text}")
     for key in ("min", "max", "step"):
         if key in value and not _is_number(value[key]):
             raise InputError(f"`{key}` must be a finite number. {text}")
@@ -184,17 +184,18 @@ def _read_range(cls, name, value):
 
 
 def at_bounds(space, settings):
-    """Names the settings that lie on a bound of the space, beyond which nothing was tried.
+    """Names the settings that lie on a bound of the space, where larger spaces may do better.
 
-    Of a range without steps the outermost 5 % count. Two choices have no inside, and texts no
-    order. Bounds that cannot be moved are left out: 0, one head, all of the augmentation.
+    In a continuous range, the outermost 5 % count as the bound. Dimensions with two choices, which
+    have no interior, and of texts, which have no order, are skipped. So are natural limits: 0, one
+    head, full augmentation.
 
     Args:
         space: `SearchSpace`.
         settings: dict from hyperparameter to its value in a trial.
 
     Returns:
-        list of str, a sentence each.
+        list of str, one sentence per setting.
 
     Example:
         >>> from lsmha_keras.studies.search_space import SearchSpace
@@ -205,7 +206,7 @@ def at_bounds(space, settings):
     sentences = []
     for name, value in settings.items():
         dimension = space.dimensions.get(name)
-        if dimension is None and name.startswith("num_heads_"):  # of a schedule
+        if dimension is None and name.startswith("num_heads_"):  # one of a schedule
             dimension = space.dimensions.get("num_heads")
         if dimension is None or not _is_ordered(dimension) or value is None:
             continue
@@ -233,7 +234,7 @@ def _is_ordered(dimension):
 
 
 def _place(dimension, low, high, value):
-    """Returns where a value lies, 0 or less at the low bound and 1 or more at the high one."""
+    """Returns a value's position: at most 0 at the low bound, at least 1 at the high bound."""
     if dimension.choices is None and dimension.sampling == "log":
         low, high, value = map(math.log, (low, high, value))
     place = (value - low) / (high - low)

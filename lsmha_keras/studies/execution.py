@@ -1,4 +1,4 @@
-"""Trains the executions of a trial, wherever that happens: in this process or on a worker."""
+"""Trains the executions of a trial, in this process or on a worker."""
 
 import dataclasses
 import json
@@ -27,14 +27,14 @@ _MEASURED = ("val_accuracy", "latency_ms", "parameters", "multiply_adds", "score
 
 @dataclasses.dataclass(frozen=True)
 class TrialJob:
-    """The trainings of a trial, which need no oracle. It can be pickled.
+    """Everything needed to train a trial without the oracle. It can be pickled.
 
     Attributes:
         study: `Study`.
-        trial: str, KerasTuner's number of the trial.
-        values: dict of the hyperparameters, KerasTuner's own among them.
-        directory: `pathlib.Path` of the trial.
-        recipes: tuple of `Recipe`, one for each execution.
+        trial: str, KerasTuner's trial id.
+        values: dict of the hyperparameters, including KerasTuner's own.
+        directory: `pathlib.Path`, directory of the trial.
+        recipes: tuple of `Recipe`, one per execution.
     """
 
     study: Study
@@ -44,17 +44,17 @@ class TrialJob:
     recipes: tuple
 
     def run(self, sources, callbacks=(), verbose=0, log=print):
-        """Trains all executions, or reads the results of those that were trained before.
+        """Trains all executions; those that have finished are read instead.
 
         Args:
             sources: dict with the "train" and "validation" data.
-            callbacks: more Keras callbacks.
+            callbacks: further Keras callbacks.
             verbose: as in `lsmha_keras.train`.
-            log: function that is told, as a text, how each execution ended.
+            log: function of a text, called with the outcome of each execution.
 
         Returns:
-            list of dicts, the rows of the study's table. After an infeasible execution there are
-            no more: only the seeds of the others differ.
+            list of dicts, the rows of the study's table. An infeasible execution is the last one,
+            because the others differ only in their seeds.
 
         Raises:
             OSError: if the disk is full or data cannot be read.
@@ -70,10 +70,10 @@ class TrialJob:
         return rows
 
     def give_up(self, error):
-        """Writes that the executions without a result failed.
+        """Records the executions without a result as failed.
 
         Args:
-            error: str, the cause.
+            error: str, cause of the failure.
 
         Returns:
             list of dicts, the rows of the trial.
@@ -104,7 +104,7 @@ class TrialJob:
         metrics = {name: row[name] for name in _MEASURED if row.get(name) is not None}
         failed = row["status"] == "failed"
         write_hparams(directory / "tensorboard" / "hparams", self.values, metrics, failed)
-        # Every model leaves functions and memory behind.
+        # Keras keeps functions and memory of every model until then.
         keras.utils.clear_session(free_memory=True)
         return row
 
@@ -125,24 +125,24 @@ def _outcome(row):
 def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbose=0):
     """Trains one execution of a trial, or reads its results if it has finished.
 
-    Stopped and called again, it continues from the last finished epoch.
+    After an interruption, another call continues from the last finished epoch.
 
     Args:
         study: `Study`.
         recipe: `Recipe` of the trial, with the seed of the execution.
-        directory: `pathlib.Path` of the execution, in that of its trial.
+        directory: `pathlib.Path` of the execution, inside that of its trial.
         sources: dict with the "train" and "validation" data.
-        facts: dict of what the row starts with: "trial", "execution" and the hyperparameters.
-        callbacks: more Keras callbacks.
+        facts: dict of the first columns of the row: "trial", "execution" and the hyperparameters.
+        callbacks: further Keras callbacks.
         verbose: as in `lsmha_keras.train`.
 
     Returns:
-        dict, the row of the execution in the study's table. Its "status" is "completed",
-        "infeasible" (above the budget, not trained) or "failed" (with "error").
+        dict, the execution's row of the study's table. Its "status" is "completed", "infeasible"
+        (above the budget, not trained) or "failed" (with "error").
 
     Raises:
-        OSError: if the disk is full or data cannot be read: the execution has no row then, and is
-            trained when the study goes on.
+        OSError: if the disk is full or data cannot be read. The execution gets no row then, and is
+            trained when the study is resumed.
 
     Example:
 
@@ -156,9 +156,9 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
     row = {"study": study.name, **facts, "seed": recipe.runtime.seed, **_environment()}
     try:
         _train(row, study, recipe, directory, sources, callbacks, verbose)
-    except OSError:  # A full disk or a lost mount, which says nothing about the trial.
+    except OSError:  # a full disk or a lost mount is not the trial's fault
         raise
-    except Exception as error:  # Memory, NaN, an unforeseen value: the search continues.
+    except Exception as error:  # out of memory, NaN, a bad value: the search continues
         row |= {"status": "failed", "score": None, "error": _describe(error)}
         _write(directory / "error.txt", traceback.format_exc())
     _write(finished, json.dumps(row, indent=1))
@@ -166,14 +166,14 @@ def run_execution(study, recipe, directory, sources, facts, callbacks=(), verbos
 
 
 def _train(row, study, recipe, directory, sources, callbacks, verbose):
-    """Measures and trains, and writes into the row what is known so far."""
+    """Measures and trains, and adds each result to the row as soon as it is known."""
     claim_output_dir(directory, recipe)
     with recipe_runtime(recipe.runtime):
         cost = _cost(study, recipe, directory.parent, sources["train"])
         row |= vars(cost)
         excess = cost.excess(study.budget.limits())
         if excess > 1:
-            # Below every accuracy, and the lower the further away: oracles learn from it.
+            # Lower than any accuracy, and lower the further above the budget, so oracles can learn.
             row |= {"status": "infeasible", "score": -excess}
             return
         callbacks = [*_watchers(study, recipe, sources), *callbacks]
@@ -190,7 +190,7 @@ def _train(row, study, recipe, directory, sources, callbacks, verbose):
 
 
 def _cost(study, recipe, trial_dir, source):
-    """Measures once for all executions of a trial: they have the same architecture."""
+    """Measures the cost once per trial: its executions have the same architecture."""
     path = trial_dir / _COST
     if path.exists():
         return TrialCost(**read_json(path))
@@ -213,7 +213,7 @@ def _watchers(study, recipe, sources):
 
 
 def _signal(study, recipe, name):
-    """Returns how the logs call a signal of the last block, which is never convolutional."""
+    """Returns the name in the logs of a signal of the last block, which always has heads."""
     layers = recipe.model.overrides.get("num_layers", study.defaults["num_layers"])
     return f"shp/block_{layers - 1}_{name}"
 
@@ -242,13 +242,13 @@ def _write(path, text):
 
 @dataclasses.dataclass(frozen=True)
 class TrialCost:
-    """What a model costs on this machine.
+    """The cost of a model on this machine.
 
     Attributes:
         parameters: int.
-        multiply_adds: int, of one image.
+        multiply_adds: int, for one image.
         latency_ms: float, median time of one image, in milliseconds.
-        memory_mib: float or None, peak memory that one image adds, in MiB; `None` where it was not
+        memory_mib: float or None, peak memory that one image adds, in MiB; `None` if it was not
             measured.
     """
 
@@ -264,11 +264,10 @@ class TrialCost:
             limits: dict from the name of an attribute to its highest value.
 
         Returns:
-            float, by what factor the model is above the limit it misses most; at most 1 if it meets
-            all.
+            float, the largest ratio of a cost to its limit; at most 1 if all limits are met.
 
         Raises:
-            ValueError: if what is limited could not be measured.
+            ValueError: if a limited cost could not be measured.
 
         Example:
             >>> TrialCost(2000, 10, 3.0).excess({"parameters": 1000, "latency_ms": 6.0})
@@ -284,12 +283,12 @@ class TrialCost:
 
 
 def measure_cost(model, memory=False, runs=50):
-    """Measures what a model costs on the current backend and device.
+    """Measures the cost of a model on the current backend and device.
 
     Args:
         model: `CCTImageClassifier`.
-        memory: bool, whether memory is measured too, in a process of its own: seconds more.
-        runs: int, timed calls.
+        memory: bool, whether to measure memory too, in a separate process, which takes seconds.
+        runs: int, number of timed calls.
 
     Returns:
         A `TrialCost`.

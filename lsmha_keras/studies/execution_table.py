@@ -1,4 +1,4 @@
-"""The table of a study's executions, and its trials as points: what each costs and reaches."""
+"""The table of a study's executions, and its trials as points of cost and accuracy."""
 
 import csv
 import dataclasses
@@ -43,14 +43,14 @@ _TEXT = ("study", "trial", "status", "backend", "machine", "cores", "versions", 
 
 
 def collect_executions(directory):
-    """Reads what the executions of a study have left.
+    """Reads the rows of a study's finished executions.
 
     Args:
         directory: path of the study's directory.
 
     Returns:
-        list of dicts, the rows of the finished executions by trial and execution. A file that
-        cannot be read is skipped, with a warning that names it.
+        list of dicts, one row per execution, sorted by trial and execution. A file that cannot be
+        read is skipped with a warning that names it.
 
     Example:
 
@@ -71,7 +71,7 @@ def collect_executions(directory):
 
 
 def write_table(rows, path):
-    """Writes rows as csv; a reader sees the old file or the new one.
+    """Writes rows as csv, atomically.
 
     Args:
         rows: list of dicts. Keys that begin with "hp." become the last columns.
@@ -91,18 +91,18 @@ def write_table(rows, path):
 
 
 def read_table(path):
-    """Reads what `write_table` wrote.
+    """Reads a table written by `write_table`.
 
     Args:
         path: path of the csv file.
 
     Returns:
-        list of dicts; numbers are numbers, True and False bools, empty cells None.
+        list of dicts with numbers, bools and texts; empty cells are None.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not the table of a study, naming the columns it lacks, or a line is
-            torn, naming it.
+        ValueError: if columns of a study's table are missing (they are named), or a line is
+            incomplete (it is named).
 
     Example:
 
@@ -122,15 +122,15 @@ def read_table(path):
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(
-                    f"Every line must have {len(reader.fieldnames)} cells, as the header has: "
-                    f"write the table again. Received: {path}, line {reader.line_num}"
+                    f"Every line must have {len(reader.fieldnames)} cells, like the header: write "
+                    f"the table again. Received: {path}, line {reader.line_num}"
                 )
             rows.append({key: _typed(key, value) for key, value in row.items()})
         return rows
 
 
 def _check_names(row):
-    """Refuses what the table could not sort."""
+    """Refuses a row that lacks what the table is sorted by."""
     kinds = {"trial": str, "execution": int, "status": str}
     if bad := [name for name, kind in kinds.items() if not isinstance(row[name], kind)]:
         raise InputError(f"{bad[0]}={row[bad[0]]!r} is not {kinds[bad[0]].__name__}")
@@ -147,7 +147,7 @@ def _typed(key, value):
         return value
     if value in ("True", "False"):
         return value == "True"
-    if "_" in value:  # Python reads the text 1_2 as twelve.
+    if "_" in value:  # Python would read the text 1_2 as 12
         return value
     for kind in (int, float):
         try:
@@ -159,14 +159,15 @@ def _typed(key, value):
 
 @dataclasses.dataclass(frozen=True)
 class TrialPoint:
-    """A trial, its executions taken together.
+    """A trial, averaged over its executions.
 
     Attributes:
-        trial: str.
-        cost: float, such as the latency in milliseconds.
+        trial: str, id of the trial.
+        cost: float, mean over executions, such as the latency in milliseconds.
         value: float, mean over executions, such as the accuracy.
-        spread: float or None, standard deviation of the value over executions; `None` of one.
-        executions: int.
+        spread: float or None, standard deviation of the value over executions; `None` for a single
+            execution.
+        executions: int, number of executions.
         hyperparameters: dict.
     """
 
@@ -179,21 +180,21 @@ class TrialPoint:
 
 
 def trial_points(rows, cost="latency_ms", value="val_accuracy"):
-    """Takes the executions of every completed trial together.
+    """Averages the executions of every completed trial.
 
-    A trial of Hyperband that continues another one is a separate point. Rows of several
-    studies may stand together: their trials are told apart.
+    A Hyperband trial that continues another one is a separate point. Rows may come from several
+    studies: their trials are kept apart.
 
     Args:
         rows: list of dicts, rows of a study's table.
-        cost: str, a column of numbers.
-        value: str, likewise.
+        cost: str, name of a numeric column.
+        value: str, name of a numeric column.
 
     Returns:
-        list of `TrialPoint`, by trial. Trials without a finite cost or value are left out.
+        list of `TrialPoint`, sorted by trial, without trials that lack a finite cost or value.
 
     Raises:
-        ValueError: if a column is unknown, naming the nearest, or no trial is left.
+        ValueError: if a column is unknown (the nearest is named), or no trial is left.
 
     Example:
         >>> row = {"trial": "0", "status": "completed", "latency_ms": 2.0, "val_accuracy": 0.5}
@@ -220,13 +221,13 @@ def trial_points(rows, cost="latency_ms", value="val_accuracy"):
 
 
 def pareto_front(points):
-    """Returns the points that no other one beats: at most their cost and at least their value.
+    """Returns the Pareto front: the points that no cheaper or equally cheap point matches in value.
 
     Args:
         points: list of `TrialPoint`.
 
     Returns:
-        list of `TrialPoint`, cheapest first; of equal ones the first.
+        list of `TrialPoint`, cheapest first; the first of equal points.
 
     Example:
 
@@ -242,10 +243,10 @@ def pareto_front(points):
 
 
 def write_front(points, path):
-    """Writes points as csv; a reader sees the old file or the new one.
+    """Writes points as csv, atomically.
 
     Args:
-        points: list of `TrialPoint`, in the order of the lines.
+        points: list of `TrialPoint`, one line each.
         path: path of the file.
 
     Example:
@@ -291,11 +292,11 @@ class SignalCorrelation:
     """Spearman's rank correlation over trials.
 
     Attributes:
-        signal: str, the column.
-        rho: float in -1 .. 1; NaN if one of the two never changes.
-        low: float, 2.5 % of the bootstrap over trials.
-        high: float, 97.5 %.
-        trials: int.
+        signal: str, name of the column.
+        rho: float in -1 .. 1; NaN if one of the two is constant.
+        low: float, 2.5th percentile of the bootstrap over trials.
+        high: float, 97.5th percentile.
+        trials: int, number of trials.
     """
 
     signal: str
@@ -312,13 +313,13 @@ class SignalCorrelation:
 
 
 def signal_correlation(rows, signal, value="val_accuracy", seed=0):
-    """Correlates a signal's ranks with those of the accuracy, over completed trials.
+    """Computes the rank correlation of a signal and the accuracy over completed trials.
 
     Args:
         rows: list of dicts, rows of a study's table.
-        signal: str, a column such as "shp_snr".
-        value: str, a column.
-        seed: int, of the bootstrap.
+        signal: str, name of a column, such as "shp_snr".
+        value: str, name of a column.
+        seed: int, seed of the bootstrap.
 
     Returns:
         A `SignalCorrelation`.
@@ -339,6 +340,6 @@ def signal_correlation(rows, signal, value="val_accuracy", seed=0):
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(pairs), size=(_RESAMPLES, len(pairs)))
     rhos = [spearman(*pairs[draw].T) for draw in draws]
-    rhos = [rho for rho in rhos if not np.isnan(rho)]  # a draw may hold one trial many times
+    rhos = [rho for rho in rhos if not np.isnan(rho)]  # NaN if a draw repeats a single trial
     low, high = np.percentile(rhos, [2.5, 97.5]) if rhos else (np.nan, np.nan)
     return SignalCorrelation(signal, spearman(*pairs.T), float(low), float(high), len(pairs))

@@ -1,22 +1,22 @@
-"""Writes a trial for TensorBoard's HParams page."""
+"""Logs a trial for TensorBoard's HParams page."""
 
 import pathlib
 import time
 
 
 def write_hparams(directory, hyperparameters, metrics, failed=False):
-    """Writes hyperparameters and figures of a trial for TensorBoard's HParams page.
+    """Logs the hyperparameters and metrics of a trial for TensorBoard's HParams page.
 
-    TensorFlow is not needed.
+    Needs TensorBoard, but not TensorFlow.
 
     Args:
-        directory: path of the event file's folder.
+        directory: path of the event file's directory.
         hyperparameters: dict of numbers, texts and bools.
         metrics: dict from name to number.
         failed: bool, whether the page shows the trial as failed.
 
     Returns:
-        bool, False where TensorBoard is not installed: nothing is written then.
+        bool, False if TensorBoard is not installed, so nothing was written.
 
     Example:
 
@@ -33,7 +33,7 @@ def write_hparams(directory, hyperparameters, metrics, failed=False):
         return False
     directory = pathlib.Path(directory)
     for old in directory.glob("events.out.tfevents.*"):
-        old.unlink()  # of an attempt that was stopped
+        old.unlink()  # from an interrupted attempt
     values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
     now = time.time()
     parts = (
@@ -51,7 +51,7 @@ def write_hparams(directory, hyperparameters, metrics, failed=False):
 
 
 def _session_end(failed, seconds):
-    """Tells that the trial is over; without it the page lists its status as unknown."""
+    """Returns the event that ends a trial; without it the page shows its status as unknown."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

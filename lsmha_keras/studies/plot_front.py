@@ -1,4 +1,4 @@
-"""Draws accuracy against cost."""
+"""Plots the accuracy of a study's trials against their cost."""
 
 import pathlib
 import statistics
@@ -16,29 +16,30 @@ _LABELS = {
     "val_accuracy": "validation accuracy (%)",
 }
 _MARKERS = "os^Dvp*"
-_EDGE = 0.06  # of the costs' range: where what is infeasible and further away stands
+# Infeasible trials beyond the costs of the others are drawn this share of the range to the right.
+_EDGE = 0.06
 
 
 @draws
 def plot_front(rows, path=None, cost="latency_ms", value="val_accuracy"):
-    """Draws every trial's accuracy against its cost, and the front of those that none beats.
+    """Plots every trial's accuracy against its cost, with the Pareto front.
 
-    Colour is the number of heads, the mean where blocks differ; shape the number of convolutional
-    blocks; bars are the standard deviation over executions. Crosses at the lower edge are trials
-    above the budget, which were not trained; the rightmost ones may cost more than the axis says.
+    Colour shows the number of heads (the mean if blocks differ), shape the number of convolutional
+    blocks, and bars the standard deviation over executions. Crosses at the lower edge are trials
+    above the budget, which were not trained; the rightmost ones may cost more than the axis shows.
 
     Args:
         rows: list of dicts, rows of a study's table.
         path: path of an image to write, or None.
-        cost: str, a column.
-        value: str, a column.
+        cost: str, name of a column.
+        value: str, name of a column.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if no trial was completed, or a column is unknown.
+        ValueError: if no trial is complete, or a column is unknown.
 
     Example:
 
@@ -67,7 +68,7 @@ def plot_front(rows, path=None, cost="latency_ms", value="val_accuracy"):
     _draw_infeasible(axes, rows, points, cost)
     axes.set_xlabel(_LABELS.get(cost, cost))
     axes.set_ylabel(_LABELS.get(value, value))
-    # Below the panel, where it covers no trial.
+    # Below the axes, where it covers no trial.
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
     if path is not None:
         path = pathlib.Path(path)
@@ -106,7 +107,7 @@ def _draw_points(figure, axes, points, scale):
 
 
 def _mean_heads(hyperparameters):
-    """Returns the number of heads, or the mean of what was searched for several blocks."""
+    """Returns the number of heads, or the mean if the blocks were searched separately."""
     single = hyperparameters.get("num_heads")
     counts = [single] if single is not None else []
     counts += [v for name, v in hyperparameters.items() if name.startswith("num_heads_")]
@@ -119,7 +120,7 @@ def _head_colors(heads):
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
 
-    # Without the lightest colours, which white paper hides.
+    # Without the lightest colours, which hardly show on white.
     colormap = ListedColormap(colormaps["viridis"](range(10, 230)))
     low, high = min(heads), max(heads)
     if low == high:
@@ -148,7 +149,7 @@ def _draw_infeasible(axes, rows, points, cost):
     if not costs:
         return
     low, high = min(point.cost for point in points), max(point.cost for point in points)
-    # Far ones would squeeze the trials that count.
+    # Distant ones would squeeze the completed trials together.
     edge = high + _EDGE * ((high - low) or high)
     axes.plot(
         [min(found, edge) for found in costs.values()],

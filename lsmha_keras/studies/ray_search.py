@@ -1,4 +1,4 @@
-"""A search whose trials are tasks of Ray: the driver, and the machines."""
+"""Runs the trials of a search as Ray tasks."""
 
 import math
 import os
@@ -12,25 +12,26 @@ from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError, PackageError, RunError, UnreachableError
 from lsmha_keras.studies.ray_task import train_job
 
-# How often Ray gives a trial to another worker when its worker or machine is lost.
+# How often Ray retries a trial whose worker or machine is lost.
 _RETRIES = 3
-# Of a Ray that is started here. It reports to its makers unless it is told not to; and it gives
-# its workers the niceness 15, with which whatever else runs stops them and spoils their latencies.
+# Environment for a Ray started here. By default it reports usage statistics, and runs its workers
+# with niceness 15, at which any other process would disturb their latencies.
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-# Seconds between two questions to an oracle that has nothing to propose while nothing runs.
+# Seconds between two requests to an oracle that has nothing to propose while nothing runs.
 _PAUSE = 0.1
 
 
 class RaySearch:
-    """Asks the oracle for trials, has them trained on a cluster, and tells the oracle the results.
+    """Asks the oracle for trials, trains them on a cluster, and reports the results to the oracle.
 
-    Only this process talks to the oracle and writes the study's table. Killed, a new one goes on:
-    the trials that ran are proposed again, and continue from their checkpoints.
+    Only this process talks to the oracle and writes the study's table. If it is killed, a new one
+    continues: the oracle proposes the unfinished trials again, and they resume from their
+    checkpoints.
 
     Args:
         tuner: `StudyTuner`.
-        cluster: `RayCluster` that has been entered.
-        data_dir: folder that holds the data, or None.
+        cluster: `RayCluster`, already entered.
+        data_dir: directory of the data, or None.
 
     Example:
 
@@ -44,15 +45,15 @@ class RaySearch:
         self.tuner = tuner
         self.cluster = cluster
         self.data_dir = data_dir
-        self._proposed = {}  # worker -> trial that it has, or waits for an equal one to end
-        self._running = {}  # task -> (worker, trial's job)
+        self._proposed = {}  # worker -> its trial, which may wait for an equal one
+        self._running = {}  # task -> (worker, job of the trial)
 
     def run(self):
         """Runs the search to its end.
 
         Raises:
-            OSError: if a disk is full, or a machine does not see data or directory. The search can
-                be continued.
+            OSError: if a disk is full, or a machine cannot see the data or the output directory.
+                The search can be continued.
         """
         self.tuner.oracle.verbose = 0
         while True:
@@ -82,11 +83,11 @@ class RaySearch:
         started = {worker: job for worker, job in self._running.values()}
         for worker, trial in self._proposed.items():
             values = trial.hyperparameters.values
-            # Of equal trials one is trained; the others wait, and take its results.
+            # Only one of several equal trials is trained; the others wait and copy its results.
             if worker in started or any(job.values == values for job in started.values()):
                 continue
             job = started[worker] = self.tuner.prepare(trial)
-            self.tuner.save()  # without its file a killed search would start from nothing
+            self.tuner.save()  # so that a killed search does not start from scratch
             task = self.cluster.submit(
                 job, self.tuner.callbacks, self.data_dir, self.tuner.fit_verbose
             )
@@ -99,7 +100,7 @@ class RaySearch:
             result = self.cluster.result(task)
         except LostWorkerError as error:
             rows = job.give_up(str(error))
-            self.tuner.log(f"Trial {job.trial} lost its worker at every try: {error}")
+            self.tuner.log(f"Trial {job.trial} lost its worker in every attempt: {error}")
         else:
             rows = result["rows"]
             text = "\n".join([f"Trial {job.trial} on {result['machine']}:", *result["lines"]])
@@ -115,13 +116,13 @@ class RaySearch:
 
 
 def import_ray():
-    """Imports Ray, which is optional.
+    """Imports Ray, an optional dependency.
 
     Returns:
         The module `ray`.
 
     Raises:
-        ImportError: if it is not installed; says what to install.
+        ImportError: if it is not installed; names the package to install.
     """
     try:
         import ray
@@ -134,25 +135,25 @@ def import_ray():
 
 
 class RayCluster:
-    """Trains the jobs of trials as tasks of Ray. A context manager.
+    """Context manager that trains the jobs of trials as Ray tasks.
 
-    Without `address`, Ray is started on this machine and stopped at the end, unless the program has
-    started it already: then that one is used and left alone.
+    Without `address`, Ray is started on this machine and stopped at the end. If the program has
+    already started Ray, that instance is used and left running.
 
     Args:
-        workers: int, most trials at a time, or None for as many as the cluster has room for; on
-            this machine 1.
-        address: str, such as "10.0.0.1:6379" or "auto", of a cluster of Ray's, or None.
-        cores: int, cores of each trial, or None: on this machine all, divided by `workers`; of a
-            cluster 1.
-        gpus: float, GPUs of each trial, or None: on this machine all, divided by `workers`; of a
-            cluster 1 if it has any.
-        verbose: bool, whether the workers' output is shown.
+        workers: int, most trials at a time. None means 1 on this machine, and as many as fit on a
+            cluster.
+        address: str, address of a Ray cluster such as "10.0.0.1:6379" or "auto", or None.
+        cores: int, cores per trial. None means all cores of this machine divided by `workers`, and
+            1 on a cluster.
+        gpus: float, GPUs per trial. None means all GPUs of this machine divided by `workers`, and
+            1 on a cluster that has any.
+        verbose: bool, whether to show the workers' output.
 
     Raises:
         ImportError: if Ray is not installed.
         ValueError: if a number is not positive.
-        ConnectionError: on entering, if nobody answers at `address`.
+        ConnectionError: on entering, if nothing answers at `address`.
 
     Example:
 
@@ -168,7 +169,7 @@ class RayCluster:
                 positive_int(name, value)
         if gpus is not None and not (gpus >= 0 and (gpus < 1 or float(gpus).is_integer())):
             raise InputError(
-                "`trial_gpus` must be a whole number, or a part of one GPU. "
+                "`trial_gpus` must be a whole number or a fraction of one GPU. "
                 f"Received: trial_gpus={gpus!r}"
             )
         self._ray = import_ray()
@@ -199,12 +200,12 @@ class RayCluster:
             self._ray.shutdown()
 
     def submit(self, job, callbacks, data_dir, verbose):
-        """Begins a job; it begins again where its worker is lost.
+        """Starts a job, which Ray retries if its worker is lost.
 
         Args:
             job: `TrialJob`.
-            callbacks: more Keras callbacks, which must be picklable.
-            data_dir: folder that holds the data, or None.
+            callbacks: further Keras callbacks, which must be picklable.
+            data_dir: directory of the data, or None.
             verbose: as in `lsmha_keras.train`.
 
         Returns:
@@ -219,7 +220,7 @@ class RayCluster:
             payload = self._ray.cloudpickle.dumps((job, list(callbacks)))
         except Exception as error:
             raise InputError(
-                "The callbacks go to other processes, and must be picklable. "
+                "The callbacks are sent to other processes and must be picklable. "
                 f"Received: callbacks={callbacks!r} ({error})"
             ) from error
         data_dir = data_dir or os.environ.get("LSMHA_DATA_DIR")
@@ -237,23 +238,23 @@ class RayCluster:
         return task.options(name=f"trial {job.trial}").remote(payload, settings)
 
     def wait(self, tasks):
-        """Returns the first of several tasks that has ended.
+        """Waits for tasks and returns the first that has ended.
 
         Args:
-            tasks: list of what `submit` returned.
+            tasks: list of references from `submit`.
         """
         (done,), _ = self._ray.wait(tasks, num_returns=1)
         return done
 
     def result(self, task):
-        """Returns what `train_job` returned.
+        """Returns the result of `train_job`.
 
         Args:
-            task: what `submit` returned.
+            task: reference from `submit`.
 
         Raises:
-            LostWorkerError: if the task's worker was lost at every try.
-            Exception: what the task raised.
+            LostWorkerError: if the worker was lost in every attempt.
+            Exception: the exception that the task raised.
         """
         errors = self._ray.exceptions
         try:
@@ -282,18 +283,18 @@ class RayCluster:
         try:
             self._ray.init(**place, log_to_driver=self._verbose, logging_level="ERROR")
         except ConnectionError as error:
-            # Somebody answers. Since Ray 2.60 a cluster asks for a token unless told not to.
+            # The port answers. Since Ray 2.60, a cluster asks for a token by default.
             raise UnreachableError(
                 f"Ray cannot join the cluster at {self.address} ({error}). If the cluster has a "
-                "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to it on every machine. "
+                "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN on every machine. "
                 f"Received: {self.address}"
             ) from error
         finally:
-            if main:  # Ray sets its own, which passes over whoever waits for an interrupt
+            if main:  # Ray installs its own handler, which would bypass ours
                 signal.signal(signal.SIGTERM, before)
 
     def _divide(self, joined):
-        """Finds the share of a trial, and how many trials there is room for."""
+        """Finds the resources per trial, and how many trials fit."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cores, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         if joined:
@@ -301,7 +302,7 @@ class RayCluster:
             if self.gpus is None:
                 self.gpus = 1 if gpus else 0
         elif self.gpus is None:
-            # A part of a GPU must leave room for equal parts.
+            # Fractions of a GPU must add up to one.
             share = gpus // self.workers
             self.gpus = share or (1 / math.ceil(self.workers / gpus) if gpus else 0)
         room = sum(
@@ -321,7 +322,7 @@ class RayCluster:
 
 
 class LostWorkerError(RunError):
-    """The worker of a trial was lost at every try."""
+    """The worker of a trial was lost in every attempt."""
 
 
 def _cores_here():
@@ -331,7 +332,7 @@ def _cores_here():
 
 
 def _check_address(address):
-    """Refuses an address where nobody answers; Ray 2.60 would ask for ever."""
+    """Refuses an address where nothing answers; Ray 2.60 would retry for ever."""
     if address in ("auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -344,6 +345,6 @@ def _check_address(address):
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise UnreachableError(
-            f"No cluster of Ray's answers at {address} ({error.strerror or error}). Start one with "
-            f"`ray start --head`, and let the network through. Received: {address}"
+            f"No Ray cluster answers at {address} ({error.strerror or error}). Start one with "
+            f"`ray start --head`, and open the port. Received: {address}"
         ) from error

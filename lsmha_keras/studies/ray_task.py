@@ -1,4 +1,4 @@
-"""What a task of Ray does for a study. Importing it imports no framework."""
+"""The Ray task that trains a trial. Importing this module imports no framework."""
 
 import contextlib
 import os
@@ -10,26 +10,25 @@ import time
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import MissingFileError
 
-# What sizes the frameworks' pools of threads: TensorFlow's, JAX's. Ray sets OMP_NUM_THREADS, which
-# torch reads.
+# Sizes of the thread pools of TensorFlow and JAX. PyTorch reads OMP_NUM_THREADS, which Ray sets.
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC")
 _LOCK = ".task.lock"
 
 
 def train_job(payload, settings):
-    """Trains the executions of a trial in a worker of Ray.
+    """Trains the executions of a trial in a Ray worker.
 
     Args:
-        payload: bytes, the pickled pair of a `TrialJob` and the callbacks. Pickled, as the modules
-            that it needs import Keras, which must find the environment set.
-        settings: dict of the driver's "backend", "folder" (where relative paths begin), "data_dir",
-            "verbose", and of the trial's "cores" (float) and "gpus" (float).
+        payload: bytes, the pickled pair of a `TrialJob` and the callbacks. They are unpickled here,
+            because their modules import Keras, which must find the environment set.
+        settings: dict of the driver's "backend", "folder" (its working directory), "data_dir" and
+            "verbose", and the trial's "cores" (float) and "gpus" (float).
 
     Returns:
-        dict of "rows" (of the study's table), "lines" (list of str, what happened) and "machine".
+        dict of "rows" (of the study's table), "lines" (list of str, the log) and "machine".
 
     Raises:
-        OSError: if this machine does not see the study's directory, the data cannot be read or the
+        OSError: if this machine cannot see the study's directory, the data cannot be read or the
             disk is full.
     """
     _set_environment(settings)
@@ -54,7 +53,7 @@ def _set_environment(settings):
     for name in _THREADS:
         os.environ.setdefault(name, str(max(1, int(settings["cores"]))))
     if 0 < settings["gpus"] < 1:
-        # Several trials share a GPU: the first must not take all of its memory.
+        # Several trials share a GPU, so none may reserve all of its memory.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if pathlib.Path(settings["folder"]).is_dir():
@@ -63,7 +62,7 @@ def _set_environment(settings):
 
 @contextlib.contextmanager
 def _hold(directory, seconds=60.0):
-    """Waits for a task of a driver that was killed, which may write for a moment longer."""
+    """Locks the directory; waits for a task of a killed driver that may still be writing."""
     end = time.monotonic() + seconds
     with contextlib.ExitStack() as stack:
         while True:

@@ -1,4 +1,4 @@
-"""Searches for the best head counts and their company."""
+"""Runs a hyperparameter study."""
 
 from __future__ import annotations
 
@@ -48,47 +48,48 @@ def search(
     trial_cores: int | None = None,
     trial_gpus: float | None = None,
 ) -> SearchResult:
-    """Runs a study: trains what a KerasTuner oracle proposes, and tells what is best.
+    """Runs a study: trains the trials that a KerasTuner oracle proposes, and finds the best.
 
-    Killed and called again with the same arguments, it continues: finished executions are not
-    repeated, the interrupted one continues from its last finished epoch. A trial that runs out of
-    memory or diverges is recorded as failed and the search continues; one that costs more than
-    the budget is not trained.
+    After an interruption, another call with the same arguments continues: finished executions are
+    not repeated, the interrupted one resumes from its last finished epoch. A trial that runs out of
+    memory or diverges is recorded as failed, and the search continues. A trial above the budget is
+    not trained.
 
-    `output_dir` gets `study.toml`, KerasTuner's own files, `trial_<id>/execution_<n>/` with recipe,
-    history, TensorBoard's logs and, of the best trials, checkpoints; and `executions.csv`.
+    `output_dir` gets `study.toml`, `executions.csv`, KerasTuner's own files, and
+    `trial_<id>/execution_<n>/` with recipe, history, TensorBoard logs and, for the best trials,
+    checkpoints.
 
-    With `workers` or `ray_address` the trials are tasks of Ray, in processes of their own. A trial
-    whose worker is lost goes to another one and continues from its last finished epoch; lost four
-    times, it is recorded as failed. Machines of a cluster must see the same `output_dir` and data.
+    With `workers` or `ray_address`, each trial is a Ray task in a process of its own. If a worker
+    is lost, another one resumes its trial from the last finished epoch; after the fourth loss the
+    trial is recorded as failed. All machines of a cluster must see the same `output_dir` and data.
 
     Args:
         study: a `Study`, the path of its TOML file, the name of a shipped one, or a dict.
         output_dir: path. Defaults to `runs/<name of the study>`.
-        data_dir: folder that holds the data. Defaults to the environment variable LSMHA_DATA_DIR.
-        resume: bool, whether to go on from what is in `output_dir`; False removes it.
-        oracle: `keras_tuner.Oracle` of your own, made for `study.space`; None for the study's.
-        callbacks: more Keras callbacks for every training.
-        verbose: 0 prints nothing, 1 a line for each trial and execution, 2 the progress of
-            every training, too, as `verbose="auto"` of `lsmha_keras.train`.
-        workers: int, trials that are trained at a time; None for one after the other in this
-            process, or with `ray_address` for as many as the cluster has room for.
-        ray_address: str, address of a cluster of Ray's, such as "10.0.0.1:6379" or "auto"; None for
-            this machine.
-        trial_cores: int, cores of each of several trials. Defaults to those of this machine
-            divided by `workers`, on a cluster to 1.
-        trial_gpus: float, GPUs of each, of which two trials can share one (0.5). Defaults to those
-            of this machine divided by `workers`, on a cluster that has any to 1.
+        data_dir: directory of the data. Defaults to the environment variable LSMHA_DATA_DIR.
+        resume: bool, whether to continue the search in `output_dir`; False deletes it.
+        oracle: a custom `keras_tuner.Oracle` for `study.space`; None for the study's.
+        callbacks: further Keras callbacks for every training.
+        verbose: 0 prints nothing; 1 prints a line per trial and execution; 2 also shows the
+            progress of every training, as `verbose="auto"` of `lsmha_keras.train`.
+        workers: int, number of trials to train at a time. None means one after the other in this
+            process, or with `ray_address` as many as fit on the cluster.
+        ray_address: str, address of a Ray cluster such as "10.0.0.1:6379" or "auto"; None for this
+            machine.
+        trial_cores: int, cores per trial. Defaults to the cores of this machine divided by
+            `workers`, or to 1 on a cluster.
+        trial_gpus: float, GPUs per trial; with 0.5, two trials share a GPU. Defaults to the GPUs of
+            this machine divided by `workers`, or to 1 on a cluster that has any.
 
     Returns:
         A `SearchResult`.
 
     Raises:
         ImportError: if KerasTuner is not installed, or Ray for several workers.
-        ValueError: if the study or the data are not valid, `output_dir` belongs to another study,
-            or no model meets the budget; names the cheapest. If `workers` or the like is not valid.
+        ValueError: if the study, the data or an argument is not valid, `output_dir` belongs to
+            another study, or no model meets the budget (the cheapest is named).
         RuntimeError: if every trial failed; names the first cause.
-        ConnectionError: if no cluster answers at `ray_address`.
+        ConnectionError: if nothing answers at `ray_address`.
 
     Example:
 
@@ -116,7 +117,7 @@ def search(
             try:
                 tuner.search(verbose=0)
             except keras_tuner.errors.FatalError as error:
-                # Around what was not a trial's fault, so that KerasTuner would not hide it.
+                # `StudyTuner.run_trial` wraps other errors in this one to get them past KerasTuner.
                 raise (error.__cause__ or error) from None
         else:
             with cluster:
@@ -125,30 +126,30 @@ def search(
 
 
 def _refuse_chief():
-    """KerasTuner would take this process for its chief or one of its workers."""
+    """Refuses KerasTuner's variables, which would turn this process into its chief or worker."""
     if found := [name for name in _KERASTUNER if os.environ.get(name)]:
         raise InputError(
-            "A study is searched on several machines by Ray (`lsmha tune --ray ADDRESS`), not by "
-            f"KerasTuner's chief and workers: unset {', '.join(found)}. "
+            "A study uses Ray for several machines (`lsmha tune --ray ADDRESS`), not KerasTuner's "
+            f"chief and workers: unset {', '.join(found)}. "
             f"Received: {found[0]}={os.environ[found[0]]}"
         )
 
 
 def _cluster(workers, address, cores, gpus, verbose):
-    """Returns the `RayCluster` that was asked for, or None."""
+    """Returns a `RayCluster`, or None for a search in this process."""
     if workers is None and address is None:
         for name, value in (("trial_cores", cores), ("trial_gpus", gpus)):
             if value is not None:
                 raise InputError(
-                    f"`{name}` is the share of each of several trials; give `workers` or "
-                    f"`ray_address`, too. Received: {name}={value!r}"
+                    f"`{name}` is for trials on Ray: give `workers` or `ray_address`, too. "
+                    f"Received: {name}={value!r}"
                 )
         return None
     return RayCluster(workers, address, cores, gpus, verbose=verbose >= 2)
 
 
 def _claim(directory, study, resume):
-    """Makes the directory of a study, or finds the same study's."""
+    """Creates the directory of a study, or checks that it belongs to the same study."""
     file = directory / _STUDY
     claim_directory(directory, "study", lambda path: (path / "oracle.json").exists())
     if not resume:
@@ -164,7 +165,7 @@ def _claim(directory, study, resume):
 
 
 def _clear(directory):
-    # What a search writes, and nothing else that may lie there.
+    # Only files of a search: the directory may hold others.
     for pattern in _WRITTEN:
         for path in directory.glob(pattern):
             if path.is_dir():
@@ -175,12 +176,12 @@ def _clear(directory):
 
 def _refuse_other(directory, found, study):
     differences = found.differences(study)
-    # More trials of the same study, or more weights kept, spoil nothing.
+    # A study may be continued with more trials or more kept weights.
     for key in ("tuner.max_trials", "tuner.keep"):
         differences.pop(key, None)
     if differences:
         raise InputError(
             f"The directory belongs to another study: {list_differences(differences)}. Choose "
-            "another one, or start again with resume=False (`lsmha tune --fresh`), which removes "
-            f"what is there. Received: {directory}"
+            "another one, or start again with resume=False (`lsmha tune --fresh`), which deletes "
+            f"the existing files. Received: {directory}"
         )

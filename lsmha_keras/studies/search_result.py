@@ -1,4 +1,4 @@
-"""What a study found out: its best trial, its recipe, and a report."""
+"""The result of a study: its table, its best trial and a report."""
 
 import dataclasses
 import importlib.util
@@ -26,12 +26,12 @@ _SIGNALS = ("shp_snr", "shp_readout_accuracy")
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """What a study found out.
+    """The result of a study.
 
     Attributes:
         study: `Study`.
-        directory: `pathlib.Path` of everything.
-        rows: list of a dict per execution, the rows of `executions.csv`.
+        directory: `pathlib.Path`, the study's output directory.
+        rows: list of dicts, the rows of `executions.csv`, one per execution.
 
     Example:
 
@@ -47,7 +47,7 @@ class SearchResult:
 
     @classmethod
     def from_directory(cls, study, directory):
-        """Reads a study's directory.
+        """Reads the result from a study's directory.
 
         Args:
             study: `Study`.
@@ -57,7 +57,7 @@ class SearchResult:
             A `SearchResult`.
 
         Raises:
-            ValueError: if trials ended and none met the budget; names the cheapest.
+            ValueError: if trials have ended and none meets the budget; names the cheapest.
             RuntimeError: if every trial failed; names the first cause.
         """
         rows = collect_executions(directory)
@@ -73,7 +73,7 @@ class SearchResult:
 
     @property
     def trials(self):
-        """Completed trials as lists of their executions' rows, the best first."""
+        """Completed trials, best first, each a list of the rows of its executions."""
         trials = {}
         for row in self.rows:
             if row["status"] == "completed":
@@ -82,46 +82,45 @@ class SearchResult:
 
     @property
     def best(self):
-        """The first execution of the best trial: a dict, or None if no trial was completed."""
+        """The row of the best trial's first execution, or None if no trial is complete."""
         return self.trials[0][0] if self.trials else None
 
     @property
     def notes(self):
-        """Sentences about settings of the best trial that lie on a bound of the space."""
+        """Sentences that name settings of the best trial on a bound of the space."""
         return [] if self.best is None else at_bounds(self.study.space, _settings(self.best))
 
     def recipe(self, name=None):
-        """Returns the recipe of the best trial, with the length of the study's schedule.
+        """Returns the recipe of the best trial, with the full schedule of the study.
 
         Args:
             name: str, or None for "<name of the study>_best".
 
         Returns:
-            A `Recipe`. Give it more epochs and all of the training images before a model is
-            trained to be used.
+            A `Recipe`. Before training a final model, give it more epochs and all training images.
 
         Raises:
-            ValueError: if no trial was completed.
+            ValueError: if no trial is complete.
         """
         if self.best is None:
             raise InputError(
-                f"No trial was completed, so none is the best. Received: {self.directory}"
+                f"No trial is complete, so none is the best. Received: {self.directory}"
             )
         path = self.directory / f"trial_{self.best['trial']}" / "execution_0" / "recipe.toml"
         table = Recipe.from_toml(path).to_dict()
-        # What Hyperband cut short is as long as the study meant it.
+        # Hyperband may have shortened the trial's schedule.
         table["schedule"] = self.study.recipe.to_dict()["schedule"]
         return Recipe.from_dict({**table, "name": name or f"{self.study.name}_best"})
 
     def write(self, results=None):
-        """Writes the table, and for completed trials the front, its plot and a report.
+        """Writes the table and, if trials are complete, the front, its plot and a report.
 
         Args:
-            results: path of another copy of the table, or None.
+            results: path for a second copy of the table, or None.
 
         Returns:
-            list of `pathlib.Path`, what was written: `executions.csv`, `front.csv`, `report.md`,
-            and `front.png` where matplotlib is installed.
+            list of `pathlib.Path`, the files written: `executions.csv`, `front.csv`, `report.md`,
+            and `front.png` if matplotlib is installed.
         """
         paths = [self.directory / "executions.csv"]
         paths += [] if results is None else [pathlib.Path(results)]
@@ -173,7 +172,7 @@ def _short(value):
 
 
 def _nothing_meets(limits, rows):
-    # The score of what is infeasible is by how much it is above the budget, negated.
+    # The score of an infeasible trial is minus its cost, relative to the budget.
     rows = [row for row in rows if row["status"] == "infeasible"]
     cheapest = max(rows, key=lambda row: row["score"])
     figures = ", ".join(f"{name} {cheapest[name]:.6g} (budget {limits[name]:g})" for name in limits)
@@ -190,17 +189,17 @@ def _nothing_meets(limits, rows):
 
 
 def study_report(rows, notes=()):
-    """Lays out what a study found out: its trials, its front, each setting, the heads' signals.
+    """Writes a report of a study: its trials, front, settings and head signals.
 
     Args:
         rows: list of dicts, rows of a study's table.
-        notes: list of str, what `at_bounds` says of the best trial.
+        notes: list of str, from `at_bounds` for the best trial.
 
     Returns:
         str, Markdown.
 
     Raises:
-        ValueError: if no trial was completed.
+        ValueError: if no trial is complete.
 
     Example:
 
@@ -218,7 +217,7 @@ def study_report(rows, notes=()):
         parts.insert(1, f"## The best trial lies on a bound of the space\n\n{found}")
     for name in points[0].hyperparameters:
         settings = sorted({str(point.hyperparameters.get(name)) for point in points})
-        # A continuous one has hardly two trials with one value: no table of it.
+        # Continuous settings rarely repeat a value, so a table would have a row per trial.
         if 1 < len(settings) <= len(points) / 2:
             parts.append(f"## By {name}\n\n{setting_table(points, name)}")
     if correlations := _correlations(rows):
@@ -227,11 +226,11 @@ def study_report(rows, notes=()):
 
 
 def setting_table(points, name):
-    """Lays out what the trials with each setting of a hyperparameter reached.
+    """Summarises the trials by the value of a hyperparameter.
 
     Args:
-        points: list of `TrialPoint`, its cost the latency.
-        name: str, of the hyperparameter.
+        points: list of `TrialPoint` with latencies as costs.
+        name: str, name of the hyperparameter.
 
     Returns:
         str, a Markdown table.
@@ -298,7 +297,7 @@ def _correlations(rows):
     for signal in found:
         try:
             lines.append(f"* {signal_correlation(rows, signal)}\n")
-        except ValueError:  # many executions of a few trials
+        except ValueError:  # enough executions, but too few trials
             continue
     return "".join(lines)
 

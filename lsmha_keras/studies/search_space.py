@@ -1,4 +1,4 @@
-"""What a study searches."""
+"""The search space of a study."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ KNOWN = (*ARCHITECTURE, *_TRAINING)
 _COUNTS = {name: 0 if name == "num_conv_blocks" else 1 for name in _SIZES}
 
 
-# What a dimension's table may hold beside its values, and the argument that it becomes.
+# Extra keys in a dimension's table, and the constructor arguments they become.
 _EXTRAS = {"num_heads": ("schedule", "schedule"), "attention": ("options", "attention_options")}
 
 
 class SearchSpace:
-    """The values that the trials of a study may have.
+    """The values that the trials of a study can take.
 
     Dimensions by name:
 
-    - `num_heads`: one count for all transformer blocks, or by `schedule` one for each: "increasing"
-      and "decreasing" draw the first's and the last's, and those between follow evenly in the order
-      of the choices; "free" draws each by itself;
-    - `head_dim`: width of a head; or `inner_dim`, which fixes heads times width. Without either
-      the heads share the width of the model;
-    - `num_conv_blocks`, `num_layers`: how many of how many blocks are convolutional;
+    - `num_heads`: one count for all transformer blocks, or one per block if `schedule` says so:
+      "increasing" and "decreasing" draw the first and the last, and space the others evenly in the
+      order of the choices; "free" draws each independently;
+    - `head_dim`: width of a head; or `inner_dim`: head count times width. Without either, the heads
+      share the width of the model;
+    - `num_layers`, `num_conv_blocks`: number of blocks, and how many of them are convolutional;
     - `attention`: kinds of attention (`list_attention`), the same in all transformer blocks;
     - `learning_rate`, `weight_decay`;
     - `augmentation_strength`: 0 .. 1, see `scale_augmentation`;
@@ -40,12 +40,12 @@ class SearchSpace:
 
     Args:
         dimensions: dict from name to `Dimension`.
-        schedule: one of "same", "increasing", "decreasing", "free": the course of `num_heads`.
-        attention_options: dict from a kind of attention to the dict of its options, for kinds whose
-            defaults will not do.
+        schedule: "same", "increasing", "decreasing" or "free": how `num_heads` varies over blocks.
+        attention_options: dict from a kind of attention to a dict of options that replace its
+            defaults.
 
     Raises:
-        ValueError: for an unknown dimension, naming the nearest, or a bad value.
+        ValueError: for an unknown dimension (the nearest is named) or a bad value.
 
     Example:
         >>> space = SearchSpace.from_dict({"num_heads": [2, 16], "num_conv_blocks": 1})
@@ -65,8 +65,8 @@ class SearchSpace:
         for name, dimension in self.dimensions.items():
             if name not in KNOWN and "." not in name:
                 raise InputError(
-                    f"A space has the dimensions {', '.join(KNOWN)}{nearest(name, KNOWN)}, or keys "
-                    f'of a recipe such as "loss.label_smoothing". Received: space.{name}'
+                    f"The dimensions of a space are {', '.join(KNOWN)}{nearest(name, KNOWN)}, and "
+                    f'keys of a recipe such as "loss.label_smoothing". Received: space.{name}'
                 )
             if name in _COUNTS:
                 _check_counts(name, dimension, _COUNTS[name])
@@ -88,7 +88,7 @@ class SearchSpace:
         for kind, options in self.attention_options.items():
             if kind not in kinds or not isinstance(options, Mapping):
                 raise InputError(
-                    "Options are tables, each for a kind of attention that the space has"
+                    "Options are tables, each for a kind of attention in the space"
                     f"{nearest(kind, kinds)}. Received: space.attention.options.{kind}={options!r}"
                 )
         for kind in kinds:
@@ -99,8 +99,9 @@ class SearchSpace:
         """Reads a space from nested dicts.
 
         Args:
-            table: dict from name to what `Dimension.from_value` takes; `num_heads` may have a
-                `schedule`, too, and `attention` its `options`, a dict of dicts by kind.
+            table: dict from name to a value for `Dimension.from_value`. The dict of `num_heads` may
+                also have a `schedule`, that of `attention` may have `options`, a dict of dicts by
+                kind.
 
         Returns:
             A `SearchSpace`.
@@ -133,18 +134,18 @@ class SearchSpace:
         return self.dimensions["num_heads"]
 
     def check(self, defaults: Mapping[str, Any]) -> None:
-        """Checks the space against the model it changes.
+        """Checks the space against the base model.
 
         Args:
-            defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim`, `num_heads` and, if
-                it has them, `head_dim` and `blocks` of the model.
+            defaults: dict with `num_layers`, `num_conv_blocks`, `hidden_dim`, `num_heads` and
+                optionally `head_dim` and `blocks` of the base model.
 
         Raises:
             ValueError: if nothing varies, or values contradict each other.
         """
         if not any(dimension.varies for dimension in self.dimensions.values()):
             raise InputError(
-                "A space needs a dimension with more than one value, such as "
+                "A space needs at least one dimension with more than one value, such as "
                 f"num_heads = [2, 8, 32]. Received: space={self.to_dict()}"
             )
         if "num_heads" not in self.dimensions and self.schedule != "same":
@@ -157,8 +158,8 @@ class SearchSpace:
             counts = [n for n in ("num_layers", "num_conv_blocks") if n in self.dimensions]
             if counts or self.schedule != "same":
                 raise InputError(
-                    "The base has `blocks`, a list of its layers: leave num_layers, "
-                    "num_conv_blocks and a schedule of heads out of the space. Received: "
+                    "The base model sets `blocks`: leave num_layers, num_conv_blocks and a "
+                    "schedule of heads out of the space. Received: "
                     f"blocks={defaults['blocks']}, space={self.to_dict()}"
                 )
             return
@@ -176,8 +177,8 @@ class SearchSpace:
         listed = isinstance(heads, (list, tuple)) and "num_heads" not in self.dimensions
         if listed and blocks != {len(heads)}:
             raise InputError(
-                "A list of head counts has one for each transformer block, whose number varies: "
-                f"put num_heads into the space, too. Received: num_heads={list(heads)}, "
+                "A list of head counts needs one entry per transformer block, but their number "
+                f"varies: put num_heads into the space, too. Received: num_heads={list(heads)}, "
                 f"{min(blocks)} to {max(blocks)} transformer blocks"
             )
 
@@ -185,7 +186,7 @@ class SearchSpace:
         heads = self._values("num_heads", defaults)
         if "head_dim" in self.dimensions and "inner_dim" in self.dimensions:
             raise InputError(
-                "`head_dim` and `inner_dim` exclude each other: heads times head_dim is inner_dim. "
+                "`head_dim` and `inner_dim` exclude each other: inner_dim is heads times head_dim. "
                 "Received: a space with both"
             )
         own_width = defaults.get("head_dim") is not None and "inner_dim" not in self.dimensions
@@ -196,7 +197,7 @@ class SearchSpace:
             odd = [count for count in heads if width % count]
             if odd:
                 raise InputError(
-                    f"{key} must be a multiple of every head count, or give `head_dim` (of any "
+                    f"{key} must be a multiple of every head count; or give `head_dim` (any "
                     f"width) or another `inner_dim`. Received: num_heads={odd}, {key}={width}"
                 )
 
@@ -214,8 +215,8 @@ class SearchSpace:
             defaults: as for `check`.
 
         Returns:
-            A dict from dimension to value; `num_heads` is a list with one count for each
-            transformer block unless the schedule is "same".
+            A dict from dimension to value; `num_heads` is a list with one count per transformer
+            block unless the schedule is "same".
         """
         values = {
             name: dimension.declare(hp)
@@ -239,20 +240,20 @@ class SearchSpace:
         if self.schedule == "same":
             return heads.declare(hp)
         if self.schedule == "free":
-            # As many as the deepest trial has; the others leave the last ones out.
+            # Declare as many as the deepest trial needs, so that every trial has the same names.
             return [heads.declare(hp, f"num_heads_{block}") for block in range(most)][:blocks]
         ends = [heads.declare(hp, f"num_heads_{end}") for end in ("first", "last")]
         counts = sorted(heads.values)
         low, high = sorted(counts.index(count) for count in ends)
         steps = [low + (high - low) * block / max(1, blocks - 1) for block in range(blocks)]
-        # Half-way goes up; Python's `round` would go to the even one.
+        # Round half up; Python's `round` would round half to even.
         course = [counts[int(step + 0.5)] for step in steps]
         return course if self.schedule == "increasing" else course[::-1]
 
     def probes(self, defaults: Mapping[str, Any]) -> Any:
-        """Yields the values of trials that tell whether all are valid, without KerasTuner.
+        """Yields trials that suffice to check the validity of all; needs no KerasTuner.
 
-        Each has the first value of every dimension but for one, of which it has a choice or an end.
+        One dimension at a time goes through its choices or ends, with the first value elsewhere.
 
         Args:
             defaults: as for `check`.
@@ -263,7 +264,7 @@ class SearchSpace:
         first = self.declare(_FirstValues(), defaults)
         yield first
         for name, dimension in self.dimensions.items():
-            if name not in ARCHITECTURE:  # `check` has seen those
+            if name not in ARCHITECTURE:  # `check` covers those
                 yield from ({**first, name: value} for value in dimension.ends)
 
     def backbone_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,7 +286,7 @@ class SearchSpace:
                 else inner_dim // heads
             )
         if "attention" in arguments:
-            # Those of the base belong to its own kind.
+            # Also without options: those of the base model belong to another kind.
             arguments["attention_options"] = dict(
                 self.attention_options.get(arguments["attention"], {})
             )
@@ -312,19 +313,20 @@ def _check_counts(name, dimension, least):
     bad = [value for value in bad if not isinstance(value, int) or isinstance(value, bool)]
     if bad or dimension.smallest < least:
         raise InputError(
-            f"`{name}` must be whole numbers, at least {least}. "
+            f"`{name}` must be whole numbers of at least {least}. "
             f"Received: space.{name}={dimension.to_value()!r}"
         )
 
 
 def import_keras_tuner():
-    """Imports KerasTuner.
+    """Imports KerasTuner, an optional dependency.
 
     Returns:
         The module `keras_tuner`.
 
     Raises:
-        ImportError: if it, or what it needs undeclared, is not installed; says what to install.
+        ImportError: if it, or an undeclared dependency of it, is not installed; names the extra to
+            install.
 
     Example:
         >>> import_keras_tuner().__name__

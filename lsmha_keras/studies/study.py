@@ -35,17 +35,17 @@ class _Section:
 
 @dataclasses.dataclass(frozen=True)
 class TunerSection(_Section):
-    """[tuner]: how the space is searched.
+    """[tuner]: how to search the space.
 
     Attributes:
         name: str, the KerasTuner tuner whose oracle proposes trials.
-        max_trials: int, trials in all; infeasible ones count. Hyperband makes its own number.
-        executions_per_trial: int, trainings of each trial, with the seeds `seed`, `seed` + 1, ...
-        seed: int, of the oracle and of the first execution.
-        objective: str, what is maximised: "val_accuracy", or a signal of the last block's heads,
-            "shp_snr" or "shp_readout_accuracy".
-        keep: int, trials whose weights stay on disk, the best ones.
-        arguments: dict of the oracle's other arguments, such as `num_initial_points` or `factor`.
+        max_trials: int, number of trials, including infeasible ones. Hyperband ignores it.
+        executions_per_trial: int, trainings per trial, with the seeds `seed`, `seed` + 1, ...
+        seed: int, seed of the oracle and of the first execution.
+        objective: str, the value to maximise: "val_accuracy", or a signal of the last block's
+            heads, "shp_snr" or "shp_readout_accuracy".
+        keep: int, number of best trials whose weights are kept on disk.
+        arguments: dict of other arguments of the oracle, such as `num_initial_points` or `factor`.
     """
 
     SECTION: ClassVar[str] = "tuner"
@@ -60,13 +60,13 @@ class TunerSection(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class BudgetSection(_Section):
-    """[budget]: what a model may cost on this machine; a trial above it is not trained.
+    """[budget]: limits on the cost of a model on this machine; trials above them are not trained.
 
     Attributes:
         latency_ms: float or None, median time of one image, in milliseconds.
-        memory_mib: float or None, peak memory that one image adds, in MiB; Linux and CPUs only.
+        memory_mib: float or None, peak memory that one image adds, in MiB; on Linux and CPUs only.
         parameters: int or None.
-        multiply_adds: int or None, of one image.
+        multiply_adds: int or None, for one image.
     """
 
     SECTION: ClassVar[str] = "budget"
@@ -86,9 +86,9 @@ class SHPSection(_Section):
 
     Attributes:
         enabled: bool.
-        max_images: int, most images of each kind that a measurement uses.
-        patience: int or None, epochs without a better signal after which a trial stops.
-        monitor: str, the last block's signal that `patience` watches: "snr" or "readout_accuracy".
+        max_images: int, most training and most validation images per measurement.
+        patience: int or None, epochs without improvement of the signal before a trial stops.
+        monitor: str, signal of the last block to monitor: "snr" or "readout_accuracy".
     """
 
     SECTION: ClassVar[str] = "shp"
@@ -100,7 +100,7 @@ class SHPSection(_Section):
 
 _SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
 _KEYS = ("name", "recipe", "space", *_SECTIONS)
-# Dimensions of the space that are keys of a recipe under another name.
+# Dimensions that stand for a key of the recipe.
 _SHORT = {"learning_rate": "optimizer.learning_rate", "weight_decay": "optimizer.weight_decay"}
 _OPTIONAL = ("head_dim", "blocks")
 _BASE = ("num_layers", "num_conv_blocks", "hidden_dim", "num_heads")
@@ -108,12 +108,12 @@ _BASE = ("num_layers", "num_conv_blocks", "hidden_dim", "num_heads")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All settings of a hyperparameter study except the folders of data and output.
+    """All settings of a hyperparameter study, except the directories of data and output.
 
     Attributes:
         name: str, name of the study and of its directory.
-        recipe: `Recipe` that every trial changes. It needs a `data.validation_split`: trials are
-            compared on images that are not used for training, never on the test split.
+        recipe: `Recipe` that the trials modify. It needs a `data.validation_split`: trials are
+            compared on images held out from training, never on the test split.
         space: `SearchSpace`.
         tuner: `TunerSection`: `name`, `max_trials`, `executions_per_trial`, `seed`, `objective`,
             `keep`, `arguments`.
@@ -140,10 +140,12 @@ class Study:
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("/\\\0"):
-            raise InputError(f"`name` must be a text without slashes. Received: name={self.name!r}")
+            raise InputError(
+                f"`name` must be a non-empty text without slashes. Received: name={self.name!r}"
+            )
         if self.recipe.data.validation_split is None:
             raise InputError(
-                "A study compares trials on images that are not used for training: give "
+                "A study compares trials on images held out from training: give "
                 'recipe.data.train_split = "train[:90%]" and recipe.data.validation_split = '
                 '"train[90%:]". Received: recipe.data.validation_split=None'
             )
@@ -157,7 +159,7 @@ class Study:
             raise InputError(f"[shp] must have enabled = true. Received: {cause}")
         self.space.check(self.defaults)
         self._check_weights()
-        # Keys and values that no recipe has are refused now rather than in a trial.
+        # Refuse invalid keys and values now rather than in a trial.
         for values in self.space.probes(self.defaults):
             self._check_structure(self.trial_recipe(values).model)
 
@@ -167,7 +169,7 @@ class Study:
         trained = not isinstance(resolve_preset(model.preset), dict)
         if changed and trained and model.load_weights:
             raise InputError(
-                f"The weights of {model.preset} fit its own architecture only; set "
+                f"The weights of {model.preset} fit only its own architecture; set "
                 "recipe.model.load_weights = false, or name an architecture such as cct_2_3x2. "
                 f"Received: a space with {', '.join(changed)}"
             )
@@ -182,7 +184,7 @@ class Study:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What the space starts from: a dict of the base model's arguments."""
+        """A dict of the base model's arguments, from which the space starts."""
         model = self.recipe.model
         config = {"num_conv_blocks": 0, **read_config(model.preset), **model.overrides}
         return {**{key: config[key] for key in _BASE}, **{k: config.get(k) for k in _OPTIONAL}}
@@ -208,14 +210,14 @@ class Study:
         """Makes a study from nested dicts.
 
         Args:
-            values: dict of `name` and the sections; `recipe` is a dict of a recipe's sections, with
-                perhaps a key `base`, which names the recipe that they change.
+            values: dict of `name` and the sections. `recipe` is a dict of a recipe's sections;
+                an optional key `base` names a recipe that they modify.
 
         Returns:
             A `Study`.
 
         Raises:
-            ValueError: for an unknown section or key, naming the nearest, or a bad value.
+            ValueError: for an unknown section or key (the nearest is named) or a bad value.
         """
         for key in values:
             if key not in _KEYS:
@@ -239,7 +241,7 @@ class Study:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the study as nested dicts, with every default spelled out.
+        """Returns the study as nested dicts, including defaults.
 
         Returns:
             A dict that `from_dict` reads back.
@@ -264,8 +266,8 @@ class Study:
             other: `Study`.
 
         Returns:
-            dict from the keys that differ, such as "space.num_heads", to the pair of values (own,
-            other's).
+            dict from each key that differs, such as "space.num_heads", to the pair of own and other
+            value.
         """
         return differences(self.to_dict(), other.to_dict())
 
@@ -279,9 +281,9 @@ class Study:
         """Makes the recipe of a trial.
 
         Args:
-            values: dict that `space.declare` returned.
+            values: dict from `space.declare`.
             seed: int, `runtime.seed`, or None for the base recipe's.
-            epochs: int, or None for the base recipe's. The warm-up keeps its share.
+            epochs: int, or None for the base recipe's. The warm-up is scaled in proportion.
             name: str, or None for the study's name.
 
         Returns:
@@ -314,14 +316,14 @@ def load_study(study: Any) -> Study:
     """Finds a study.
 
     Args:
-        study: a `Study`, a dict of sections, the path of a TOML file, or the name of a study that
-            comes with the package.
+        study: a `Study`, a dict of sections, the path of a TOML file, or the name of a shipped
+            study.
 
     Returns:
         A `Study`.
 
     Raises:
-        ValueError: if there is no such study, naming the nearest, or it is not valid.
+        ValueError: if there is no such study (the nearest is named), or it is not valid.
 
     Example:
         >>> load_study("digits_heads").recipe.data.name
@@ -335,7 +337,7 @@ def load_study(study: Any) -> Study:
 
 
 def _read_recipe(values):
-    """Reads [recipe]: another recipe, `base`, with changes."""
+    """Reads [recipe]: a recipe, or changes to the recipe `base`."""
     values = dict(values)
     if "base" not in values:
         return Recipe.from_dict(values)

@@ -1,4 +1,4 @@
-"""KerasTuner's side of a study."""
+"""The KerasTuner oracle and tuner of a study."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.training_state import copy_state
 
 TABLE = "executions.csv"
-# KerasTuner's own hyperparameters, which Hyperband sets.
+# KerasTuner's own hyperparameters, set by Hyperband.
 _EPOCHS, _PARENT = "tuner/epochs", "tuner/trial_id"
 _BRACKET = ("hp.tuner/bracket", "hp.tuner/round")
 
 
 def make_oracle(study):
-    """Makes the KerasTuner oracle that proposes a study's trials.
+    """Creates the KerasTuner oracle that proposes a study's trials.
 
     Args:
         study: `Study`.
@@ -33,7 +33,7 @@ def make_oracle(study):
         A `keras_tuner.Oracle`.
 
     Raises:
-        ValueError: if `tuner.arguments` has one that the oracle does not take.
+        ValueError: if the oracle does not accept `tuner.arguments`.
 
     Example:
 
@@ -46,9 +46,9 @@ def make_oracle(study):
     section = study.tuner
     arguments = {
         "objective": keras_tuner.Objective(section.objective, "max"),
-        "seed": section.seed + 1,  # KerasTuner takes 0 for none
+        "seed": section.seed + 1,  # KerasTuner treats 0 as no seed
         "hyperparameters": hyperparameters,
-        # What fails is in the table; three in a row must not stop the search.
+        # Failures are in the table; by default, three in a row would stop the search.
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if section.name == "Hyperband":
@@ -62,26 +62,26 @@ def make_oracle(study):
         return oracle(**{**arguments, **section.arguments})
     except TypeError as error:
         raise InputError(
-            f"[tuner] arguments must be {section.name}'s ({error}). "
+            f"[tuner] arguments must be arguments of {section.name} ({error}). "
             f"Received: tuner.arguments={section.arguments}"
         ) from error
 
 
 class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
-    """Runs the trials of a study that a KerasTuner oracle proposes.
+    """Runs the trials that a KerasTuner oracle proposes.
 
-    Every trial is a run of a recipe, with a checkpoint after every epoch. The results are in
-    `<directory>/trial_<id>/execution_<n>/execution.json`; the table is made from those files, so
-    that whoever is killed when, it is whole.
+    Every trial is the training of a recipe, with a checkpoint after every epoch. The results are in
+    `<directory>/trial_<id>/execution_<n>/execution.json`. The table is always made anew from those
+    files, so it is complete whenever a process was killed.
 
     Args:
         study: `Study`.
         sources: dict with the "train" and "validation" data.
-        directory: `pathlib.Path` of the study, which machines that share it see alike.
+        directory: `pathlib.Path` of the study, the same on all machines that share it.
         oracle: `keras_tuner.Oracle`, or None for the study's.
-        callbacks: more Keras callbacks, as for `keras.Model.fit`.
-        verbose: as in `lsmha_keras.train`, of the trainings.
-        log: function that is told, as a text, what happens.
+        callbacks: further Keras callbacks, as for `keras.Model.fit`.
+        verbose: verbosity of the trainings, as in `lsmha_keras.train`.
+        log: function of a text, called with messages.
 
     Example:
 
@@ -110,7 +110,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         except keras_tuner.errors.FailedTrialError:
             raise
         except Exception as error:
-            # Not the trial's fault, a full disk for example: KerasTuner would hide it.
+            # Not the trial's fault, such as a full disk. KerasTuner would record a failed trial.
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
 
     def _run_trial(self, trial):
@@ -122,7 +122,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         return score
 
     def prepare(self, trial):
-        """Makes the job of a trial, and gives it what earlier trials have left for it.
+        """Creates the job of a trial, and copies results or checkpoints it can reuse.
 
         Args:
             trial: `keras_tuner.engine.trial.Trial`.
@@ -134,7 +134,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         self.log(f"Trial {trial.trial_id}: {_show(hp.values)}")
         directory = pathlib.Path(self.project_dir) / f"trial_{trial.trial_id}"
         if twin := self._equal_trial(trial):
-            self.log(f"  equal to trial {twin}, whose results it takes")
+            self.log(f"  equal to trial {twin}, whose results are used")
         values = self.study.space.declare(hp, self.study.defaults)
         recipes = []
         for execution in range(self.study.tuner.executions_per_trial):
@@ -155,7 +155,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         """Writes the study's table after a trial.
 
         Args:
-            rows: list of dicts, what the trial's job returned.
+            rows: list of dicts from the trial's job.
 
         Returns:
             float, the mean score, or None if every execution failed.
@@ -165,12 +165,12 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         return statistics.fmean(scores) if scores else None
 
     def _equal_trial(self, trial):
-        """Returns another trial of the same values that has results, or None.
+        """Returns another trial with the same values that has results, or None.
 
-        KerasTuner 1.4.8 proposes points again: its Bayesian optimisation when it is sure, and any
-        tuner when a study goes on with more trials.
+        KerasTuner 1.4.8 may propose a point twice: Bayesian optimisation when it has converged, any
+        tuner when a study is continued with more trials.
         """
-        # From the files: the oracle does not know which trials failed in every execution.
+        # From the files, because the oracle does not know which trials failed.
         values = {f"hp.{name}": value for name, value in trial.hyperparameters.values.items()}
         for row in collect_executions(self.project_dir):
             own = {name: value for name, value in row.items() if name.startswith("hp.")}
@@ -179,7 +179,7 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         return None
 
     def _copy_execution(self, twin, trial, directory):
-        """Gives a trial the row and the recipe of an equal trial's execution, if it has one."""
+        """Copies the row and the recipe of an equal trial's execution, if it has finished."""
         source = pathlib.Path(self.project_dir) / f"trial_{twin}" / directory.name
         if (directory / EXECUTION).exists() or not (source / EXECUTION).exists():
             return
@@ -190,53 +190,54 @@ class StudyTuner(keras_tuner.engine.base_tuner.BaseTuner):
         write_atomically(directory / EXECUTION, json.dumps({**row, "trial": trial}, indent=1))
 
     def _continue_parent(self, parent, directory, recipe):
-        """Lets a trial of Hyperband go on from the trial it promotes, where its state is kept."""
+        """Lets a Hyperband trial resume from the trial it promotes, if its checkpoint is kept."""
         if parent is None or (directory / "recipe.toml").exists():
             return
         source = pathlib.Path(self.project_dir) / f"trial_{parent}" / directory.name / "checkpoints"
         if (source / LAST).exists():
             target = directory / "checkpoints"
             target.mkdir(parents=True, exist_ok=True)
-            # A parent that lost its patience was promoted for more epochs all the same.
+            # Early stopping may have ended the parent, but it was promoted to more epochs.
             copy_state(source / LAST, target / LAST, stopped=False)
             write_atomically(directory / "recipe.toml", recipe.to_toml())
 
     def on_trial_end(self, trial):
-        """Ends the trial and removes the weights of all but the best."""
+        """Ends the trial and deletes the weights of all but the best trials."""
         super().on_trial_end(trial)
         running = {other.trial_id for other in self.oracle.ongoing_trials.values()}
         prune(pathlib.Path(self.project_dir), self.study.tuner.keep, running)
 
     def reload(self):
-        """Goes on from what is in the directory, as the oracle knows it."""
+        """Restores the oracle from the directory."""
         record = pathlib.Path(self.project_dir) / "oracle.json"
         if record.exists():
-            # Killed while it proposed a trial, KerasTuner 1.4.8 has written the trial and not that
-            # it was proposed: it would never run and count all the same.
+            # If KerasTuner 1.4.8 was killed while it proposed a trial, it has written the trial but
+            # not its start: the trial would count without ever being run.
             known = read_json(record)["start_order"]
             for path in record.parent.glob("trial_*/trial.json"):
                 if path.parent.name.removeprefix("trial_") not in known:
                     path.unlink()
         super().reload()
 
-    # KerasTuner saves nothing of a tuner's own but asks for it.
+    # KerasTuner requires these two methods.
     def get_state(self):
-        """Returns nothing: all state is the oracle's."""
+        """Returns an empty dict: all state is in the oracle."""
         return {}
 
     def set_state(self, state):
-        """Takes nothing."""
+        """Does nothing: all state is in the oracle."""
 
 
 def prune(directory, keep, running=()):
-    """Removes the weights of finished executions of all but the best trials.
+    """Deletes the weights of finished executions of all but the best trials.
 
-    Hyperband continues trials of the last round, so the best of each round of each bracket stay.
+    Hyperband continues the best trials of a round, so the best of each round of each bracket are
+    kept.
 
     Args:
         directory: `pathlib.Path` of a study.
-        keep: int, number of trials.
-        running: set of str, trials that have not ended and are passed over.
+        keep: int, number of trials to keep.
+        running: set of str, unfinished trials, which are skipped.
 
     Returns:
         list of str, the trials whose weights are kept.
@@ -261,7 +262,7 @@ def prune(directory, keep, running=()):
         kept += good[:keep]
         for trial in trials - set(good[:keep]):
             for path in directory.glob(f"trial_{trial}/execution_*/checkpoints"):
-                # Without a row it was not trained to the end.
+                # Without this file, the execution has not finished.
                 if (path.parent / EXECUTION).exists():
                     shutil.rmtree(path, ignore_errors=True)
     return sorted(kept)
@@ -278,21 +279,21 @@ def _show(values):
 
 
 class GridOracle(keras_tuner.Oracle):
-    """Proposes the points of a grid in KerasTuner's order, the last dimension first.
+    """Proposes the points of a grid in KerasTuner's order, the last dimension fastest.
 
-    KerasTuner 1.4.8's `GridSearchOracle` does not save which points its trials are, and fails with
-    a `KeyError` once restarted. It also finds a point by the trial before it, so that of several
-    workers all but two wait. Here the number of a trial is its place in the grid.
+    The `GridSearchOracle` of KerasTuner 1.4.8 does not save which point each trial has, and raises
+    `KeyError` after a restart. It also derives each point from the trial before it, which keeps all
+    but two workers waiting. Here the trial id is the index of the point.
     """
 
     def populate_space(self, trial_id):
-        """Returns the values of a trial; "STOPPED" at the end of the grid.
+        """Returns the values of a trial, or "STOPPED" at the end of the grid.
 
         Args:
-            trial_id: str, the trial's number.
+            trial_id: str, index of the point.
 
         Returns:
-            dict of "status" and, if there is such a point, "values".
+            dict of "status" and, if the point exists, "values".
         """
         axes = {hp.name: _values(hp) for hp in self.get_space().space}
         place = int(trial_id)
@@ -306,5 +307,5 @@ class GridOracle(keras_tuner.Oracle):
 
 
 def _values(hp):
-    """Returns the values of a hyperparameter; KerasTuner's grid begins with the default."""
+    """Returns the values of a hyperparameter, the default first, as in KerasTuner's grid."""
     return [hp.default, *(value for value in hp.values if value != hp.default)]

@@ -1,1 +1,1 @@
-"""Surgery: a model or its weights in, another model out."""
+"""Turns a model, or a checkpoint, into another model."""

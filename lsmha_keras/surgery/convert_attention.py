@@ -1,4 +1,4 @@
-"""Changes the kind of attention of a trained model."""
+"""Converts a trained model to another kind of attention."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def convert_attention(
     options: Mapping[str, Any] | None = None,
     approximate: bool = False,
 ) -> Any:
-    """Makes a model with another kind of attention in every transformer block.
+    """Builds a model with another kind of attention in every transformer block.
 
-    Weights pass through plain attention: what the present kind computes is written as plain
-    attention, and that as the new kind. Everything outside of attention keeps its weights, with
-    what LoRA learned added to them. Where the conversion is not exact, a fine-tuning follows.
+    The weights are converted to plain attention and from there to the new kind. Weights outside of
+    attention are kept, with LoRA updates merged. Fine-tune the model if the conversion is not
+    exact.
 
     Args:
-        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is left as it is.
+        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is not changed.
         attention: str, name of the new kind; see `list_attention`.
-        options: dict of the arguments that only this kind has, or `None`.
-        approximate: bool, whether the closest weights will do where none compute the same.
+        options: dict of arguments specific to this kind, or `None`.
+        approximate: bool, whether to accept the closest weights where no exact ones exist.
             Defaults to `False`.
 
     Returns:

@@ -14,7 +14,7 @@ from lsmha_keras.errors import InputError, MissingFileError, PackageError
 if TYPE_CHECKING:
     from lsmha_keras.models import CCTImageClassifier
 
-# Depth -> heads of the reference models; a checkpoint does not tell.
+# Depth -> heads of the reference models; a checkpoint does not record its heads.
 _REFERENCE_HEADS = {2: 2, 4: 2, 6: 4, 7: 4, 8: 4, 14: 6, 16: 6}
 _BLOCK = "classifier.blocks.{}."
 
@@ -27,33 +27,32 @@ def convert_torch_checkpoint(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> CCTImageClassifier:
-    """Builds a classifier from a checkpoint of the reference Compact Transformers or a look-alike.
+    """Builds a classifier from a checkpoint in the format of the reference Compact Transformers.
 
-    The architecture is read off the tensors: blocks, widths, kernels, classes, and whether the
-    position embedding is learnable, sine or absent. Files are read without running code in them:
-    `.pth` with `torch.load(weights_only=True)`, `.safetensors` without PyTorch.
+    The tensors determine the architecture: blocks, widths, kernels, classes, and whether the
+    position embedding is learnable, sine or absent. No code in the file is run: `.pth` is read with
+    `torch.load(weights_only=True)`, `.safetensors` without PyTorch.
 
     Args:
         checkpoint: path of a `.pth`, `.pt` or `.safetensors` file, or a dict from the reference's
             names to arrays or tensors. Wrappers such as `{"state_dict": ...}` and prefixes such as
             `"module."` are removed.
         num_heads: int, heads of every block. `None` means the reference's for this depth.
-        image_shape: `(height, width)` or `(height, width, channels)`. `None` means the square that
-            the position embedding's length tells.
+        image_shape: `(height, width)` or `(height, width, channels)`. `None` means a square, with
+            the side inferred from the length of the position embedding.
         class_names: list of str or `None`.
-        mean: floats, one per channel: the mean by which the training images, with values in
-            [0, 1], were normalised. A checkpoint does not tell, and with another one accuracy is
-            lost without a word.
-        std: floats, standard deviations likewise.
+        mean: floats, one per channel, by which the training images in [0, 1] were normalised. A
+            checkpoint does not record it; a wrong mean silently costs accuracy.
+        std: floats, one per channel, the standard deviation, likewise.
 
     Returns:
         A `CCTImageClassifier` with the checkpoint's weights; its logits equal the reference's.
 
     Raises:
-        ValueError: if the file is not such a checkpoint: tensors are missing, unexpected or of the
-            wrong shape (they are named), or `num_heads`, the size of the images or their
-            normalisation cannot be known or does not fit.
-        FileNotFoundError: if there is no such file.
+        ValueError: if tensors are missing, unexpected or of the wrong shape (they are named), or if
+            `num_heads`, the image size or the normalisation is needed and missing, or does not
+            fit.
+        FileNotFoundError: if the file does not exist.
         ImportError: if reading the file needs a package that is not installed.
 
     Example:
@@ -91,10 +90,10 @@ def _check_normalisation(mean, std, channels):
     wrong = any(value is None or len(value) != channels for value in (mean, std))
     if wrong or min(std) <= 0:
         raise InputError(
-            f"`mean` and `std` must be {channels} numbers each, those by which the training images "
-            "were normalised, in [0, 1]; a checkpoint does not tell. The reference has for "
-            "CIFAR-10 0.4914 0.4822 0.4465 and 0.2470 0.2435 0.2616, for CIFAR-100 0.5071 0.4867 "
-            "0.4408 and 0.2675 0.2565 0.2761, for ImageNet 0.485 0.456 0.406 and 0.229 0.224 "
+            f"`mean` and `std` must be {channels} numbers each, by which the training images in "
+            "[0, 1] were normalised; a checkpoint does not record them. The reference uses, for "
+            "CIFAR-10, 0.4914 0.4822 0.4465 and 0.2470 0.2435 0.2616; for CIFAR-100, 0.5071 0.4867 "
+            "0.4408 and 0.2675 0.2565 0.2761; for ImageNet, 0.485 0.456 0.406 and 0.229 0.224 "
             "0.225. "
             f"Received: mean={mean}, std={std}"
         )
@@ -106,7 +105,7 @@ def _read(checkpoint):
     if not isinstance(checkpoint, dict):
         path = pathlib.Path(checkpoint)
         if not path.is_file():
-            raise MissingFileError(f"There is no such checkpoint. Received: {str(path)!r}")
+            raise MissingFileError(f"The checkpoint does not exist. Received: {str(path)!r}")
         checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
     for wrapper in ("state_dict", "model", "model_state_dict"):
         checkpoint = checkpoint.get(wrapper, checkpoint)
@@ -130,7 +129,7 @@ def _read_pth(path):
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Whatever a damaged or foreign file makes PyTorch raise.
+    except Exception as error:  # PyTorch raises many kinds on damaged or foreign files.
         raise InputError(
             "The file cannot be read as a PyTorch checkpoint of plain tensors. "
             f"Received: {str(path)!r} ({type(error).__name__}: {str(error).splitlines()[0]})"
@@ -163,8 +162,8 @@ def _infer_config(tensors, num_heads, image_shape):
     num_heads = num_heads or _REFERENCE_HEADS.get(layers)
     if num_heads is None:
         raise InputError(
-            f"The reference has no model with {layers} blocks, so its number of heads is not "
-            "known: give `num_heads`. Received: num_heads=None"
+            f"The reference has no model with {layers} blocks, so its number of heads is "
+            "unknown: pass `num_heads`. Received: num_heads=None"
         )
     block = _BLOCK.format(0)
     inner_dim = tensors[block + "self_attn.qkv.weight"].shape[0] // 3
@@ -202,13 +201,13 @@ def _count(tensors, pattern):
 def _infer_image_shape(embedding, kernel_size, convs, channels):
     if embedding is None:
         raise InputError(
-            "Without a position embedding a checkpoint does not tell the size of its images: give "
+            "Without a position embedding, a checkpoint does not tell its image size: pass "
             "`image_shape`. Received: image_shape=None"
         )
     grid = round(embedding.shape[1] ** 0.5)
     if grid * grid != embedding.shape[1]:
         raise InputError(
-            f"{embedding.shape[1]} tokens do not lie on a square: give `image_shape`. "
+            f"{embedding.shape[1]} tokens do not form a square: pass `image_shape`. "
             "Received: image_shape=None"
         )
     # Each convolution has stride k // 2 - 1 and each pooling stride 2.
@@ -226,7 +225,7 @@ def _position_embedding_kind(embedding):
 
 
 def _assign(classifier, tensors):
-    """Copies every tensor to its variable; each must be used once."""
+    """Assigns every tensor to its variable; each must be used exactly once."""
     unused = set(tensors)
     for variable, key, convert in _mapping(classifier):
         if key not in tensors:
@@ -234,14 +233,14 @@ def _assign(classifier, tensors):
         value = convert(tensors[key])
         if tuple(variable.shape) != value.shape:
             raise InputError(
-                f"{key!r} must give shape {tuple(variable.shape)}. Received: {value.shape}"
+                f"{key!r} must have shape {tuple(variable.shape)}. Received: {value.shape}"
             )
         variable.assign(value)
         unused.discard(key)
     if classifier.backbone.position_embedding == "sine":
         unused.discard("classifier.positional_emb")
     if unused:
-        raise InputError(f"The checkpoint has tensors unknown here. Received: {sorted(unused)}")
+        raise InputError(f"The checkpoint has unknown tensors. Received: {sorted(unused)}")
 
 
 def _mapping(classifier):

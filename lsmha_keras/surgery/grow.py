@@ -1,4 +1,4 @@
-"""Makes a trained model deeper and its perceptrons wider, with the same predictions at first."""
+"""Makes a trained model deeper or wider without changing its predictions."""
 
 from typing import Any
 
@@ -14,24 +14,24 @@ from lsmha_keras.models.head_lists import PER_BLOCK
 def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) -> Any:
     """Adds transformer blocks at the end, and hidden units to every perceptron.
 
-    The larger model predicts what the smaller one does and then learns from there, which is cheaper
-    than training it from random weights. New blocks start with projections of zero, new hidden
-    units with outgoing weights of zero. A recipe does the same with `model.grow_layers` and
+    The larger model starts with the predictions of the smaller one, so training it further is
+    cheaper than training it from random weights. New blocks start with zero output projections, new
+    hidden units with zero outgoing weights. A recipe does the same with `model.grow_layers` and
     `model.grow_mlp_dim`.
 
     Args:
-        model: a `CCTImageClassifier` or a `CCTBackbone`; it is left as it is.
+        model: a `CCTImageClassifier` or a `CCTBackbone`; it is not changed.
         num_layers: int, blocks of the larger model, convolutional and transformer together, or
-            `None` for as many as there are. The new ones have the heads of the last block.
-        mlp_dim: int, width of the hidden layer of its perceptrons, or `None` for the present one.
+            `None` for no more blocks. New blocks have as many heads as the last block.
+        mlp_dim: int, width of the hidden layer of its perceptrons, or `None` for no change.
 
     Returns:
-        A new model of the same class. Its outputs differ by the rounding of one layer
-        normalisation for each new block, about the layers' epsilon.
+        A new model of the same class. Its outputs differ by about the epsilon of one layer
+        normalisation per new block.
 
     Raises:
-        ValueError: if the larger model would be no larger, has no transformer block or none with a
-            perceptron, or is quantised.
+        ValueError: if the result would not be larger, or the model has no transformer block, has
+            blocks without a perceptron, or is quantised.
 
     Example:
 
@@ -41,8 +41,8 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
     ```
 
     References:
-        - [Chen et al., 2016](https://arxiv.org/abs/1511.05641), growing without a change of what is
-          computed
+        - [Chen et al., 2016](https://arxiv.org/abs/1511.05641), growing without changing the
+          function
     """
     if not isinstance(model, CCTBackbone):
         return model.with_backbone(grow(model.backbone, num_layers, mlp_dim))
@@ -55,19 +55,19 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
     smaller = [name for name in wanted if wanted[name] < present[name]]
     if smaller or wanted == present:
         raise InputError(
-            "The larger model needs more blocks or wider perceptrons than the "
-            f"{present['num_layers']} blocks of width {present['mlp_dim']} that there are. "
+            "The larger model needs more blocks than {present['num_layers']} or perceptrons wider "
+            f"than {present['mlp_dim']}. "
             f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
         )
     if "attention" not in model.block_kinds:
         raise InputError(
-            "New transformer blocks take their heads from the last one, and this model has "
-            f"{', '.join(sorted(set(model.block_kinds)))} blocks only. "
+            "New transformer blocks copy the heads of the last one, but this model has only "
+            f"{', '.join(sorted(set(model.block_kinds)))} blocks. "
             f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
         )
     if model.mlp != "perceptron":
         raise InputError(
-            "Only blocks with a perceptron can be added, or made wider, so that predictions stay. "
+            "Only blocks with a perceptron can be added or widened without changing predictions. "
             f"Received: a model with mlp={model.mlp!r}"
         )
     check_full_precision(model, "grows")
@@ -86,8 +86,8 @@ def _deepen(model, num_layers):
     deeper = CCTBackbone.from_config(config)
     _copy_layers(model, deeper, except_for=[])
     for block in deeper.blocks[model.num_layers :]:
-        # The residual stream passes unchanged but for the block's second normalisation, which the
-        # backbone's last one undoes.
+        # The residual stream then passes unchanged, except for the block's second normalisation,
+        # which the backbone's final one cancels.
         for dense in (block.attention.projection, block.mlp_output):
             dense.kernel.assign(keras.ops.zeros(dense.kernel.shape, dense.kernel.dtype))
     return deeper
@@ -112,12 +112,12 @@ def _copy_layers(model, larger, except_for):
 def _copy_widened(block, wider):
     copy_weights(block, wider, except_for=("mlp_hidden", "mlp_conv", "mlp_output"))
     hidden, output = block.mlp_hidden, block.mlp_output
-    # The incoming weights of new units stay as they are drawn, or all of them would learn alike.
+    # The incoming weights of new units stay random, or all of them would learn the same.
     _write_first(wider.mlp_hidden.kernel, hidden.kernel)
     _write_first(wider.mlp_hidden.bias, hidden.bias)
     if getattr(block, "mlp_conv_enabled", False):
         for target, values in zip(wider.mlp_conv.weights, block.mlp_conv.weights, strict=True):
-            # Their channels are next to last in kernels and last in biases.
+            # Channels are the next-to-last axis of kernels and the last axis of biases.
             _write_first(target, values)
     kernel = wider.mlp_output.kernel
     kernel.assign(keras.ops.zeros(kernel.shape, kernel.dtype))

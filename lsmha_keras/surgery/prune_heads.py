@@ -1,4 +1,4 @@
-"""Removes heads from a trained model: smaller kernels, and the outputs that masks would give."""
+"""Removes heads from a trained model, with the same outputs as masking them."""
 
 from __future__ import annotations
 
@@ -30,35 +30,34 @@ def prune_heads(
     data: Any = None,
     **score_options: Any,
 ) -> Any:
-    """Makes a smaller model without some of the heads.
+    """Builds a smaller model without some of the heads.
 
-    The columns of these heads leave the kernels of queries, keys and values, and their rows the
-    output projection; its bias stays. The model computes what the larger one does with a
-    `head_mask` that is 0 for them, to rounding. Heads keep their width and their order, so blocks
-    may have different numbers of heads afterwards. What LoRA learned is added to the kernels; an
-    optimizer is not carried over. A short fine-tuning wins back some of the accuracy.
+    The heads' columns are cut from the kernels of queries, keys and values, and their rows from the
+    output projection, whose bias stays. Up to rounding, the model computes what the larger one
+    computes with a `head_mask` of 0 for these heads. The other heads keep their width and order, so
+    blocks may end up with different numbers of heads. LoRA updates are merged into the kernels; the
+    optimizer is dropped. A short fine-tuning recovers some of the accuracy.
 
-    Grouped attention loses whole groups, or as many heads from each. Gates of removed heads stay,
-    so that what the others get does not change. Talking heads and slices of the tokens cannot lose
+    Grouped attention loses whole groups, or equally many heads of each. Gates of removed heads
+    stay, because they normalise those of the others. Some kinds, such as talking heads, cannot lose
     heads; the error says what to do.
 
     Args:
-        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is left as it is.
-        keep: dict from the index of a block to a list of the heads that stay in it; other blocks
-            stay whole.
-        remove: dict likewise, of the heads that go. One of `keep`, `remove` and `fraction` is
-            given.
-        fraction: float in [0, 1), share of all heads of the model to remove, rounded down: those
-            with the lowest scores.
+        model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised; it is not changed.
+        keep: dict from the index of a block to the list of its heads to keep; other blocks keep all
+            heads.
+        remove: dict from the index of a block to the list of its heads to remove. Pass exactly one
+            of `keep`, `remove` and `fraction`.
+        fraction: float in [0, 1), share of all heads of the model to remove, rounded down. The
+            heads with the lowest scores are removed.
         by: what to rank by, with `fraction`: the name of a score of `head_scores`, which measures
             it on `data`; a pair of a `HeadScoreTable` and the name of a column; or a dict from
-            block to an array `(heads,)`, the higher the more the head matters. Defaults to
-            `"shp"`, the labels that single-head performance finds on the head's clusters.
-        protect: int, heads that at least stay in each block, those with the highest scores there.
-            Defaults to `1`.
-        normalise: bool, whether the scores of each block are divided by their root of the sum of
-            squares before blocks are compared, as Michel et al. do. Defaults to `False`.
-        data: labelled images to measure on; not those that tell what was lost.
+            block to an array `(heads,)`, higher for heads that matter more. Defaults to `"shp"`,
+            the number of labels in the head's clusters in single-head performance.
+        protect: int, least number of heads to keep in each block. Defaults to `1`.
+        normalise: bool, whether to divide the scores of each block by their Euclidean norm before
+            comparing blocks, as Michel et al. do. Defaults to `False`.
+        data: labelled images to measure scores on; do not use those of the final evaluation.
         **score_options: further arguments of `head_scores`, such as `readouts` and `max_images`.
 
     Returns:
@@ -66,8 +65,8 @@ def prune_heads(
 
     Raises:
         ValueError: if a block or head is unknown, a block would lose all heads, the fraction is not
-            in [0, 1) or `protect` forbids it, the scores are not those of this model's heads, the
-            model has no heads or is quantised, or a kind of attention cannot lose these heads.
+            in [0, 1) or `protect` does not allow it, the scores belong to another model, the model
+            has no heads or is quantised, or a kind of attention cannot lose these heads.
 
     Example:
 
@@ -83,7 +82,7 @@ def prune_heads(
     blocks = prunable_blocks(model)
     if sum(way is not None for way in (keep, remove, fraction)) != 1:
         raise InputError(
-            "Give one of `keep`, `remove` and `fraction`. "
+            "Pass exactly one of `keep`, `remove` and `fraction`. "
             f"Received: keep={keep}, remove={remove}, fraction={fraction}"
         )
     if fraction is not None:
@@ -103,19 +102,20 @@ def choose_heads(
     data: Any = None,
     **score_options: Any,
 ) -> dict[int, list[int]]:
-    """Finds the heads that `prune_heads` removes.
+    """Chooses the heads that `prune_heads` removes.
 
     Args:
         model: a `CCTImageClassifier` or a `CCTBackbone`, not quantised.
         fraction: float in [0, 1).
         by: scores; see `prune_heads`.
-        protect: int, heads that stay in each block.
-        normalise: bool, whether the scores of each block are brought to one size first.
+        protect: int, least number of heads to keep in each block.
+        normalise: bool, whether to normalise the scores of each block first.
         data: labelled images; see `prune_heads`.
         **score_options: further arguments of `head_scores`.
 
     Returns:
-        A dict from block to the heads that go, ascending, without blocks that stay whole.
+        A dict from block to the heads to remove, in ascending order; blocks that lose none are
+        missing.
 
     Raises:
         ValueError: as `prune_heads`.
@@ -126,7 +126,7 @@ def choose_heads(
         raise InputError(f"`fraction` must be a number. Received: fraction={fraction!r}")
     if not 0 <= fraction < 1:
         raise InputError(f"`fraction` must be in [0, 1). Received: fraction={fraction}")
-    # Before anything is measured: some kinds cannot lose heads.
+    # First, because it refuses kinds that cannot lose heads, and measuring takes long.
     units = [(i, unit) for i, block in blocks.items() for unit in block.attention.head_units()]
     scores = _check_scores(_find_scores(model, by, data, score_options), blocks, normalise)
     total = sum(block.num_heads for block in blocks.values())
@@ -134,7 +134,7 @@ def choose_heads(
     units = sorted(units, key=lambda unit: float(np.mean(scores[unit[0]][unit[1]])))
     left = {index: block.num_heads for index, block in blocks.items()}
     removed: dict[int, list[int]] = {}
-    refused = []  # the sizes of units that the protection holds back
+    refused = []  # sizes of the units that `protect` keeps
     for index, unit in units:
         if len(unit) > budget:
             continue
@@ -145,28 +145,28 @@ def choose_heads(
         removed[index] = sorted([*removed.get(index, []), *unit])
     if any(size <= budget for size in refused):
         raise InputError(
-            f"With protect={protect} at most {(total - sum(left.values())) / total:.3f} of the "
+            f"With protect={protect}, at most {(total - sum(left.values())) / total:.3f} of the "
             f"{total} heads can be removed. Received: fraction={fraction}"
         )
     return dict(sorted(removed.items()))
 
 
 def prunable_blocks(model: Any) -> dict[int, TransformerBlock]:
-    """Returns the blocks of a model that have heads, by their indices.
+    """Returns the blocks that have heads, as a dict from the block's index.
 
     Raises:
-        ValueError: if it is no model of this package, has no heads, or is quantised.
+        ValueError: if the model is not of this package, has no heads, or is quantised.
     """
     backbone = getattr(model, "backbone", model)
     if not isinstance(backbone, CCTBackbone):
         raise InputError(
-            "Heads are removed from a `CCTImageClassifier` or a `CCTBackbone`; of a committee from "
-            f"each member. Received: {type(model).__name__}"
+            "Heads are removed from a `CCTImageClassifier` or a `CCTBackbone`; for a committee, "
+            f"from each member. Received: {type(model).__name__}"
         )
     found = {i: b for i, b in enumerate(backbone.blocks) if isinstance(b, TransformerBlock)}
     if not found:
         raise InputError(
-            "The model has no heads: all of its blocks are convolutional. "
+            "The model has no heads: all its blocks are convolutional. "
             f"Received: num_conv_blocks={backbone.num_conv_blocks} of {backbone.num_layers} blocks"
         )
     check_full_precision(backbone, "loses heads")
@@ -174,11 +174,11 @@ def prunable_blocks(model: Any) -> dict[int, TransformerBlock]:
 
 
 def _find_scores(model, by, data, options):
-    """Returns `{block: (heads,) array}`, the higher the more a head matters."""
+    """Returns `{block: (heads,) array}`, higher for heads that matter more."""
     if isinstance(by, str):
         if data is None and by != "random":
             raise InputError(
-                "Heads are measured on labelled images: give `data`, or scores measured before as "
+                "Heads are scored on labelled images: pass `data`, or earlier scores as "
                 f"`by`. Received: by={by!r}, data=None"
             )
         table = head_scores(model, data, [by], **options)
@@ -187,7 +187,7 @@ def _find_scores(model, by, data, options):
         table, name = by
         if table.weights not in ("", weights_digest(model)):
             raise InputError(
-                "The scores are of another model, or of this one before its weights changed: "
+                "The scores belong to another model, or to this one before its weights changed: "
                 f"measure them again. Received: scores of the weights {table.weights}, a model "
                 f"with {weights_digest(model)}"
             )
@@ -208,7 +208,7 @@ def _check_scores(by, blocks, normalise):
     found = {index: values.shape for index, values in scores.items()}
     if found != expected:
         raise InputError(
-            "The scores are of another model, or not of all heads: this one's blocks have "
+            "The scores belong to another model, or miss heads: the blocks of this one have "
             f"{ {i: shape[0] for i, shape in expected.items()} } heads. "
             f"Received: scores of shapes {found}"
         )
@@ -218,7 +218,7 @@ def _check_scores(by, blocks, normalise):
         return scores
     if endless := [index for index, values in scores.items() if np.isinf(values).any()]:
         raise InputError(
-            "Infinite scores, such as signal without noise, cannot be brought to one size: leave "
+            "Infinite scores, such as signal without noise, cannot be normalised: leave "
             f"`normalise` out. Received: normalise=True, infinity in the blocks {endless}"
         )
     norms = {index: np.linalg.norm(values) for index, values in scores.items()}
@@ -226,7 +226,7 @@ def _check_scores(by, blocks, normalise):
 
 
 def _kept_heads(blocks, keep, remove):
-    """Returns `{block: heads that stay}` for the blocks that lose heads."""
+    """Returns `{block: heads to keep}` for the blocks that lose heads."""
     name, given = ("remove", remove) if keep is None else ("keep", keep)
     if not isinstance(given, Mapping):
         raise InputError(
@@ -247,8 +247,8 @@ def _kept_heads(blocks, keep, remove):
         stay = sorted(set(heads) if keep is not None else set(range(count)) - set(heads))
         if not stay:
             raise InputError(
-                f"One head at least stays in every block. Received: {name} with {heads} for block "
-                f"{index}, which has {count}"
+                f"At least one head must stay in every block. Received: {name} with {heads} for "
+                f"block {index}, which has {count}"
             )
         if len(stay) < count:
             kept[index] = stay
@@ -271,7 +271,7 @@ def _without_heads(backbone, kept):
         lists["head_dim"][place] = block.attention.width
         if options:
             lists["attention_options"][place] = {**(block.attention_options or {}), **options}
-    # One value stays one value where blocks agree, so that configs can be read.
+    # Equal entries become one value again, so configs stay readable.
     lists = {name: joined(values) for name, values in lists.items()}
     smaller = CCTBackbone.from_config({**backbone.get_config(), **lists})
     kept_of_layer = {backbone.blocks[index].name: heads for index, heads in kept.items()}

@@ -1,4 +1,4 @@
-"""Prunes heads step by step: score, remove, fine-tune, and score again."""
+"""Prunes heads step by step: score, remove, fine-tune, score again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lsmha_keras.surgery.prune_heads import choose_heads, prunable_blocks, prune
 
 @dataclasses.dataclass(frozen=True)
 class PruningStep:
-    """A model on the way from all heads to few.
+    """The model after one step of pruning.
 
     Attributes:
-        fraction: float, share of the first model's heads that are gone.
-        model: `CCTImageClassifier`, fine-tuned if that was asked for.
-        untuned: the same before it was fine-tuned, or the model itself.
-        heads: dict from block to the numbers, in the first model, of the heads that are left.
+        fraction: float, share of the original model's heads that are removed.
+        model: `CCTImageClassifier`, fine-tuned if a `tune` function was given.
+        untuned: the model before fine-tuning, or `model` itself.
+        heads: dict from block to the remaining heads, by their indices in the original model.
     """
 
     fraction: float
@@ -39,26 +39,26 @@ def prune_steps(
     data: Any = None,
     **score_options: Any,
 ) -> Iterator[PruningStep]:
-    """Removes heads in equal steps, and ranks those that are left anew before each.
+    """Removes heads in equal steps, and scores the remaining ones again before each.
 
-    A head that repeats another is worth something again once the other has gone.
+    A redundant head becomes important once its duplicate is removed.
 
     Args:
-        model: `CCTImageClassifier`; it is left as it is.
-        fraction: float in [0, 1), share of its heads to remove in the end.
+        model: `CCTImageClassifier`; it is not changed.
+        fraction: float in [0, 1), share of its heads to remove in total.
         by: str, a score of `head_scores`, which is measured on `data` before each step.
         steps: int. Defaults to `1`.
-        tune: function that fine-tunes the model it is given, after each step, or `None`.
-        protect: int, heads that at least stay in each block.
+        tune: function that fine-tunes the model it is given, called after each step, or `None`.
+        protect: int, least number of heads to keep in each block.
         normalise: bool; see `prune_heads`.
         data: labelled images to score heads on.
         **score_options: further arguments of `head_scores`.
 
     Yields:
-        A `PruningStep` for the model as it is, and one for each step.
+        A `PruningStep` for the original model, then one per step.
 
     Raises:
-        ValueError: as `prune_heads`; before anything is measured, where that can be known.
+        ValueError: as `prune_heads`; where possible, before anything is measured.
 
     Example:
 
@@ -70,7 +70,7 @@ def prune_steps(
     """
     steps, blocks = positive_int("steps", steps), prunable_blocks(model)
     check_methods([by])
-    # Any scores tell whether so many heads can go at all.
+    # Any scores tell whether that many heads can be removed at all.
     choose_heads(model, fraction, "random", protect)
     heads = {index: list(range(block.num_heads)) for index, block in blocks.items()}
 

@@ -1,4 +1,4 @@
-"""Replaces the first transformer blocks of a model by convolutional ones."""
+"""Replaces the first transformer blocks of a model with convolutional blocks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from lsmha_keras.models.head_lists import PER_BLOCK, count_heads_blocks
 
 
 def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> Any:
-    """Makes a low-latency hybrid: convolutions in the place of the first transformer blocks.
+    """Builds a low-latency hybrid, with convolutions in place of the first transformer blocks.
 
-    The new blocks work on the same tokens and have random weights; everything else keeps its own,
-    with what LoRA learned added to them. A short fine-tuning follows, by a recipe or `fit`.
+    The new blocks work on the same tokens and have random weights. All other weights are kept, with
+    LoRA updates merged. Fine-tune the hybrid with a recipe or `fit`.
 
     Args:
-        model: a `CCTImageClassifier` or a `CCTBackbone`; it is left as it is.
-        num_blocks: int, how many of the first blocks are convolutional afterwards, those counted
-            that are so already. At least one block stays a transformer block.
-        design: str, of the new blocks; see `ConvBlock`. Defaults to `"separable"`.
+        model: a `CCTImageClassifier` or a `CCTBackbone`; it is not changed.
+        num_blocks: int, number of leading convolutional blocks of the hybrid, including those that
+            the model already has. At least one block stays a transformer block.
+        design: str, design of the new blocks; see `ConvBlock`. Defaults to `"separable"`.
 
     Returns:
         A new model of the same class.
 
     Raises:
-        ValueError: if `num_blocks` is out of range, or blocks that are convolutional already are
-            fused or of another design, or LoRA is enabled in layers of a quantisation other than
-            int8 and int4.
+        ValueError: if `num_blocks` is out of range, existing convolutional blocks are fused or of
+            another design, or LoRA is enabled in layers quantised to anything but int8 or int4.
 
     Example:
 
@@ -51,13 +50,13 @@ def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> An
     if not present < num_blocks <= last:
         allowed = f"must be from {present + 1} to {last}" if present < last else "can be no larger"
         raise InputError(
-            f"Of the {model.num_layers} blocks the first {present} are convolutional and one must "
+            f"Of the {model.num_layers} blocks, the first {present} are convolutional and one must "
             f"stay a transformer block: `num_blocks` {allowed}. Received: num_blocks={num_blocks}"
         )
     if "conv" in kinds and (model.fused_conv_blocks or model.conv_block_design != design):
         raise InputError(
-            "All convolutional blocks of a model have one design and are not fused while it can "
-            f"still be trained; the model's are of design {model.conv_block_design!r}, "
+            "New blocks need the design of the existing convolutional blocks, which must not be "
+            f"fused; the model has design={model.conv_block_design!r}, "
             f"fused={model.fused_conv_blocks}. Received: design={design!r}"
         )
     config = {**model.get_config(), "conv_block_design": design}
@@ -76,7 +75,7 @@ def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> An
 
 
 def _is_new(layer, model):
-    """Whether a layer of the hybrid has no counterpart to take weights from."""
+    """Returns whether a layer of the hybrid has no counterpart to copy weights from."""
     names = [other.name for other in model.layers]
     if layer.name not in names:
         return True  # the input, which gets a new name

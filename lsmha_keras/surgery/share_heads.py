@@ -1,4 +1,4 @@
-"""Lets heads that look at the same places share one attention map."""
+"""Lets heads with similar attention maps share one."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def head_similarity(
     verbose: Verbose = "auto",
     **batch_options: Any,
 ) -> dict[int, np.ndarray]:
-    """Measures how alike the attention maps of the heads of each block are.
+    """Measures how similar the attention maps of the heads in each block are.
 
-    Maps are compared image by image, and the similarities averaged: heads whose mean maps agree may
-    look at different places of every image.
+    Maps are compared image by image and the similarities averaged. Comparing mean maps would not
+    do: they can agree although the heads attend to different places in every image.
 
     Args:
-        model: a `CCTImageClassifier` whose kinds of attention have scores.
+        model: a `CCTImageClassifier` whose kinds of attention have attention scores.
         dataset: images of any kind; see `fit_readout`. A few hundred are enough.
-        batch_size: int, images of a batch where the dataset does not decide that itself.
+        batch_size: int, images per batch, if the dataset is not batched.
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
-        **batch_options: `split`, `data_dir`, `max_images` and `seed`, for a dataset given by name.
+        **batch_options: `split`, `data_dir`, `max_images` and `seed` for a dataset given by name.
 
     Returns:
-        A dict from the index of a block to a float64 array `(heads, heads)`: the mean over images
-        of the cosine of two heads' maps, each less its mean, in -1 .. 1.
+        A dict from the index of a block to a float64 array `(heads, heads)` with values in -1 .. 1:
+        the cosine of two heads' mean-centred maps, averaged over images.
 
     Raises:
-        ValueError: if the model has no heads, a kind of attention has no scores, or the dataset is
-            empty.
+        ValueError: if the model has no heads, a kind of attention has no attention scores, or the
+            dataset is empty.
 
     Example:
 
@@ -80,31 +80,31 @@ def share_heads(
     similarity: Mapping[int, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """Makes a model in which heads that look at the same places share one attention map.
+    """Builds a model in which heads with similar attention maps share one.
 
-    The heads of a block are put into clusters by average linkage of one minus the similarity of
-    their maps. The head most similar to the others of its cluster, the medoid, lends them its
-    queries and keys; every head keeps values of its own. The new blocks are of the kind
-    `"clustered"`, whose cost is that of `num_maps` heads with wide values. A short fine-tuning
-    wins back some of the accuracy.
+    The heads of a block are clustered by average linkage, with one minus the similarity of their
+    maps as distance. All heads of a cluster use the queries and keys of its medoid, the head most
+    similar to the others; every head keeps its own values. The new blocks have attention of kind
+    `"clustered"`, which costs as much as `num_maps` heads with wide values. A short fine-tuning
+    recovers some of the accuracy.
 
     Args:
-        model: a `CCTImageClassifier` with plain attention, not quantised; it is left as it is.
-        num_maps: int, the maps of each block, or a dict from block to int; other blocks stay as
-            they are. As many maps as heads change nothing.
+        model: a `CCTImageClassifier` with plain attention, not quantised; it is not changed.
+        num_maps: int, number of maps in each block, or a dict from block to int; blocks that are
+            not in the dict are not changed. As many maps as heads change nothing.
         data: images to measure the similarity on; see `head_similarity`.
-        similarity: dict from block to an array `(heads, heads)`, measured before, in the place of
-            `data`.
+        similarity: dict from block to an array `(heads, heads)`, an earlier result of
+            `head_similarity`, instead of `data`.
         **options: further arguments of `head_similarity`, such as `max_images`.
 
     Returns:
-        A new `CCTImageClassifier`; `backbone.blocks[i].attention.map_of_head` lists the map of each
+        A new `CCTImageClassifier`; `backbone.blocks[i].attention.map_of_head` gives the map of each
         head of block `i`.
 
     Raises:
         ImportError: if SciPy is missing.
-        ValueError: if a number of maps does not fit the heads, the attention of a block is not
-            plain, the similarity is of other heads, or the model is quantised.
+        ValueError: if a number of maps is out of range, the attention of a block is not plain, the
+            similarity belongs to other heads, or the model is quantised.
 
     Example:
 
@@ -122,7 +122,7 @@ def share_heads(
     maps = _check_num_maps(num_maps, blocks)
     if (data is None) == (similarity is None):
         raise InputError(
-            "Give images as `data`, or what `head_similarity` has measured as `similarity`. "
+            "Pass either images as `data` or a result of `head_similarity` as `similarity`. "
             f"Received: data={type(data).__name__}, similarity={type(similarity).__name__}"
         )
     if similarity is None:
@@ -149,21 +149,21 @@ def _check_num_maps(num_maps, blocks):
             )
         if block.attention_kind != "multi_head":
             raise InputError(
-                "Heads of plain attention can share maps; `lsmha_keras.convert_attention(model, "
-                f"'multi_head')` comes first. Received: attention={block.attention_kind!r} in "
+                "Only heads of plain attention can share maps; call `lsmha_keras.convert_attention("
+                f"model, 'multi_head')` first. Received: attention={block.attention_kind!r} in "
                 f"block {index}"
             )
     return num_maps
 
 
 def _cluster(similarity, index, blocks, count):
-    """Returns for each head the number of its map, and for each map its medoid."""
+    """Returns the number of the map of each head, and the medoid of each map."""
     try:
         from scipy.cluster.hierarchy import cut_tree, linkage
         from scipy.spatial.distance import squareform
     except ImportError as error:
         raise PackageError(
-            'Clusters of heads need SciPy: pip install "lsmha-keras[explain]"'
+            'Clustering heads needs SciPy: pip install "lsmha-keras[explain]"'
         ) from error
     heads = blocks[index].num_heads
     alike = np.asarray(similarity.get(index, ()), "float64")
@@ -178,7 +178,7 @@ def _cluster(similarity, index, blocks, count):
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(np.maximum(distance, 0.0)), "average")
     labels = cut_tree(tree, n_clusters=count)[:, 0]
-    # Numbered in the order of their first heads.
+    # Number clusters by their first heads.
     _, first = np.unique(labels, return_index=True)
     clusters = [np.flatnonzero(labels == labels[head]) for head in sorted(first)]
     medoids = [int(c[np.argmin(distance[np.ix_(c, c)].sum(axis=1))]) for c in clusters]

@@ -17,7 +17,7 @@ def test_convert_gives_the_checkpoints_logits(tmp_path, capsys):
     output = tmp_path / "converted"
     command = ["convert", str(tmp_path / "peer.pth"), "--output", str(output)]
     assert cli.main(command) == 2
-    assert "for CIFAR-100 0.5071" in capsys.readouterr().err
+    assert "for CIFAR-100, 0.5071" in capsys.readouterr().err
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(10)))
     command += ["--mean", *map(str, mean), "--std", *map(str, std), "--image-size", "32"]

@@ -106,7 +106,7 @@ def test_surgery(trained):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"blocks": ["conv"]}, "one entry per layer, which are 2.*num_layers=2"),
+        ({"blocks": ["conv"]}, "one entry per layer .2 here...*num_layers=2"),
         ({"blocks": "conv"}, "blocks='conv'"),
         ({"blocks": ["conv", "atention"]}, "attention"),
         ({"blocks": ["conv", "attention"], "num_conv_blocks": 1}, "num_conv_blocks=1"),

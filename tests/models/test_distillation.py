@@ -137,7 +137,7 @@ def test_the_teacher_is_not_saved(images, tmp_path):
                 [build(1), build(2, preprocessor=preprocess(scale=1))]
             ),
             {},
-            "Received: 2 ways",
+            "Received: 2 kinds of preprocessing",
         ),
         (lambda: build(1), {"weight": 1.5}, "weight=1.5"),
         (lambda: build(1), {"temperature": 0}, "temperature=0"),

@@ -234,7 +234,7 @@ def test_unknown_arguments_are_refused_everywhere(trained):
         lsmha.CCTImageClassifier(model.backbone, 5, activaton="softmax")
     with pytest.raises(ValueError, match="nearest: mode"):
         lsmha.SoftCommittee([model], moed="vote")
-    with pytest.raises(ValueError, match="give it to `CCTBackbone`"):
+    with pytest.raises(ValueError, match="pass it to `CCTBackbone`"):
         keras_hub.models.ImageClassifier.from_preset(str(directory), num_heads=8)
 
 
@@ -335,7 +335,7 @@ def test_backbones_become_classifiers_with_a_preprocessor_only(trained, tmp_path
     model.backbone.save_to_preset(tmp_path)
     for arguments, message in (
         ({}, "a backbone without a head: give `num_classes`"),
-        ({"num_classes": 5}, "without preprocessing: give `preprocessor`"),
+        ({"num_classes": 5}, "without preprocessing: pass `preprocessor`"),
     ):
         with pytest.raises(ValueError, match=message):
             lsmha.CCTImageClassifier.from_preset(tmp_path, **arguments)

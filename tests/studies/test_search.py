@@ -294,7 +294,7 @@ def test_workers_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
         search(study, runs, trial_cores=2)
     with pytest.raises(ValueError, match="`workers` must be a positive int.*workers=0"):
         search(study, runs, workers=0)
-    with pytest.raises(ValueError, match="or a part of one GPU.*trial_gpus=1.5"):
+    with pytest.raises(ValueError, match="or a fraction of one GPU.*trial_gpus=1.5"):
         search(study, runs, workers=2, trial_gpus=1.5)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r'pip install "lsmha-keras\[cluster\]"'):
@@ -311,7 +311,7 @@ def test_workers_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
     [
         ("10.0.0.1", "HOST:PORT, as `ray start --head` prints it"),
         ("10.0.0.1:http", "HOST:PORT, as `ray start --head` prints it"),
-        ("127.0.0.1:{port}", "No cluster of Ray's answers at 127.0.0.1:{port}"),
+        ("127.0.0.1:{port}", "No Ray cluster answers at 127.0.0.1:{port}"),
         ("auto", "Could not find any running Ray instance"),
     ],
 )

@@ -87,7 +87,7 @@ def test_other_head_counts_and_non_square_images():
     np.testing.assert_allclose(classifier.predict(images, verbose=0), expected, atol=1e-4)
     many = convert(model.state_dict(), num_heads=16, image_shape=(48, 32, 3))
     assert many.backbone.num_heads == 16
-    with pytest.raises(ValueError, match="give `image_shape`"):
+    with pytest.raises(ValueError, match="pass `image_shape`"):
         convert(model.state_dict())
     with pytest.raises(ValueError, match="num_heads=7"):
         convert(model.state_dict(), num_heads=7, image_shape=(48, 32, 3))
@@ -106,9 +106,9 @@ def test_bad_checkpoints(tmp_path):
     key = "classifier.blocks.1.linear1.bias"
     with pytest.raises(ValueError, match=f"no '{key}'"):
         convert({k: v for k, v in state.items() if k != key})
-    with pytest.raises(ValueError, match=r"unknown here.*classifier\.extra"):
+    with pytest.raises(ValueError, match=r"unknown tensors.*classifier\.extra"):
         convert({**state, "classifier.extra": torch.zeros(3)})
-    with pytest.raises(ValueError, match=f"'{key}' must give shape"):
+    with pytest.raises(ValueError, match=f"'{key}' must have shape"):
         convert({**state, key: torch.zeros(3)})
     with pytest.raises(ValueError, match="class token"):
         convert({**state, "classifier.class_emb": torch.zeros(1, 1, 128)})
@@ -138,13 +138,13 @@ def test_the_normalisation_is_not_guessed():
     logits = convert(model.state_dict()).predict(images, verbose=0)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     for wrong in ({"mean": None}, {"std": None}, {"mean": (0.5,)}, {"std": (0.2, 0.2, 0)}):
-        with pytest.raises(ValueError, match="a checkpoint does not tell.*Received: mean="):
+        with pytest.raises(ValueError, match="a checkpoint does not record.*Received: mean="):
             convert(model.state_dict(), **wrong)
 
 
 def test_the_size_of_images_is_not_guessed():
     pytest.importorskip("torch", reason="parity needs PyTorch")
     state = peer("cct_2_3x2", position_embedding="none").state_dict()
-    with pytest.raises(ValueError, match="does not tell the size"):
+    with pytest.raises(ValueError, match="does not tell its image size"):
         convert(state)
     assert convert(state, image_shape=(48, 32)).image_shape == (48, 32, 3)

@@ -73,7 +73,7 @@ def test_what_lora_learned_and_the_preset_survive(tmp_path):
     ("arguments", "message"),
     [
         ({}, "num_layers=None, mlp_dim=None"),
-        ({"num_layers": 3}, "3 blocks of width 32"),
+        ({"num_layers": 3}, "more blocks than 3 or perceptrons wider than 32"),
         ({"num_layers": 2, "mlp_dim": 64}, "num_layers=2"),
         ({"num_layers": 4, "mlp_dim": 16}, "mlp_dim=16"),
         ({"num_layers": 4.5}, "positive int. Received: num_layers=4.5"),
@@ -87,7 +87,7 @@ def test_bad_arguments(arguments, message):
 
 def test_models_that_cannot_grow():
     convolutional = make_classifier(num_conv_blocks=3, num_heads=4, head_dim=None)
-    with pytest.raises(ValueError, match="conv blocks only"):
+    with pytest.raises(ValueError, match="only conv blocks"):
         grow(convolutional, num_layers=4)
     quantised = make_classifier()
     quantised.quantize("int8")

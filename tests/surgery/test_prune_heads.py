@@ -205,7 +205,7 @@ def test_scores_by_name_from_a_table_and_of_another_model():
     assert not more and 4 * index + heads[0] == every.argmax()
     random = choose_heads(model, 0.5, "random", seed=3)
     assert random == choose_heads(model, 0.5, "random", seed=3)
-    with pytest.raises(ValueError, match="of another model.*weights"):
+    with pytest.raises(ValueError, match="belong to another model.*weights"):
         prune_heads(other, fraction=0.5, by=(table, "mask_gradient"))
     with pytest.raises(ValueError, match="table has the scores.*'offset'"):
         prune_heads(model, fraction=0.5, by=(table, "offset"))
@@ -279,9 +279,9 @@ def test_low_heads_are_counted_exactly(heads):
         ({"fraction": "half", "by": SCORES}, "a number. Received: fraction='half'"),
         ({"fraction": 0.9, "by": SCORES}, "at most 0.750 of the 8 heads.*fraction=0.9"),
         ({"fraction": 0.5, "by": SCORES, "protect": 0}, "protect=0"),
-        ({"fraction": 0.5}, "give `data`.*by='shp', data=None"),
+        ({"fraction": 0.5}, "pass `data`.*by='shp', data=None"),
         ({"fraction": 0.5, "by": 3}, "name of a score.*by=3"),
-        ({"fraction": 0.5, "by": {0: SCORES[0]}}, "scores are of another model"),
+        ({"fraction": 0.5, "by": {0: SCORES[0]}}, "scores belong to another model"),
         ({"fraction": 0.5, "by": {0: [1, 2], 1: SCORES[1]}}, "another model.*{0: 4, 1: 4} heads"),
         (
             {"fraction": 0.5, "by": {0: [1, 2, 3, np.inf], 1: SCORES[1]}, "normalise": True},
