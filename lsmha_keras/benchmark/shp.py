@@ -22,7 +22,7 @@ from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.readouts import HeadReadout
-from lsmha_keras.tables import csv_text
+from lsmha_keras.text_files import csv_text
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"

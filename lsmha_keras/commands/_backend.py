@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 
-from lsmha_keras._registration import import_quietly
+from lsmha_keras._imports import import_quietly
 from lsmha_keras.errors import InputError, PackageError
 
 BACKENDS = ("tensorflow", "jax", "torch")

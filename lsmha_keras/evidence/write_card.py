@@ -8,8 +8,7 @@ from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_mod
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import zoo_dir
-from lsmha_keras.tables import read_rows
-from lsmha_keras.text_files import read_json
+from lsmha_keras.text_files import read_json, read_rows
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe

@@ -13,7 +13,7 @@ _ONE = 2.0**22
 
 
 def resized(graph, x, size):
-    """Adds nodes that do what `lsmha_keras.image_resize.resize_batch` does.
+    """Adds nodes that do what `lsmha_keras.images.resize_batch` does.
 
     Args:
         graph: `OnnxGraph`.

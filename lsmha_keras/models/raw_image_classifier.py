@@ -10,7 +10,7 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_values import check_finite, check_image_values, warn_of_fractions
+from lsmha_keras.images import check_finite, check_image_values, warn_of_fractions
 from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
 from lsmha_keras.models.keras_lock import locked, refuse_if_trained, trained_here
 from lsmha_keras.models.preprocessed_batches import (

@@ -5,8 +5,7 @@ import inspect
 import keras
 
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 # Arguments of an optimiser that a recipe sets elsewhere.
 _ELSEWHERE = {

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 from lsmha_keras.training.training_state import load_state, save_state
 
 LAST = "last.npz"

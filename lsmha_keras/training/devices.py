@@ -8,7 +8,7 @@ import platform
 
 import keras
 
-from lsmha_keras._registration import import_quietly
+from lsmha_keras._imports import import_quietly
 from lsmha_keras.data.open_dataset import model_image_size
 from lsmha_keras.errors import InputError
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
-from lsmha_keras.tables import write_rows
-from lsmha_keras.text_files import read_json
+from lsmha_keras.text_files import read_json, write_rows
 from lsmha_keras.training.build_model import make_policy
 from lsmha_keras.training.checkpoint import LAST, read_history
 from lsmha_keras.training.devices import is_on_device, recipe_runtime

@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 from lsmha_keras.training.evaluate import predict_logits
 from lsmha_keras.training.model_card import model_card
