@@ -19,9 +19,22 @@ import re
 import sys
 
 from lsmha_keras import old_spellings
+from lsmha_keras.errors import PackageError
 
 _PACKAGE = "lsmha_keras"
 _registered: set[str] = set()
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# A level, the time and the thread, as absl logs them: `I0000 00:00:1795856298.9  69 port.cc:153]`
+_NOTES = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    rb"|I\d{4} [\d:.]+ +\d+ \w+\.cc:\d+\] "
+    rb"|E\d{4} [\d:.]+ +\d+ cuda_platform\.cc:\d+\] failed call to cuInit: "
+)
+_RETRACING = re.compile(
+    r"\d+ out of the last \d+ calls to <function TensorFlowTrainer\..* triggered tf\.function "
+    r"retracing"
+)
 
 
 class _LazyClass:
@@ -85,19 +98,6 @@ def import_quietly(name):
     if "tensorflow" in sys.modules:
         drop_retracing_warnings()
     return module
-
-
-_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-# A level, the time and the thread, as absl logs them: `I0000 00:00:1795856298.9  69 port.cc:153]`
-_NOTES = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
-    rb"|I\d{4} [\d:.]+ +\d+ \w+\.cc:\d+\] "
-    rb"|E\d{4} [\d:.]+ +\d+ cuda_platform\.cc:\d+\] failed call to cuInit: "
-)
-_RETRACING = re.compile(
-    r"\d+ out of the last \d+ calls to <function TensorFlowTrainer\..* triggered tf\.function "
-    r"retracing"
-)
 
 
 @contextlib.contextmanager
@@ -172,3 +172,31 @@ def _wants_notes():
 def _flush():
     if sys.stderr is not None:
         sys.stderr.flush()
+
+
+def needed_package(name, extra="export"):
+    """Imports an optional package.
+
+    Args:
+        name: str, name of the module.
+        extra: str, extra of this package that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: if it cannot be imported; says how to install it.
+
+    Example:
+
+    ```python
+    onnxruntime = needed_package("onnxruntime")
+    ```
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise PackageError(
+            f"The package {name} is needed and cannot be imported ({error}): "
+            f'pip install "lsmha-keras[{extra}]"'
+        ) from error

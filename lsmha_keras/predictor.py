@@ -14,7 +14,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_any
 from lsmha_keras.images import check_image_values, resize_batch, resize_image, warn_of_fractions
 from lsmha_keras.probabilities import probabilities
-from lsmha_keras.runtimes.made_from import made_from
+from lsmha_keras.runtimes.description import made_from
 
 RUNTIMES = ("openvino", "onnxruntime", "keras")
 # Images per run: throughput does not grow beyond 16, and memory does.

@@ -8,6 +8,8 @@ import pathlib
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 
+NOT_MEASURED = "not measured yet\n"
+
 
 def read_text(path):
     """Reads a text file in UTF-8.
@@ -58,9 +60,6 @@ def read_json(path):
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON. Received: {error}") from error
-
-
-NOT_MEASURED = "not measured yet\n"
 
 
 def read_rows(path, columns):

@@ -11,8 +11,13 @@ import math
 import re
 
 from lsmha_keras.commands import _bench_model, _bench_serve
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
+from lsmha_keras.commands._common import (
+    add_command,
+    add_verbosity,
+    import_framework,
+    positive,
+    writable_file,
+)
 from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture, resolve_preset
 from lsmha_keras.training.recipe import PRECISIONS

@@ -7,12 +7,12 @@ picks a member that is right, if there is one.
 
 import time
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
     empty_dir,
+    import_framework,
     positive,
     table,
     verbosity,

@@ -3,8 +3,13 @@
 import json
 import time
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, check_presets, positive, writable_file
+from lsmha_keras.commands._common import (
+    add_command,
+    check_presets,
+    import_framework,
+    positive,
+    writable_file,
+)
 
 _EPILOG = """\
 examples:

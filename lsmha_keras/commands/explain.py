@@ -9,11 +9,11 @@ part is taken that the model sees.
 import math
 import pathlib
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     positive,
     table,
     verbosity,

@@ -7,7 +7,7 @@ the machine named on its card. Architectures have no weights, and so neither fig
 import dataclasses
 import json
 
-from lsmha_keras.commands._output import add_command, table
+from lsmha_keras.commands._common import add_command, table
 from lsmha_keras.errors import InputError
 
 _EPILOG = """\

@@ -8,11 +8,11 @@ last finished stage.
 
 import argparse
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     positive,
     table,
     verbosity,

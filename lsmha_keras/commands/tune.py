@@ -3,10 +3,10 @@
 If it is stopped, the same command continues it.
 """
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
+    import_framework,
     positive,
     writable_dir,
     writable_file,

@@ -7,11 +7,11 @@ tables of zoo/EVIDENCE.md from the csv files in zoo/results; pack makes small fi
 
 import sys
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     table,
     writable_dir,
     writable_file,
@@ -197,7 +197,7 @@ def onnx(args):
     check_presets(*names)
     import_framework()
     from lsmha_keras.evidence.verify_preset import find_trained
-    from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+    from lsmha_keras.exporting.onnx_format import write_preset_onnx
 
     for directory in [find_trained(name) for name in names]:
         path = write_preset_onnx(directory)

@@ -14,9 +14,9 @@ import tempfile
 
 import numpy as np
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.export import largest_difference, refuse_difference
-from lsmha_keras.runtimes.needed_package import needed_package
 
 # Format -> backend that writes it.
 BACKENDS = {"tf_saved_model": "tensorflow", "litert": "tensorflow", "torch": "torch"}

@@ -11,8 +11,15 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.images import check_finite, check_image_values, warn_of_fractions
-from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import locked, refuse_if_trained, trained_here
+from lsmha_keras.models.keras_workarounds import (
+    keeps_weights,
+    locked,
+    refuse_if_trained,
+    state_of_its_own,
+    torch_parameters_up_to_date,
+    traces_once,
+    trained_here,
+)
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
     check_counts,
@@ -28,8 +35,6 @@ from lsmha_keras.models.preprocessed_batches import (
     to_numpy,
 )
 from lsmha_keras.models.shares import check_shares, devices_per_batch
-from lsmha_keras.models.tensorflow_state import traces_once
-from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import SILENT, fit_progress, progress_style
 

@@ -39,7 +39,7 @@ class KerasRuntime:
 
     def run(self, images):
         """Returns the outputs `(batch, classes)` of images `(batch, height, width, channels)`."""
-        from lsmha_keras.models.keras_lock import KERAS_LOCK
+        from lsmha_keras.models.keras_workarounds import KERAS_LOCK
 
         count = len(images)
         padding = (1 << (count - 1).bit_length()) - count
