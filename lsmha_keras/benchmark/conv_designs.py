@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.results_table import ResultsTable
-from lsmha_keras.benchmark.steps import make_step
-from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.benchmark.timing import make_step, summarise, time_in_turn
 from lsmha_keras.layers.conv_block import DESIGNS, ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 

@@ -48,7 +48,7 @@ def pack_preset(directory, output, data_dir=None):
     from lsmha_keras.training.fit_recipe import evaluation_batch
     from lsmha_keras.training.recipe import Recipe
     from lsmha_keras.training.recipe_data import open_recipe_data
-    from lsmha_keras.training.write_preset import write_preset
+    from lsmha_keras.training.run_output import write_preset
 
     preset = _find_preset(pathlib.Path(directory))
     recipe = Recipe.from_toml(preset / "recipe.toml")

@@ -8,8 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
-from lsmha_keras.benchmark.steps import make_step
-from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.benchmark.timing import make_step, summarise, time_in_turn
 from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.errors import InputError

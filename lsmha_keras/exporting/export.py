@@ -214,7 +214,7 @@ def check_images(image_shape):
     Returns:
         `(16, height, width, channels)` uint8.
     """
-    from lsmha_keras.training.write_preset import golden_images
+    from lsmha_keras.training.run_output import golden_images
 
     golden = golden_images(image_shape)
     random = np.random.default_rng(1).integers(0, 256, golden.shape, dtype="uint8")

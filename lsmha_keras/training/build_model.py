@@ -94,6 +94,37 @@ def _teacher(presets, image_shape):
     )
 
 
+def cast_to_float32(model):
+    """Makes a model that was trained in a lower precision compute in float32.
+
+    Mixed precision makes training faster, with weights in float32. Computing in float32 with them
+    gives the same logits on every backend and device; bfloat16 and float16 do not.
+
+    Args:
+        model: a `CCTImageClassifier`.
+
+    Returns:
+        A new `CCTImageClassifier` with the same weights, compiled as `from_preset` compiles one;
+        `model` itself if it computes in float32 already.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset(
+        "cct_2_3x2", num_classes=10, dtype="mixed_bfloat16"
+    )
+    print(cast_to_float32(classifier).compute_dtype)  # float32
+    ```
+    """
+    from lsmha_keras.models import CCTBackbone
+
+    if model.backbone.dtype_policy.name == "float32":
+        return model
+    backbone = CCTBackbone.from_config({**model.backbone.get_config(), "dtype": "float32"})
+    backbone.set_weights(model.backbone.get_weights())
+    return model.with_backbone(backbone)
+
+
 def make_policy(recipe, source):
     """Makes the augmentation policy of a recipe.
 
