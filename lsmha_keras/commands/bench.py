@@ -231,11 +231,7 @@ def _add_latency(kinds, parents):
     )
     parser.add_argument("--calibration", metavar="DATA", help="dataset for int8 and accuracies")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the dataset")
-    parser.add_argument(
-        "--plot",
-        metavar="FILE",
-        help="plot accuracy against the time of one image, for the whole table",
-    )
+    parser.add_argument("--plot", metavar="FILE", help="plot accuracies against times of one image")
     _add_output(parser, "predictor_latency.csv")
 
 
@@ -243,7 +239,6 @@ def run(args):
     """Measures the cases that the table lacks; prints each when it is done."""
     name, cases, options = args.plan(args)
     path = writable_file(args.output or f"{name}.csv")
-
     import_framework()
     from lsmha_keras.benchmark.results_table import ResultsTable
 

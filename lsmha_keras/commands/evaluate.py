@@ -10,6 +10,8 @@ from lsmha_keras.commands._common import (
     positive,
     writable_file,
 )
+from lsmha_keras.commands._results import append_row, check_header
+from lsmha_keras.presets import preset_name
 
 _EPILOG = """\
 examples:
@@ -39,8 +41,6 @@ def add_parser(commands, parents):
 def run(args):
     """Evaluates a preset; prints the figures."""
     if args.results:
-        from lsmha_keras.commands._results import check_header
-
         check_header(writable_file(args.results))
     check_presets(args.name)
 
@@ -57,9 +57,6 @@ def run(args):
     )
     seconds = time.perf_counter() - start
     if args.results:
-        from lsmha_keras.commands._results import append_row
-        from lsmha_keras.presets import preset_name
-
         append_row(args.results, preset_name(args.name), args.dataset, args.split, figures, seconds)
     if args.json:
         print(json.dumps({key: _plain(value) for key, value in figures.items()}, indent=2))

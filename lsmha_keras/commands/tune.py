@@ -11,6 +11,8 @@ from lsmha_keras.commands._common import (
     writable_dir,
     writable_file,
 )
+from lsmha_keras.files import write_atomically
+from lsmha_keras.presets import tuning_dir
 
 _EPILOG = """\
 examples:
@@ -89,13 +91,11 @@ def run(args):
     for path in filter(None, (args.results, args.export)):
         writable_file(path)
 
-    from lsmha_keras.presets import tuning_dir
     from lsmha_keras.training.settings import find_toml
 
     find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
     import_framework()
-    from lsmha_keras.files import write_atomically
     from lsmha_keras.studies.search import search
     from lsmha_keras.studies.study import load_study
 

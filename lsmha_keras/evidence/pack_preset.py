@@ -8,6 +8,7 @@ import tempfile
 import h5py
 import numpy as np
 
+from lsmha_keras.checksums import write_checksums
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
@@ -41,7 +42,6 @@ def pack_preset(directory, output, data_dir=None):
     path, results = pack_preset("runs/mine", "carry")
     ```
     """
-    from lsmha_keras.checksums import write_checksums
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.training.checkpoint import read_history
     from lsmha_keras.training.evaluate import class_report

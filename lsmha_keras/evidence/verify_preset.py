@@ -13,6 +13,7 @@ from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import ONNX, resolve_preset
 from lsmha_keras.text_files import read_json
@@ -119,8 +120,6 @@ def _read(directory):
 
 
 def _load(directory):
-    from lsmha_keras.models import CCTImageClassifier
-
     return CCTImageClassifier.from_preset(str(directory))
 
 

@@ -50,10 +50,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     and Python generators, and pass the images through `preprocess_samples`. With `verbose="auto"`
     they show a bar in a terminal and lines without control characters elsewhere. `evaluate` and
     `predict` may be called from several threads: they wait for each other. While one thread runs
-    `fit`, others cannot `evaluate` the same weights, nor `predict` with them on JAX.
-
-    A subclass builds the model and sets `num_classes`, `activation`, `class_names` and
-    `preprocessor`.
+    `fit`, others cannot `evaluate` the same weights, nor `predict` with them on JAX. A subclass
+    builds the model and sets `num_classes`, `activation`, `class_names` and `preprocessor`.
     """
 
     _warned = False  # about images with values in 0 .. 1
@@ -125,8 +123,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if found is None or found is error:
                 raise
             raise found from None
-        # Iterators over several devices end at an error as if there were no more data
-        # (TensorFlow 2.21).
+        # With several devices, TensorFlow 2.21 ends the data at an error without raising it.
         if self._data_error is not None and devices_per_batch(self) > 1:
             raise self._data_error
 

@@ -8,6 +8,7 @@ import traceback
 
 import keras
 
+from lsmha_keras.benchmark.benchmark_model import benchmark_model
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.shp.callback import SHPCallback
@@ -298,8 +299,6 @@ def measure_cost(model, memory=False, runs=50):
     measure_cost(model).latency_ms
     ```
     """
-    from lsmha_keras.benchmark.benchmark_model import benchmark_model
-
     (speed,) = benchmark_model(model, batch_sizes=[1], runs=runs, memory=memory)
     return TrialCost(speed.parameters, speed.multiply_adds, speed.p50_ms, speed.peak_mib)
 

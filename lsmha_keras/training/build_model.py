@@ -6,6 +6,9 @@ import keras
 
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
 from lsmha_keras.errors import InputError, nearest
+from lsmha_keras.models import CCTBackbone, CCTImageClassifier, SoftCommittee, load_classifier
+from lsmha_keras.surgery.grow import grow
+from lsmha_keras.surgery.replace_blocks import replace_blocks
 
 # Arguments of an optimiser that a recipe sets elsewhere.
 _ELSEWHERE = {
@@ -38,10 +41,6 @@ def build_model(recipe, source):
     model = build_model(recipe, lsmha_keras.open_dataset("pictures.npz"))
     ```
     """
-    from lsmha_keras.models import CCTBackbone, CCTImageClassifier
-    from lsmha_keras.surgery.grow import grow
-    from lsmha_keras.surgery.replace_blocks import replace_blocks
-
     section = recipe.model
     parameters = [
         name
@@ -84,8 +83,6 @@ def build_model(recipe, source):
 
 
 def _teacher(presets, image_shape):
-    from lsmha_keras.models import CCTImageClassifier, SoftCommittee, load_classifier
-
     if isinstance(presets, str):
         return load_classifier(presets)
     # All for the student's images, as a committee's members may differ in size.
@@ -116,8 +113,6 @@ def cast_to_float32(model):
     print(cast_to_float32(classifier).compute_dtype)  # float32
     ```
     """
-    from lsmha_keras.models import CCTBackbone
-
     if model.backbone.dtype_policy.name == "float32":
         return model
     backbone = CCTBackbone.from_config({**model.backbone.get_config(), "dtype": "float32"})

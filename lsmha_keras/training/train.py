@@ -8,6 +8,7 @@ from typing import Any
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.text_files import read_json, write_rows
 from lsmha_keras.training.build_model import cast_to_float32, make_policy
 from lsmha_keras.training.checkpoint import LAST, read_history
@@ -155,8 +156,6 @@ def _is_finished(output_dir):
 
 
 def _finished(recipe, output_dir):
-    from lsmha_keras.models import CCTImageClassifier
-
     preset_dir = output_dir / "preset"
     history = read_history(preset_dir / "history.csv")
     # The run may have been killed before it wrote the whole table.
