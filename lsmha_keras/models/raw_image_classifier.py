@@ -12,6 +12,8 @@ import numpy as np
 from lsmha_keras.errors import InputError
 from lsmha_keras.images import check_finite, check_image_values, warn_of_fractions
 from lsmha_keras.models.keras_workarounds import (
+    check_shares,
+    devices_per_batch,
     keeps_weights,
     locked,
     refuse_if_trained,
@@ -34,7 +36,6 @@ from lsmha_keras.models.preprocessed_batches import (
     released,
     to_numpy,
 )
-from lsmha_keras.models.shares import check_shares, devices_per_batch
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import SILENT, fit_progress, progress_style
 
