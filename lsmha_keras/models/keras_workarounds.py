@@ -1,4 +1,4 @@
-"""Goes around limits of Keras 3.15 and KerasHub 0.32: threads, weights, tracing, clones, devices."""
+"""Ways around limits of Keras 3.15 and KerasHub 0.32: threads, weights, clones, devices."""
 
 import contextlib
 import functools
