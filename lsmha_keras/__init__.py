@@ -7,7 +7,7 @@ type checkers; a test keeps the two the same.
 
 from typing import TYPE_CHECKING
 
-from lsmha_keras import _registration, old_spellings
+from lsmha_keras import _imports, old_spellings
 
 __version__ = "0.1.0"
 
@@ -230,9 +230,9 @@ def _find(name):
         return _find(old_spellings.NAMES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_registration.import_quietly(_PUBLIC[name]), name)
+    value = getattr(_imports.import_quietly(_PUBLIC[name]), name)
     globals()[name] = value
-    _registration.register(_SERIALIZABLE)
+    _imports.register(_SERIALIZABLE)
     return value
 
 
@@ -244,4 +244,4 @@ def __dir__():
     return sorted(__all__)
 
 
-_registration.register(_SERIALIZABLE)
+_imports.register(_SERIALIZABLE)

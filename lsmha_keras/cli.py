@@ -17,7 +17,7 @@ import traceback
 
 import lsmha_keras
 from lsmha_keras.commands import COMMANDS
-from lsmha_keras.commands._backend import BACKENDS, choose_backend
+from lsmha_keras.commands._common import BACKENDS, choose_backend
 from lsmha_keras.errors import LsmhaError
 from lsmha_keras.interrupt import signals_interrupt
 from lsmha_keras.old_spellings import with_new_options

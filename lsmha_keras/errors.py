@@ -1,9 +1,11 @@
-"""What this package raises for mistakes that its user can mend.
+"""Errors for mistakes that users can mend, and hints at the nearest name for their messages.
 
 Every error here is an `LsmhaError`, and also of the built-in class that fits, so that
 `except ValueError` catches it too. The command line prints an `LsmhaError` in one line; any other
 error is a fault of this package, or of a library, and is shown with its traceback.
 """
+
+import difflib
 
 
 class LsmhaError(Exception):
@@ -48,3 +50,21 @@ class UnreachableError(LsmhaError, ConnectionError):
 
 class RunError(LsmhaError, RuntimeError):
     """What was asked for cannot run now, or was tried and failed."""
+
+
+def nearest(name, valid):
+    """Returns " (nearest: learning_rate)", or the empty text when nothing is near.
+
+    Args:
+        name: what was given.
+        valid: the names that exist.
+
+    Returns:
+        str to put at the end of a sentence of an error message.
+
+    Example:
+        >>> nearest("learning_rat", ["learning_rate", "weight_decay"])
+        ' (nearest: learning_rate)'
+    """
+    matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    return f" (nearest: {matches[0]})" if matches else ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import is_hidden
-from lsmha_keras.image_resize import resize_to_fit
+from lsmha_keras.images import resize_to_fit
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, beside its error about too many pixels; AVIF's decoder

@@ -12,10 +12,9 @@ import numpy as np
 from lsmha_keras import presets
 from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_any
-from lsmha_keras.image_resize import resize_batch, resize_image
-from lsmha_keras.image_values import check_image_values, warn_of_fractions
+from lsmha_keras.images import check_image_values, resize_batch, resize_image, warn_of_fractions
 from lsmha_keras.probabilities import probabilities
-from lsmha_keras.runtimes.made_from import made_from
+from lsmha_keras.runtimes.description import made_from
 
 RUNTIMES = ("openvino", "onnxruntime", "keras")
 # Images per run: throughput does not grow beyond 16, and memory does.

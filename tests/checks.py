@@ -241,7 +241,7 @@ def _policies(value):
 def check_card(info, model):
     """The card is the one that `lsmha zoo cards` writes from the files beside it."""
     from lsmha_keras import presets
-    from lsmha_keras.tables import read_rows
+    from lsmha_keras.text_files import read_rows
     from lsmha_keras.training.model_card import model_card
     from lsmha_keras.training.recipe import Recipe
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import lsmha_keras as lsmha
 from lsmha_keras import presets
-from lsmha_keras.image_resize import resize_to_fit
+from lsmha_keras.images import resize_to_fit
 from tests.models.test_one_photo import photo
 
 ROOT = pathlib.Path(lsmha.__file__).parent.parent

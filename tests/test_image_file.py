@@ -13,7 +13,7 @@ from PIL import Image
 
 from lsmha_keras import image_file
 from lsmha_keras.image_file import find_images, read_image
-from lsmha_keras.image_resize import resize_image
+from lsmha_keras.images import resize_image
 
 pytestmark = pytest.mark.backend_free
 

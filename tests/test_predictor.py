@@ -13,7 +13,7 @@ from PIL import Image
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli, presets
-from lsmha_keras.image_resize import resize_image
+from lsmha_keras.images import resize_image
 from tests.exporting.models import images_for, small_classifier
 from tests.models.test_one_photo import photo
 

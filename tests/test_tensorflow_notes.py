@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras
-from lsmha_keras._tensorflow_notes import drop_startup_notes
+from lsmha_keras._imports import drop_startup_notes
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTES = """\

@@ -7,8 +7,7 @@ import importlib
 import inspect
 import re
 
-from lsmha_keras.errors import InputError, InputTypeError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, InputTypeError, nearest
 
 _LAYERS = "lsmha_keras.layers.large_scale_multi_head_attention"
 _HERE = "lsmha_keras.attention"

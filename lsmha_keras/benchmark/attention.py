@@ -6,8 +6,13 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.memory import lack_of_memory
-from lsmha_keras.benchmark.steps import make_step, make_torch_step
-from lsmha_keras.benchmark.timing import fastest_of, summarise, time_in_turn
+from lsmha_keras.benchmark.timing import (
+    fastest_of,
+    make_step,
+    make_torch_step,
+    summarise,
+    time_in_turn,
+)
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
 PACKAGES = ()

@@ -1,16 +1,21 @@
-"""Makes the candidates of a benchmark from names and models."""
+"""Candidates of a benchmark: Keras and PyTorch models by name or object, ready to be timed."""
+
+import functools
+import pickle
+import warnings
 
 import keras
 
 from lsmha_keras import presets
-from lsmha_keras.benchmark.keras_candidate import KerasCandidate
+from lsmha_keras.benchmark.multiply_adds import count_multiply_adds, make_inputs
 from lsmha_keras.benchmark.peers import (
     import_vit_pytorch_cct,
     make_keras_hub_vit,
     make_timm_model,
     make_vit_pytorch_cct,
+    use_all_cores,
 )
-from lsmha_keras.benchmark.torch_candidate import TorchCandidate
+from lsmha_keras.benchmark.timing import make_step, make_torch_step
 from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
@@ -118,3 +123,134 @@ def _check_vit_pytorch(backbone):
             f"head_dim={backbone.head_dim}, num_conv_blocks={backbone.num_conv_blocks}, "
             f"blocks={backbone.block_kinds}"
         )
+
+
+class KerasCandidate:
+    """A Keras model as `predict` runs it, without preprocessing, on the current backend.
+
+    It can be pickled, to be measured in another process.
+
+    Args:
+        name: str.
+        model: built `keras.Model` that takes one tensor.
+
+    Example:
+
+    ```python
+    step = KerasCandidate("mine", model).make_step(batch_size=8)
+    step()
+    ```
+    """
+
+    own_process = False
+
+    def __init__(self, name, model):
+        self.name = name
+        self.model = model
+
+    def make_step(self, batch_size):
+        """Returns a function that runs the model on random images and waits for the result."""
+        # As `compile` chooses for `predict`: TensorFlow with or without XLA.
+        step = make_step(self.model, self.model, xla=bool(self.model.jit_compile))
+        return functools.partial(step, make_inputs(self.model, batch_size))
+
+    def warm_up(self):
+        """Runs something small that starts threads and loads libraries."""
+        layers = [keras.layers.Conv2D(8, 3), keras.layers.Dense(8)]
+        small = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        KerasCandidate("small", small).make_step(1)()
+
+    def count(self):
+        """Returns the numbers of parameters and of multiply-adds for one image.
+
+        Returns:
+            Two ints and "", or an int, `None` and why the multiply-adds are unknown.
+        """
+        parameters = self.model.count_params()
+        try:
+            return parameters, count_multiply_adds(self.model), ""
+        except ValueError as error:
+            return parameters, None, f"not counted: {error}"
+
+    def copy(self):
+        """Returns a copy with new variables, on Keras's current device."""
+        return pickle.loads(pickle.dumps(self))
+
+    def __getstate__(self):
+        return {"name": self.name, "model": pickle.dumps(self.model)}
+
+    def __setstate__(self, state):
+        self.name = state["name"]
+        with warnings.catch_warnings():
+            # Wrong for KerasHub's tasks, which compile themselves when they are made.
+            warnings.filterwarnings("ignore", r"`compile\(\)` was not called")
+            self.model = pickle.loads(state["model"])
+
+
+class TorchCandidate:
+    """A PyTorch model in evaluation mode, run eagerly. It can be pickled, for another process.
+
+    Args:
+        name: str.
+        make: function at the top level of a module; returns a `torch.nn.Module` for images
+            `(batch, channels, height, width)`.
+        arguments: tuple of picklable arguments for `make`.
+        image_shape: `(height, width, channels)`.
+        device: str, "cpu:0" or "gpu:0" and so on.
+
+    Raises:
+        ValueError: if PyTorch does not have the device.
+
+    Example:
+
+    ```python
+    candidate = TorchCandidate("linear", make_linear, (3, 10), image_shape=(32, 32, 3))
+    candidate.make_step(batch_size=8)()
+    ```
+    """
+
+    own_process = True
+
+    def __init__(self, name, make, arguments, image_shape, device="cpu:0"):
+        import torch
+
+        if not device.startswith("cpu") and not torch.cuda.is_available():
+            raise InputError(
+                f"The peer {name} runs in PyTorch, which sees no GPU here: install PyTorch for it, "
+                f"or leave the peer out. Received: device={device!r}"
+            )
+        self.name = name
+        self._make, self._arguments = make, arguments
+        height, width, channels = image_shape
+        self._sample_shape = (channels, height, width)
+        self._device = device.replace("gpu", "cuda")
+
+    def copy(self):
+        """Returns this object: the model is made in the process that measures it."""
+        return self
+
+    def make_step(self, batch_size):
+        """Returns a function that runs the model on random images and waits for the result."""
+        import torch
+
+        use_all_cores()
+        model = self._make(*self._arguments).eval().to(self._device)
+        images = torch.rand(batch_size, *self._sample_shape, device=self._device)
+        return functools.partial(make_torch_step(model, [], training=False), images)
+
+    def warm_up(self):
+        """Runs something small that starts threads and loads libraries."""
+        import torch
+
+        torch.nn.Conv2d(self._sample_shape[0], 8, 3)(torch.rand(1, *self._sample_shape))
+
+    def count(self):
+        """Returns parameters, multiply-adds of one image and an empty str; see `KerasCandidate`."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        model = self._make(*self._arguments).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, *self._sample_shape))
+        parameters = sum(weight.numel() for weight in model.parameters())
+        return parameters, counter.get_total_flops() // 2, ""

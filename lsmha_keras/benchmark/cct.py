@@ -13,8 +13,7 @@ from lsmha_keras.benchmark.peers import (
     make_vit_pytorch_cct,
     use_all_cores,
 )
-from lsmha_keras.benchmark.steps import make_step, make_torch_step
-from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.benchmark.timing import make_step, make_torch_step, summarise, time_in_turn
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from lsmha_keras.benchmark.results_table import ResultsTable
-from lsmha_keras.benchmark.steps import make_step
-from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.benchmark.timing import make_step, summarise, time_in_turn
 from lsmha_keras.layers.conv_block import DESIGNS, ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.training.recipe import Recipe, load_recipe
+from lsmha_keras.training.train import train
 
 TRANSFORMER = "transformer"
 ACCURACY_CASE = ("design", "seed")
@@ -54,9 +55,6 @@ def measure_accuracy(design, seed, data_dir=None, output_dir=None, recipe="conv_
     row = measure_accuracy("full", seed=0, data_dir="~/datasets")
     ```
     """
-    from lsmha_keras.training.recipe import Recipe, load_recipe
-    from lsmha_keras.training.train import train
-
     table = load_recipe(recipe).to_dict()
     table["runtime"]["seed"] = seed
     if design == TRANSFORMER:

@@ -16,7 +16,7 @@ import numpy as np
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
 from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.data.pipelines import BatchSequence, EpochPlan, epoch_batches, has_tensorflow
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 from lsmha_keras.training.devices import describe_hardware
 
 _SHAPE, _CLASSES = (32, 32, 3), 100

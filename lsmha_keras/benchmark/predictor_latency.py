@@ -21,7 +21,7 @@ from lsmha_keras.benchmark.peers import import_vit_pytorch_cct
 from lsmha_keras.benchmark.timing import summarise, time_in_turn
 from lsmha_keras.exporting.export import export
 from lsmha_keras.exporting.int8 import Calibration
-from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+from lsmha_keras.exporting.onnx_format import write_preset_onnx
 from lsmha_keras.models import CCTImageClassifier, load_classifier
 from lsmha_keras.predictor import RUNTIMES, Predictor, find_onnx
 

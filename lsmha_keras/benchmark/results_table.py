@@ -8,8 +8,7 @@ import pathlib
 import keras
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.tables import write_rows
-from lsmha_keras.text_files import read_text
+from lsmha_keras.text_files import read_text, write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from lsmha_keras.benchmark.memory import peak_mib
 from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.files import append_atomically
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.shp.callback import SHPCallback
 from lsmha_keras.shp.head_outputs import compile_setting
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.readouts import HeadReadout
-from lsmha_keras.tables import csv_text
+from lsmha_keras.text_files import csv_text
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 _PREDICT, _LOOP = "model.predict", "one forward pass per head, others masked"
@@ -60,8 +61,6 @@ def measure(
         median to that of the one it is compared with. The callback's time is for 50,000 images,
         an epoch of CIFAR-100.
     """
-    from lsmha_keras.models import CCTImageClassifier
-
     model = CCTImageClassifier.from_preset(preset)
     model.compile(
         keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -164,8 +163,6 @@ class _Stream(keras.utils.PyDataset):
 
 
 def _peak(preset, count, batch_size):
-    from lsmha_keras.models import CCTImageClassifier
-
     model = CCTImageClassifier.from_preset(preset)
     shape, num_labels = model.backbone.image_shape, model.num_classes
     options = {"batch_size": batch_size, "verbose": 0}

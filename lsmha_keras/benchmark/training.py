@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from lsmha_keras import presets
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
 from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.training.build_model import build_model, compile_model, make_policy
@@ -101,6 +102,4 @@ def _make_loop(model, batch, precision):
 
 
 def _image_shape(model):
-    from lsmha_keras import presets
-
     return presets.read_config(model)["image_shape"]

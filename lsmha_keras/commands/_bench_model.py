@@ -1,8 +1,7 @@
 """`lsmha bench model`: its options and its cases."""
 
 from lsmha_keras import presets
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, positive
+from lsmha_keras.commands._common import add_command, import_framework, positive
 
 _DESCRIPTION = """\
 Measure inference of models given by name, and of named peers.

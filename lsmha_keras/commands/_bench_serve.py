@@ -3,10 +3,9 @@
 import argparse
 import itertools
 
-from lsmha_keras.commands._backend import RUNTIMES
-from lsmha_keras.commands._output import add_command, positive
+from lsmha_keras._imports import needed_package
+from lsmha_keras.commands._common import RUNTIMES, add_command, positive
 from lsmha_keras.presets import resolve_preset
-from lsmha_keras.runtimes.needed_package import needed_package
 
 _DESCRIPTION = """\
 Load `lsmha serve` with clients, bad requests among them, beside the runtime without HTTP.

@@ -8,8 +8,7 @@ import pathlib
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import append_atomically
-from lsmha_keras.tables import csv_text
-from lsmha_keras.text_files import read_text
+from lsmha_keras.text_files import csv_text, read_text
 
 COLUMNS = (
     "preset",

@@ -11,8 +11,13 @@ import math
 import re
 
 from lsmha_keras.commands import _bench_model, _bench_serve
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, add_verbosity, positive, writable_file
+from lsmha_keras.commands._common import (
+    add_command,
+    add_verbosity,
+    import_framework,
+    positive,
+    writable_file,
+)
 from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture, resolve_preset
 from lsmha_keras.training.recipe import PRECISIONS
@@ -226,11 +231,7 @@ def _add_latency(kinds, parents):
     )
     parser.add_argument("--calibration", metavar="DATA", help="dataset for int8 and accuracies")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the dataset")
-    parser.add_argument(
-        "--plot",
-        metavar="FILE",
-        help="plot accuracy against the time of one image, for the whole table",
-    )
+    parser.add_argument("--plot", metavar="FILE", help="plot accuracies against times of one image")
     _add_output(parser, "predictor_latency.csv")
 
 
@@ -238,7 +239,6 @@ def run(args):
     """Measures the cases that the table lacks; prints each when it is done."""
     name, cases, options = args.plan(args)
     path = writable_file(args.output or f"{name}.csv")
-
     import_framework()
     from lsmha_keras.benchmark.results_table import ResultsTable
 

@@ -7,17 +7,18 @@ picks a member that is right, if there is one.
 
 import time
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
     empty_dir,
+    import_framework,
     positive,
     table,
     verbosity,
     writable_file,
 )
+from lsmha_keras.commands._results import append_rows, check_header, figure_cells
 from lsmha_keras.errors import InputError
 
 _EPILOG = """\
@@ -86,8 +87,6 @@ def add_parser(commands, parents):
 def run(args):
     """Measures a committee and prints the figures; saves it if requested."""
     if args.results:
-        from lsmha_keras.commands._results import check_header
-
         check_header(writable_file(args.results), COLUMNS)
     output = empty_dir(args.output, args.overwrite) if args.output else None
     check_presets(*args.names)
@@ -193,8 +192,6 @@ def _pairs(names, report, coverages):
 
 
 def _append(args, names, report, seconds):
-    from lsmha_keras.commands._results import append_rows, figure_cells
-
     rows = [
         {
             "members": "+".join(names),

@@ -7,8 +7,7 @@ and standard deviation that normalised the training images are not in the checkp
 
 import argparse
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, empty_dir, positive
+from lsmha_keras.commands._common import add_command, empty_dir, import_framework, positive
 from lsmha_keras.errors import InputError
 from lsmha_keras.old_spellings import tell_of
 from lsmha_keras.text_files import read_text

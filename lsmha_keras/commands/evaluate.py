@@ -3,8 +3,15 @@
 import json
 import time
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, check_presets, positive, writable_file
+from lsmha_keras.commands._common import (
+    add_command,
+    check_presets,
+    import_framework,
+    positive,
+    writable_file,
+)
+from lsmha_keras.commands._results import append_row, check_header
+from lsmha_keras.presets import preset_name
 
 _EPILOG = """\
 examples:
@@ -34,8 +41,6 @@ def add_parser(commands, parents):
 def run(args):
     """Evaluates a preset; prints the figures."""
     if args.results:
-        from lsmha_keras.commands._results import check_header
-
         check_header(writable_file(args.results))
     check_presets(args.name)
 
@@ -52,9 +57,6 @@ def run(args):
     )
     seconds = time.perf_counter() - start
     if args.results:
-        from lsmha_keras.commands._results import append_row
-        from lsmha_keras.presets import preset_name
-
         append_row(args.results, preset_name(args.name), args.dataset, args.split, figures, seconds)
     if args.json:
         print(json.dumps({key: _plain(value) for key, value in figures.items()}, indent=2))

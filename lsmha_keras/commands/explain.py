@@ -9,11 +9,11 @@ part is taken that the model sees.
 import math
 import pathlib
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     positive,
     table,
     verbosity,
@@ -22,7 +22,7 @@ from lsmha_keras.commands._output import (
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import claim_directory
 from lsmha_keras.presets import preset_name
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 
 _METHODS = ("relevance", "rollout", "flow", "maps", "occlusion")
 _AREAS = ("deletion", "insertion")

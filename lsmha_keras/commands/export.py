@@ -7,8 +7,7 @@ to resize photos.
 
 import json
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import add_command, check_presets
+from lsmha_keras.commands._common import add_command, check_presets, import_framework
 
 _PRECISIONS = ("float32", "int8")
 _FORMATS = ("onnx", "openvino", "litert", "tf_saved_model", "torch")

@@ -10,8 +10,14 @@ import json
 import pathlib
 import sys
 
-from lsmha_keras.commands._backend import RUNTIMES, choose_backend, open_predictor
-from lsmha_keras.commands._output import add_command, check_presets, positive
+from lsmha_keras.commands._common import (
+    RUNTIMES,
+    add_command,
+    check_presets,
+    choose_backend,
+    open_predictor,
+    positive,
+)
 from lsmha_keras.errors import MissingFileError
 
 _EPILOG = """\

@@ -7,8 +7,9 @@ the machine named on its card. Architectures have no weights, and so neither fig
 import dataclasses
 import json
 
-from lsmha_keras.commands._output import add_command, table
+from lsmha_keras.commands._common import add_command, table
 from lsmha_keras.errors import InputError
+from lsmha_keras.presets import list_presets
 
 _EPILOG = """\
 examples:
@@ -34,8 +35,6 @@ def add_parser(commands, parents):
 
 def run(args):
     """Prints the presets."""
-    from lsmha_keras.presets import list_presets
-
     presets = list_presets(args.pattern, architectures=not args.trained)
     if not presets:
         raise InputError(

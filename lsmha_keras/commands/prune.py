@@ -9,12 +9,12 @@ larger model teaches.
 import argparse
 import pathlib
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
     empty_dir,
+    import_framework,
     positive,
     table,
     verbosity,

@@ -10,9 +10,14 @@ this machine can reach it, unless --host names another address; there is no pass
 import argparse
 import warnings
 
-from lsmha_keras.commands._backend import RUNTIMES, choose_backend, open_predictor
-from lsmha_keras.commands._output import add_command, positive
-from lsmha_keras.runtimes.needed_package import needed_package
+from lsmha_keras._imports import needed_package
+from lsmha_keras.commands._common import (
+    RUNTIMES,
+    add_command,
+    choose_backend,
+    open_predictor,
+    positive,
+)
 
 _EPILOG = """\
 examples:

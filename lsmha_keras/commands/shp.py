@@ -8,11 +8,11 @@ last finished stage.
 
 import argparse
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     positive,
     table,
     verbosity,
@@ -20,6 +20,7 @@ from lsmha_keras.commands._output import (
 )
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.files import claim_directory
+from lsmha_keras.presets import resolve_preset
 
 _EPILOG = """\
 examples:
@@ -155,7 +156,6 @@ def _analysis(args, output_dir):
 
 def _saved_with(preset, epochs):
     """Returns the preset if it has readouts fitted for that many epochs, else None."""
-    from lsmha_keras.presets import resolve_preset
     from lsmha_keras.shp.readouts import FILE_NAME, BlockReadouts
 
     if not (resolve_preset(preset) / FILE_NAME).is_file():

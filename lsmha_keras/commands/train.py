@@ -10,11 +10,11 @@ import pathlib
 import time
 import tomllib
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     positive,
     verbosity,
     writable_dir,

@@ -3,14 +3,16 @@
 If it is stopped, the same command continues it.
 """
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
+    import_framework,
     positive,
     writable_dir,
     writable_file,
 )
+from lsmha_keras.files import write_atomically
+from lsmha_keras.presets import tuning_dir
 
 _EPILOG = """\
 examples:
@@ -89,13 +91,11 @@ def run(args):
     for path in filter(None, (args.results, args.export)):
         writable_file(path)
 
-    from lsmha_keras.presets import tuning_dir
     from lsmha_keras.training.settings import find_toml
 
     find_toml(args.study, tuning_dir() / "studies", "study")  # before a framework is imported
 
     import_framework()
-    from lsmha_keras.files import write_atomically
     from lsmha_keras.studies.search import search
     from lsmha_keras.studies.study import load_study
 

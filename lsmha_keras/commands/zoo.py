@@ -7,16 +7,18 @@ tables of zoo/EVIDENCE.md from the csv files in zoo/results; pack makes small fi
 
 import sys
 
-from lsmha_keras.commands._backend import import_framework
-from lsmha_keras.commands._output import (
+from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
+    import_framework,
     table,
     writable_dir,
     writable_file,
 )
 from lsmha_keras.errors import InputError
+from lsmha_keras.files import write_atomically
+from lsmha_keras.presets import CARD, list_presets, zoo_dir
 
 _EPILOG = """\
 examples:
@@ -180,7 +182,6 @@ def cards(args):
     import_framework()
     from lsmha_keras.evidence.verify_preset import find_trained
     from lsmha_keras.evidence.write_card import measure_card, write_card
-    from lsmha_keras.presets import CARD
 
     for directory in [find_trained(name) for name in names]:
         if args.data_dir:
@@ -197,7 +198,7 @@ def onnx(args):
     check_presets(*names)
     import_framework()
     from lsmha_keras.evidence.verify_preset import find_trained
-    from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+    from lsmha_keras.exporting.onnx_format import write_preset_onnx
 
     for directory in [find_trained(name) for name in names]:
         path = write_preset_onnx(directory)
@@ -228,8 +229,6 @@ def collect(args):
 def evidence(args):
     """Rewrites the tables, or checks them against the csv files."""
     from lsmha_keras.evidence.tables import evidence_text
-    from lsmha_keras.files import write_atomically
-    from lsmha_keras.presets import zoo_dir
 
     path = zoo_dir() / "EVIDENCE.md"
     before = path.read_text(encoding="utf-8")
@@ -252,7 +251,6 @@ def front(args):
     import_framework()
     from lsmha_keras.evidence.front import measure_front, plot_zoo_front
     from lsmha_keras.evidence.verify_preset import find_trained
-    from lsmha_keras.presets import list_presets, zoo_dir
 
     results = zoo_dir() / "results"
     names = [preset.name for preset in list_presets("*_cifar100*", architectures=False)]
@@ -339,8 +337,6 @@ def _add_pack(kinds, parents):
 
 
 def _names(args):
-    from lsmha_keras.presets import list_presets
-
     if bool(args.names) == args.all:
         raise InputError(
             "Give preset names, or --all for every one that is shipped. "

@@ -19,8 +19,7 @@ from lsmha_keras.data.augmentation.geometry import (
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, OneOf
 from lsmha_keras.data.augmentation.mixing import CutMix, MixUp
 from lsmha_keras.data.augmentation.rand_augment import RandAugmentPerImage
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 # What `true` stands for in a recipe's `[augmentation]`.
 DEFAULTS = {"random_resized_crop": (0.08, 1.0), "flip": 0.5, "random_erasing": 0.25}

@@ -6,7 +6,7 @@ import copy
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_resize import resize_image
+from lsmha_keras.images import resize_image
 
 
 class ImageDataset(abc.ABC):

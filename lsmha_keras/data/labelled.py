@@ -8,7 +8,7 @@ import numpy as np
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_values import check_finite
+from lsmha_keras.images import check_finite
 
 
 def labelled_batches(dataset, batch_size):

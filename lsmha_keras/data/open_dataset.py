@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from lsmha_keras import presets
 from lsmha_keras.data.datasets import ConcatenatedDataset, ImageDataset
 from lsmha_keras.data.sources import cifar, digits, image_folder, npz, tfds_dataset
-from lsmha_keras.errors import ImageSizeError, InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import ImageSizeError, InputError, nearest
 from lsmha_keras.types import PathLike
 
 _TERM = re.compile(r"^(?P<base>[\w.-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?$")

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lsmha_keras._registration import import_quietly
+from lsmha_keras._imports import import_quietly
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy, call_external_layer
 from lsmha_keras.data.open_dataset import open_dataset

@@ -1,7 +1,6 @@
 """The 20 superclasses of CIFAR-100, which its files hold as coarse labels."""
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 _CLASSES = {
     "aquatic_mammals": "beaver dolphin otter seal whale",

@@ -6,8 +6,7 @@ import tomllib
 from lsmha_keras.errors import InputError
 from lsmha_keras.figure_style import INK, MUTED, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
-from lsmha_keras.tables import markdown_table, read_rows, write_rows
-from lsmha_keras.text_files import read_json
+from lsmha_keras.text_files import markdown_table, read_json, read_rows, write_rows
 
 COLUMNS = (
     "model",

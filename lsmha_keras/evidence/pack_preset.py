@@ -8,6 +8,7 @@ import tempfile
 import h5py
 import numpy as np
 
+from lsmha_keras.checksums import write_checksums
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import writable_dir
@@ -41,14 +42,13 @@ def pack_preset(directory, output, data_dir=None):
     path, results = pack_preset("runs/mine", "carry")
     ```
     """
-    from lsmha_keras.checksums import write_checksums
     from lsmha_keras.models import CCTImageClassifier
     from lsmha_keras.training.checkpoint import read_history
     from lsmha_keras.training.evaluate import class_report
     from lsmha_keras.training.fit_recipe import evaluation_batch
     from lsmha_keras.training.recipe import Recipe
     from lsmha_keras.training.recipe_data import open_recipe_data
-    from lsmha_keras.training.write_preset import write_preset
+    from lsmha_keras.training.run_output import write_preset
 
     preset = _find_preset(pathlib.Path(directory))
     recipe = Recipe.from_toml(preset / "recipe.toml")

@@ -5,8 +5,7 @@ import pathlib
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.presets import parse_architecture
-from lsmha_keras.tables import read_rows, write_rows
-from lsmha_keras.text_files import read_json
+from lsmha_keras.text_files import read_json, read_rows, write_rows
 from lsmha_keras.training.recipe import Recipe
 
 

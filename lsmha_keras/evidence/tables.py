@@ -7,7 +7,7 @@ import statistics
 from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.front import front_table
 from lsmha_keras.evidence.runs import COLUMNS
-from lsmha_keras.tables import markdown_table, read_rows
+from lsmha_keras.text_files import markdown_table, read_rows
 
 _BLOCK_COLUMNS = (
     "variant",

@@ -8,12 +8,12 @@ import zipfile
 import keras
 import numpy as np
 
-from lsmha_keras.benchmark.steps import make_step
-from lsmha_keras.benchmark.timing import summarise, time_in_turn
+from lsmha_keras.benchmark.timing import make_step, summarise, time_in_turn
 from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import ONNX, resolve_preset
 from lsmha_keras.text_files import read_json
@@ -120,8 +120,6 @@ def _read(directory):
 
 
 def _load(directory):
-    from lsmha_keras.models import CCTImageClassifier
-
     return CCTImageClassifier.from_preset(str(directory))
 
 

@@ -7,9 +7,9 @@ from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_model
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.presets import zoo_dir
-from lsmha_keras.tables import read_rows
-from lsmha_keras.text_files import read_json
+from lsmha_keras.text_files import read_json, read_rows
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.model_card import model_card
 from lsmha_keras.training.recipe import Recipe
@@ -34,8 +34,6 @@ def write_card(directory, **figures):
     write_card("runs/mine/preset")
     ```
     """
-    from lsmha_keras.models import CCTImageClassifier
-
     directory = pathlib.Path(directory)
     model = CCTImageClassifier.from_preset(str(directory))
     _write(directory, model, figures)
@@ -61,8 +59,6 @@ def measure_card(directory, data_dir=None):
     measure_card("runs/mine/preset", "datasets")
     ```
     """
-    from lsmha_keras.models import CCTImageClassifier
-
     directory = pathlib.Path(directory)
     card = _results(directory)
     name = card["dataset"]

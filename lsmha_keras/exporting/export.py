@@ -14,8 +14,7 @@ import numpy as np
 from lsmha_keras import presets
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.runtimes.description import Description
-from lsmha_keras.runtimes.made_from import made_from
+from lsmha_keras.runtimes.description import Description, made_from
 from lsmha_keras.types import PathLike
 
 # Format -> module of this package with the functions `check_packages` and `write`.
@@ -179,7 +178,7 @@ def load_exportable(model, softmax=False):
         ValueError: if the preset is unknown, the model cannot be exported, or `softmax` is set
             although it returns probabilities already.
     """
-    from lsmha_keras.exporting.check_exportable import activation_of, check_exportable
+    from lsmha_keras.exporting.flat_model import activation_of, check_exportable
     from lsmha_keras.models import load_classifier
 
     source = None
@@ -215,7 +214,7 @@ def check_images(image_shape):
     Returns:
         `(16, height, width, channels)` uint8.
     """
-    from lsmha_keras.training.write_preset import golden_images
+    from lsmha_keras.training.run_output import golden_images
 
     golden = golden_images(image_shape)
     random = np.random.default_rng(1).integers(0, 256, golden.shape, dtype="uint8")

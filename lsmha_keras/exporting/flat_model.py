@@ -1,11 +1,16 @@
-"""A classifier with its preprocessing as one flat Keras model for inference."""
+"""One flat graph without preprocessing, and checks that a model can be exported."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.exporting.check_exportable import activation_of
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+
+_ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
 
 def flat_model(classifier, softmax=False):
@@ -48,3 +53,69 @@ def flat_model(classifier, softmax=False):
     if softmax and activation_of(classifier) == "linear":
         outputs = ops.softmax(outputs)
     return keras.Model(images, outputs, name="classifier")
+
+
+def check_exportable(classifier):
+    """Raises an error for models that an exported graph would not reproduce.
+
+    Args:
+        classifier: the model to export.
+
+    Raises:
+        ValueError: if it is not a `CCTImageClassifier`, has no preprocessor, computes in a
+            precision other than float32, is quantised, or has a block or an activation that has no
+            counterpart in the graph; names it and the way out.
+    """
+    if not isinstance(classifier, CCTImageClassifier):
+        raise InputError(
+            "Only a `CCTImageClassifier` can be exported; export the members of a committee one by "
+            f"one. Received: {type(classifier).__name__}"
+        )
+    if getattr(classifier.preprocessor, "image_converter", None) is None:
+        raise InputError(
+            "The preprocessing becomes part of the file, and the model has none: build it with a "
+            "`CCTImageClassifierPreprocessor`. Received: preprocessor without an image converter"
+        )
+    if activation_of(classifier) not in _ACTIVATIONS:
+        raise InputError(
+            f"The model must end with one of {_ACTIVATIONS}. "
+            f"Received: activation={activation_of(classifier)!r}"
+        )
+    _check_layers(classifier)
+
+
+def activation_of(classifier):
+    """Returns the name of a classifier's last activation, "linear" for logits."""
+    return keras.activations.get(classifier.activation).__name__
+
+
+def _check_layers(classifier):
+    for layer in classifier._flatten_layers():
+        if getattr(layer, "quantization_mode", None):
+            raise InputError(
+                "Quantised models cannot be exported: export the one that was quantised. "
+                f"Received: the layer {layer.path} with {layer.quantization_mode}"
+            )
+        if layer.compute_dtype not in (None, "float32") and layer.weights:
+            raise InputError(
+                'Exported files compute in float32: load the preset with dtype="float32". '
+                f"Received: the layer {layer.path}, which computes in {layer.compute_dtype}"
+            )
+    for block in classifier.backbone.blocks:
+        known = type(block) is ConvBlock or (
+            type(block) is TransformerBlock
+            and type(block.attention) is LargeScaleMultiHeadAttention
+        )
+        if not known:
+            attention = getattr(block, "attention", None)
+            kind = f" with {type(attention).__name__}" if attention is not None else ""
+            raise InputError(
+                "Blocks must be a `ConvBlock` or a `TransformerBlock` with a "
+                "`LargeScaleMultiHeadAttention`; other kinds of attention run in Keras only. "
+                f"Received: {block.name}, a {type(block).__name__}{kind}"
+            )
+        if getattr(block, "mlp_conv_enabled", False) or getattr(block, "ista", None):
+            raise InputError(
+                "A convolution in the perceptron, and what replaces it, run in Keras only. "
+                f"Received: {block.name} with mlp={block.mlp!r}, mlp_conv={block.mlp_conv_enabled}"
+            )

@@ -8,7 +8,7 @@ import numpy as np
 
 from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_resize import resize_batch
+from lsmha_keras.images import resize_batch
 
 # Number of images of the train split to measure ranges of activations on, and of the test split to
 # measure the accuracy on.

@@ -14,9 +14,11 @@ import tempfile
 
 import numpy as np
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.export import largest_difference, refuse_difference
-from lsmha_keras.runtimes.needed_package import needed_package
+from lsmha_keras.exporting.flat_model import flat_model
+from lsmha_keras.models import CCTImageClassifier
 
 # Format -> backend that writes it.
 BACKENDS = {"tf_saved_model": "tensorflow", "litert": "tensorflow", "torch": "torch"}
@@ -77,9 +79,6 @@ def _environment(backend):
 
 def main(format, job, folder, softmax):
     """Writes and checks a file; runs in the child."""
-    from lsmha_keras.exporting.flat_model import flat_model
-    from lsmha_keras.models import CCTImageClassifier
-
     classifier = CCTImageClassifier.from_preset(os.path.join(job, _PRESET))
     model = flat_model(classifier, softmax == "1")
     run = _WRITERS[format](model, pathlib.Path(folder))

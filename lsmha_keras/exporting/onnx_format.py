@@ -1,12 +1,15 @@
-"""ONNX, checked in onnxruntime."""
+"""Exports to ONNX, and writes the ONNX file of a preset."""
 
 import dataclasses
+import pathlib
+import tempfile
 
-from lsmha_keras.exporting.export import TOLERANCE, largest_difference, refuse_difference
+from lsmha_keras import presets
+from lsmha_keras._imports import needed_package
+from lsmha_keras.exporting.export import TOLERANCE, export, largest_difference, refuse_difference
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import ONNX
 from lsmha_keras.runtimes.description import KEY
-from lsmha_keras.runtimes.needed_package import needed_package
 from lsmha_keras.runtimes.onnx_runtime import OnnxRuntime
 
 
@@ -90,3 +93,31 @@ def set_description(model, description):
 def _written(model, folder):
     write_atomically(folder / ONNX, model.SerializeToString())
     return OnnxRuntime(folder / ONNX, num_threads=1)
+
+
+def write_preset_onnx(directory):
+    """Writes a preset's `model.onnx` and updates the checksums.
+
+    Args:
+        directory: path of the preset.
+
+    Returns:
+        The `pathlib.Path` of the file.
+
+    Raises:
+        ImportError: if a package is missing.
+        OSError: if it cannot be written.
+        ValueError: if the preset cannot be exported; it is not changed.
+
+    Example:
+
+    ```python
+    write_preset_onnx("runs/mine/preset")
+    ```
+    """
+    directory = pathlib.Path(directory)
+    with tempfile.TemporaryDirectory() as folder:
+        made = export(directory, "onnx", pathlib.Path(folder) / "made") / presets.ONNX
+        write_atomically(directory / presets.ONNX, made.read_bytes())
+    presets.write_checksums(directory)
+    return directory / presets.ONNX

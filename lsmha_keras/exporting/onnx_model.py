@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from lsmha_keras.exporting.check_exportable import activation_of
-from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph
-from lsmha_keras.exporting.onnx_resize import resized
+from lsmha_keras.exporting.flat_model import activation_of
+from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph, resized
 from lsmha_keras.layers.conv_block import ConvBlock
 
 INPUT, OUTPUT = "images", "outputs"

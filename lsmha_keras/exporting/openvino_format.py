@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.exporting import onnx_format
 from lsmha_keras.exporting.export import largest_difference, refuse_difference
 from lsmha_keras.presets import ONNX
-from lsmha_keras.runtimes.needed_package import needed_package
 from lsmha_keras.runtimes.openvino_runtime import OpenvinoRuntime
 
 

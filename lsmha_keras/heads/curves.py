@@ -10,7 +10,7 @@ import numpy as np
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import ImageBatches
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.explain import (
     METHODS,
     check_classifier,
@@ -18,10 +18,9 @@ from lsmha_keras.heads.explain import (
     painted,
     token_relevance,
 )
-from lsmha_keras.image_resize import resize_batch
-from lsmha_keras.nearest import nearest
+from lsmha_keras.images import resize_batch
 from lsmha_keras.progress import Progress
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 from lsmha_keras.types import PathLike
 
 RANDOM = "random"

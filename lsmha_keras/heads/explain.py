@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from keras import ops
 
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.attention_trace import trace_attention
 from lsmha_keras.heads.explanation import Explanation
 from lsmha_keras.heads.relevance import (
@@ -18,9 +18,7 @@ from lsmha_keras.heads.relevance import (
     head_maps,
 )
 from lsmha_keras.image_file import read_any
-from lsmha_keras.image_resize import resize_image
-from lsmha_keras.image_values import check_image_values, warn_of_fractions
-from lsmha_keras.nearest import nearest
+from lsmha_keras.images import check_image_values, resize_image, warn_of_fractions
 
 Method = Literal["rollout", "flow", "relevance", "maps", "occlusion"]
 METHODS: tuple[str, ...] = get_args(Method)

@@ -11,7 +11,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.figure_style import INK, MUTED, NOISE, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
 from lsmha_keras.progress import fit_progress
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 from lsmha_keras.training.build_model import compile_model, make_policy
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.recipe import Recipe, load_recipe

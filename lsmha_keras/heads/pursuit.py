@@ -12,13 +12,12 @@ from keras import ops
 
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.data.superclasses import SUPERCLASSES, superclass_labels
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.explain import check_classifier, find_label, prepared
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.nearest import nearest
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 from lsmha_keras.types import PathLike
 
 

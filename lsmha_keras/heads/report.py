@@ -10,7 +10,7 @@ import numpy as np
 
 from lsmha_keras.files import fill_directory
 from lsmha_keras.heads.explanation import COLORS, save_figure
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 
 _WEB = pathlib.Path(__file__).parent / "web"
 _TOP = 5

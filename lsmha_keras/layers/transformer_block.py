@@ -10,7 +10,7 @@ from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.attention.registry import make_attention
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.ista import ISTAStep
@@ -21,7 +21,6 @@ from lsmha_keras.layers.weight_arguments import (
     weight_arguments,
     weight_config,
 )
-from lsmha_keras.nearest import nearest
 from lsmha_keras.types import Constraint, Initializer, Regularizer
 
 _MLPS = ("perceptron", "ista")

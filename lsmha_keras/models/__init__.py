@@ -1,7 +1,7 @@
 """Backbone, classifier, preprocessing and committees. Importing this package imports KerasHub."""
 
 # ruff: noqa: E402 - KerasHub comes first: it imports TensorFlow on every backend, with its notes.
-from lsmha_keras._registration import import_quietly
+from lsmha_keras._imports import import_quietly
 
 import_quietly("keras_hub")
 

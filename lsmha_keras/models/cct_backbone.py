@@ -19,14 +19,15 @@ from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
 from lsmha_keras.models.head_lists import block_kinds
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
-from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
-from lsmha_keras.models.make_blocks import make_blocks
-from lsmha_keras.models.preset_arguments import check_arguments, check_structure
-from lsmha_keras.models.save_preset import save_preset
-from lsmha_keras.models.torch_parameters import (
+from lsmha_keras.models.keras_workarounds import (
+    KERAS_LOCK,
+    locked,
     register_torch_parameters,
     torch_parameters_up_to_date,
 )
+from lsmha_keras.models.make_blocks import make_blocks
+from lsmha_keras.models.preset_arguments import check_arguments, check_structure
+from lsmha_keras.models.preset_files import save_preset
 from lsmha_keras.types import PathLike
 
 

@@ -19,21 +19,23 @@ from lsmha_keras.layers.weight_arguments import built_with_weights, initial_valu
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
-from lsmha_keras.models.cloning import cloneable
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.distillation import LearnsFromTeacher
 from lsmha_keras.models.intermediates import Intermediates, check_intermediates
-from lsmha_keras.models.keras_lock import KERAS_LOCK, locked
+from lsmha_keras.models.keras_workarounds import (
+    KERAS_LOCK,
+    cloneable,
+    locked,
+    register_torch_parameters,
+)
 from lsmha_keras.models.preset_arguments import (
     arguments_of,
     check_arguments,
     check_structure,
     split_arguments,
 )
+from lsmha_keras.models.preset_files import save_preset, saved_classifier, saved_preprocessor
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
-from lsmha_keras.models.save_preset import save_preset
-from lsmha_keras.models.saved_classifier import saved_classifier, saved_preprocessor
-from lsmha_keras.models.torch_parameters import register_torch_parameters
 from lsmha_keras.types import PathLike
 
 

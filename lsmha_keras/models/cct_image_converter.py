@@ -11,8 +11,7 @@ import numpy as np
 
 from lsmha_keras.arguments import check_channels_last, plain
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_resize import resize_batch
-from lsmha_keras.image_values import check_image_values
+from lsmha_keras.images import check_image_values, resize_batch
 from lsmha_keras.models.cct_backbone import CCTBackbone
 
 # CIFAR-100 channel statistics of images scaled to [0, 1].

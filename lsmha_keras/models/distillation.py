@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 
 _LOGITS, _PROBABILITIES = "linear", "softmax"
 
@@ -128,8 +129,6 @@ class LearnsFromTeacher:
 
 
 def _check_models(student, teacher):
-    from lsmha_keras.models.raw_image_classifier import RawImageClassifier
-
     if not isinstance(teacher, RawImageClassifier):
         raise InputError(
             "`teacher` must be a `CCTImageClassifier` or a `SoftCommittee`. "

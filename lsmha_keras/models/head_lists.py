@@ -1,7 +1,6 @@
 """Kinds of blocks, and per-block settings: one value for all blocks with heads, or a list."""
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 # Arguments of a backbone that may be lists with one entry per block with heads.
 PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")

@@ -8,7 +8,7 @@ import numpy as np
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.models.shares import check_shares, devices_per_batch
+from lsmha_keras.models.keras_workarounds import check_shares, devices_per_batch
 
 
 class PreprocessedBatches(keras.utils.PyDataset):

@@ -2,9 +2,8 @@
 
 import inspect
 
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.models.head_lists import block_kinds, count_heads_blocks
-from lsmha_keras.nearest import nearest
 
 # Weights fit any value of these. All other arguments of a backbone determine the weights.
 _FREE = {

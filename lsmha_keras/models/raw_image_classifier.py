@@ -10,9 +10,18 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_values import check_finite, check_image_values, warn_of_fractions
-from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import locked, refuse_if_trained, trained_here
+from lsmha_keras.images import check_finite, check_image_values, warn_of_fractions
+from lsmha_keras.models.keras_workarounds import (
+    check_shares,
+    devices_per_batch,
+    keeps_weights,
+    locked,
+    refuse_if_trained,
+    state_of_its_own,
+    torch_parameters_up_to_date,
+    traces_once,
+    trained_here,
+)
 from lsmha_keras.models.preprocessed_batches import (
     PreprocessedBatches,
     check_counts,
@@ -27,9 +36,6 @@ from lsmha_keras.models.preprocessed_batches import (
     released,
     to_numpy,
 )
-from lsmha_keras.models.shares import check_shares, devices_per_batch
-from lsmha_keras.models.tensorflow_state import traces_once
-from lsmha_keras.models.torch_parameters import torch_parameters_up_to_date
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import SILENT, fit_progress, progress_style
 
@@ -45,10 +51,8 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
     and Python generators, and pass the images through `preprocess_samples`. With `verbose="auto"`
     they show a bar in a terminal and lines without control characters elsewhere. `evaluate` and
     `predict` may be called from several threads: they wait for each other. While one thread runs
-    `fit`, others cannot `evaluate` the same weights, nor `predict` with them on JAX.
-
-    A subclass builds the model and sets `num_classes`, `activation`, `class_names` and
-    `preprocessor`.
+    `fit`, others cannot `evaluate` the same weights, nor `predict` with them on JAX. A subclass
+    builds the model and sets `num_classes`, `activation`, `class_names` and `preprocessor`.
     """
 
     _warned = False  # about images with values in 0 .. 1
@@ -120,8 +124,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
             if found is None or found is error:
                 raise
             raise found from None
-        # Iterators over several devices end at an error as if there were no more data
-        # (TensorFlow 2.21).
+        # With several devices, TensorFlow 2.21 ends the data at an error without raising it.
         if self._data_error is not None and devices_per_batch(self) > 1:
             raise self._data_error
 

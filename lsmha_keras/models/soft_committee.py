@@ -18,14 +18,19 @@ from lsmha_keras import presets
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
-from lsmha_keras.models.cloning import cloneable
-from lsmha_keras.models.jax_state import keeps_weights, state_of_its_own
-from lsmha_keras.models.keras_lock import KERAS_LOCK, locked, refuse_if_trained
+from lsmha_keras.models.keras_workarounds import (
+    KERAS_LOCK,
+    cloneable,
+    keeps_weights,
+    locked,
+    refuse_if_trained,
+    register_torch_parameters,
+    state_of_its_own,
+)
 from lsmha_keras.models.preprocessed_batches import released
 from lsmha_keras.models.preset_arguments import check_arguments
+from lsmha_keras.models.preset_files import save_preset
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
-from lsmha_keras.models.save_preset import save_preset
-from lsmha_keras.models.torch_parameters import register_torch_parameters
 from lsmha_keras.progress import progress_style
 from lsmha_keras.types import PathLike, Verbose
 

@@ -1,13 +1,18 @@
-"""The description of a model that goes with an exported file."""
+"""The description of a model that goes with an exported file, and the preset it was made from."""
 
 import dataclasses
 import json
+import pathlib
 
+from lsmha_keras.checksums import sha256
 from lsmha_keras.errors import InputError
 
 # Key of its entry in the metadata of an ONNX file.
 KEY = "lsmha_keras"
 _VERSION = 1
+
+_CONFIGS = ("config.json", "task.json", "preprocessor.json", "image_converter.json")
+_WEIGHTS = ("*.weights.h5", "*.weights.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,3 +80,25 @@ class Description:
                 "The file does not say what images it takes and what its classes are, as one that "
                 f"`lsmha export` of this version writes. Received: {source}"
             ) from error
+
+
+def made_from(directory):
+    """Returns the checksums of the files that determine what a preset computes.
+
+    A file made from a preset, such as its `model.onnx`, stores them, so that it is never used with
+    other weights or class names.
+
+    Args:
+        directory: path of the preset.
+
+    Returns:
+        A dict from a file's name to its SHA-256.
+
+    Example:
+
+    ```python
+    made_from("runs/mine/preset")["model.weights.h5"]
+    ```
+    """
+    files = {path for kind in (*_WEIGHTS, *_CONFIGS) for path in pathlib.Path(directory).glob(kind)}
+    return {path.name: sha256(path) for path in sorted(files)}

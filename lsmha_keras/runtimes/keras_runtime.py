@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lsmha_keras.models import load_classifier
+from lsmha_keras.models.keras_workarounds import KERAS_LOCK
 from lsmha_keras.runtimes.description import Description
 
 
@@ -27,8 +29,6 @@ class KerasRuntime:
     name = "keras"
 
     def __init__(self, preset):
-        from lsmha_keras.models import load_classifier
-
         self.classifier = load_classifier(preset)
         self.description = Description(
             name=str(preset),
@@ -39,8 +39,6 @@ class KerasRuntime:
 
     def run(self, images):
         """Returns the outputs `(batch, classes)` of images `(batch, height, width, channels)`."""
-        from lsmha_keras.models.keras_lock import KERAS_LOCK
-
         count = len(images)
         padding = (1 << (count - 1).bit_length()) - count
         images = np.concatenate([images, images[:1].repeat(padding, axis=0)])

@@ -1,8 +1,8 @@
 """Runs an ONNX file in onnxruntime."""
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.runtimes.description import KEY, Description
-from lsmha_keras.runtimes.needed_package import needed_package
 
 
 class OnnxRuntime:

@@ -2,9 +2,9 @@
 
 import threading
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.runtimes.description import KEY, Description
-from lsmha_keras.runtimes.needed_package import needed_package
 
 
 class OpenvinoRuntime:

@@ -17,7 +17,7 @@ from lsmha_keras.old_spellings import takes_old_arguments
 from lsmha_keras.shp.performance import HeadFields
 from lsmha_keras.shp.readout_trainer import ReadoutTrainer
 from lsmha_keras.shp.shp_result import check_pooling
-from lsmha_keras.training.training_state import ema_weights
+from lsmha_keras.training.checkpoint import ema_weights
 from lsmha_keras.types import Dataset, PathLike
 
 # Higher than in `fit_readout`: the readouts must follow a trunk that changes.

@@ -8,10 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.shp.statistics import spearman
-from lsmha_keras.tables import read_rows, write_rows
+from lsmha_keras.text_files import read_rows, write_rows
 from lsmha_keras.types import PathLike
 
 # Each score, and whether heads matter more the higher it is: those that look everywhere, and those

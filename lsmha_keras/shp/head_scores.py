@@ -10,9 +10,8 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.data.labelled import ImageBatches, class_labels
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.nearest import nearest
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.attention_profile import (
     attention_distance,

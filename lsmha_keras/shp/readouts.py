@@ -13,9 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.checksums import write_checksums
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.presets import resolve_preset
 from lsmha_keras.types import PathLike
 
 
@@ -159,8 +161,6 @@ class BlockReadouts:
         arrays["about"] = json.dumps(about)
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if directory and (directory / "config.json").exists():
-            from lsmha_keras.checksums import write_checksums
-
             write_checksums(directory)
 
     @classmethod
@@ -203,7 +203,6 @@ class BlockReadouts:
 def _find(path):
     if os.path.isfile(path):
         return path
-    from lsmha_keras.presets import resolve_preset
 
     directory = pathlib.Path(path) if os.path.isdir(path) else resolve_preset(path)
     if isinstance(directory, dict) or not (directory / FILE_NAME).is_file():

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.presets import read_config
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace, import_keras_tuner
 
@@ -83,8 +84,6 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
         Returns:
             A `CCTImageClassifier`, compiled for integer labels with the metric "accuracy".
         """
-        from lsmha_keras.models import CCTImageClassifier
-
         values = self.space.declare(hp, self._defaults())
         model = CCTImageClassifier.from_preset(
             self.base,

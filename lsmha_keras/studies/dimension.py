@@ -4,8 +4,7 @@ import dataclasses
 import math
 import numbers
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 # Samples of a continuous range rarely hit its ends; this share of the range counts as the end.
 _NEAR = 0.05

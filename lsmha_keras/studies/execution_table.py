@@ -9,11 +9,9 @@ import warnings
 
 import numpy as np
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.shp.statistics import spearman
-from lsmha_keras.tables import write_rows
-from lsmha_keras.text_files import read_json
+from lsmha_keras.text_files import read_json, write_rows
 
 _RESAMPLES = 2000
 COLUMNS = (

@@ -18,7 +18,7 @@ from lsmha_keras.studies.execution_table import (
 )
 from lsmha_keras.studies.plot_front import plot_front
 from lsmha_keras.studies.study import Study
-from lsmha_keras.tables import markdown_table
+from lsmha_keras.text_files import markdown_table
 from lsmha_keras.training.recipe import Recipe
 
 _SIGNALS = ("shp_snr", "shp_readout_accuracy")

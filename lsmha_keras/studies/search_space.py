@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from lsmha_keras.attention.registry import check_options
-from lsmha_keras.errors import InputError, PackageError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, PackageError, nearest
 from lsmha_keras.studies.dimension import Dimension
 
 SCHEDULES = ("same", "increasing", "decreasing", "free")

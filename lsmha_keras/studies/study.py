@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from lsmha_keras.data.augmentation_policy import scale_augmentation
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.presets import read_config, resolve_preset, tuning_dir
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
 from lsmha_keras.training.recipe import Recipe, load_recipe

@@ -14,8 +14,7 @@ from lsmha_keras.files import write_atomically
 from lsmha_keras.studies.execution import EXECUTION, TrialJob
 from lsmha_keras.studies.execution_table import collect_executions, write_table
 from lsmha_keras.text_files import read_json
-from lsmha_keras.training.checkpoint import LAST
-from lsmha_keras.training.training_state import copy_state
+from lsmha_keras.training.checkpoint import LAST, copy_state
 
 TABLE = "executions.csv"
 # KerasTuner's own hyperparameters, set by Hyperband.

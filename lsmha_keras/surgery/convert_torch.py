@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lsmha_keras import models
 from lsmha_keras.errors import InputError, MissingFileError, PackageError
+from lsmha_keras.layers.position_embedding import sine_embedding
 
 if TYPE_CHECKING:
     from lsmha_keras.models import CCTImageClassifier
@@ -69,8 +71,6 @@ def convert_torch_checkpoint(
     References:
         - [SHI-Labs/Compact-Transformers](https://github.com/SHI-Labs/Compact-Transformers)
     """
-    from lsmha_keras import models
-
     tensors = _read(checkpoint)
     config = _infer_config(tensors, num_heads, image_shape)
     backbone = models.CCTBackbone(**config)
@@ -216,8 +216,6 @@ def _infer_image_shape(embedding, kernel_size, convs, channels):
 
 
 def _position_embedding_kind(embedding):
-    from lsmha_keras.layers.position_embedding import sine_embedding
-
     if embedding is None:
         return "none"
     sine = sine_embedding(*embedding.shape[1:])

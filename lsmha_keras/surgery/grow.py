@@ -55,7 +55,7 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
     smaller = [name for name in wanted if wanted[name] < present[name]]
     if smaller or wanted == present:
         raise InputError(
-            "The larger model needs more blocks than {present['num_layers']} or perceptrons wider "
+            f"The larger model needs more blocks than {present['num_layers']} or perceptrons wider "
             f"than {present['mlp_dim']}. "
             f"Received: num_layers={num_layers}, mlp_dim={mlp_dim}"
         )

@@ -5,8 +5,10 @@ import inspect
 import keras
 
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
+from lsmha_keras.models import CCTBackbone, CCTImageClassifier, SoftCommittee, load_classifier
+from lsmha_keras.surgery.grow import grow
+from lsmha_keras.surgery.replace_blocks import replace_blocks
 
 # Arguments of an optimiser that a recipe sets elsewhere.
 _ELSEWHERE = {
@@ -39,10 +41,6 @@ def build_model(recipe, source):
     model = build_model(recipe, lsmha_keras.open_dataset("pictures.npz"))
     ```
     """
-    from lsmha_keras.models import CCTBackbone, CCTImageClassifier
-    from lsmha_keras.surgery.grow import grow
-    from lsmha_keras.surgery.replace_blocks import replace_blocks
-
     section = recipe.model
     parameters = [
         name
@@ -85,14 +83,41 @@ def build_model(recipe, source):
 
 
 def _teacher(presets, image_shape):
-    from lsmha_keras.models import CCTImageClassifier, SoftCommittee, load_classifier
-
     if isinstance(presets, str):
         return load_classifier(presets)
     # All for the student's images, as a committee's members may differ in size.
     return SoftCommittee(
         [CCTImageClassifier.from_preset(preset, image_shape=image_shape) for preset in presets]
     )
+
+
+def cast_to_float32(model):
+    """Makes a model that was trained in a lower precision compute in float32.
+
+    Mixed precision makes training faster, with weights in float32. Computing in float32 with them
+    gives the same logits on every backend and device; bfloat16 and float16 do not.
+
+    Args:
+        model: a `CCTImageClassifier`.
+
+    Returns:
+        A new `CCTImageClassifier` with the same weights, compiled as `from_preset` compiles one;
+        `model` itself if it computes in float32 already.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.CCTImageClassifier.from_preset(
+        "cct_2_3x2", num_classes=10, dtype="mixed_bfloat16"
+    )
+    print(cast_to_float32(classifier).compute_dtype)  # float32
+    ```
+    """
+    if model.backbone.dtype_policy.name == "float32":
+        return model
+    backbone = CCTBackbone.from_config({**model.backbone.get_config(), "dtype": "float32"})
+    backbone.set_weights(model.backbone.get_weights())
+    return model.with_backbone(backbone)
 
 
 def make_policy(recipe, source):

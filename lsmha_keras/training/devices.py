@@ -8,7 +8,8 @@ import platform
 
 import keras
 
-from lsmha_keras._registration import import_quietly
+from lsmha_keras import __version__
+from lsmha_keras._imports import import_quietly
 from lsmha_keras.data.open_dataset import model_image_size
 from lsmha_keras.errors import InputError
 
@@ -289,7 +290,6 @@ def describe_versions():
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "unknown"  # installed under another name, such as tensorflow-cpu
-    from lsmha_keras import __version__
 
     return {**versions, "lsmha-keras": __version__}
 

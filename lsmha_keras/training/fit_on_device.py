@@ -18,12 +18,11 @@ from lsmha_keras.training.build_model import (
     learning_rate_schedule,
     make_policy,
 )
-from lsmha_keras.training.checkpoint import StepCheckpoint
+from lsmha_keras.training.checkpoint import StepCheckpoint, ema_weights, restore_state
 from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import evaluation_batch
 from lsmha_keras.training.recipe_data import Visit, program_key
-from lsmha_keras.training.training_state import ema_weights, restore_state
 
 _SAVE_SECONDS = 60
 # Target duration of a call of several steps: a signal is not handled before a call ends.

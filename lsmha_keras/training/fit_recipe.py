@@ -1,17 +1,24 @@
 """Trains the model of a recipe with `fit`, with a checkpoint after every epoch."""
 
 import importlib.util
+import math
 import pathlib
 
 import keras
+import numpy as np
 
 from lsmha_keras.data.pipelines import epoch_batches
 from lsmha_keras.errors import InputError
 from lsmha_keras.interrupt import raise_if_interrupted
 from lsmha_keras.training.build_model import build_model, compile_model, make_policy
-from lsmha_keras.training.checkpoint import EpochCheckpoint, EpochSeed, StopOnNonFiniteLoss
+from lsmha_keras.training.checkpoint import (
+    EpochCheckpoint,
+    NonFiniteLossError,
+    ema_weights,
+    load_state,
+    restore_state,
+)
 from lsmha_keras.training.evaluate import evaluate
-from lsmha_keras.training.training_state import ema_weights, load_state, restore_state
 
 _EVALUATION_BATCH = 256
 
@@ -156,6 +163,77 @@ class EpochValidation(keras.callbacks.Callback):
         if logs is not None:
             logs.update(
                 {f"val_{key}": value for key, value in figures.items() if key != "num_images"}
+            )
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Seeds torch's global generators in every epoch; does nothing on other backends.
+
+    On torch, Keras's dropout draws from these generators, and so does torch's data loader when
+    `fit` starts. On other backends dropout draws from a `SeedGenerator`, whose state is saved.
+
+    Args:
+        seed: int.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=[EpochSeed(1)])
+    ```
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Seeds after the data loader has started, before the first step."""
+        if batch == 0 and keras.backend.backend() == "torch":
+            import torch
+
+            state = np.random.SeedSequence([self.seed, self._epoch]).generate_state(1)
+            torch.manual_seed(int(state[0]))
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Raises `NonFiniteLossError` at the first step whose loss is not finite.
+
+    Keras's `TerminateOnNaN` would end `fit` without an error.
+
+    Args:
+        checkpoint: path of the last saved state, for the message, or None.
+
+    Example:
+
+    ```python
+    model.fit(images, labels, callbacks=[StopOnNonFiniteLoss()])
+    ```
+    """
+
+    def __init__(self, checkpoint=None):
+        super().__init__()
+        self.checkpoint = checkpoint
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch for the message."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the loss."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            saved = self.checkpoint is not None and self.checkpoint.exists()
+            raise NonFiniteLossError(
+                f"The loss became {loss}",
+                self._epoch + 1,
+                batch + 1,
+                self.checkpoint if saved else None,
             )
 
 

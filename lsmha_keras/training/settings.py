@@ -9,8 +9,7 @@ import tomllib
 
 import tomli_w
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 _KINDS = {
     "int": "an integer",

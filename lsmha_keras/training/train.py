@@ -8,19 +8,22 @@ from typing import Any
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
-from lsmha_keras.tables import write_rows
-from lsmha_keras.text_files import read_json
-from lsmha_keras.training.build_model import make_policy
+from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.text_files import read_json, write_rows
+from lsmha_keras.training.build_model import cast_to_float32, make_policy
 from lsmha_keras.training.checkpoint import LAST, read_history
 from lsmha_keras.training.devices import is_on_device, recipe_runtime
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.fit_on_device import fit_on_device
 from lsmha_keras.training.fit_recipe import evaluation_batch, fit_recipe
-from lsmha_keras.training.output_dir import TrainingResult, claim_output_dir, output_path
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from lsmha_keras.training.recipe_data import Visit
-from lsmha_keras.training.training_state import cast_to_float32
-from lsmha_keras.training.write_preset import write_preset
+from lsmha_keras.training.run_output import (
+    TrainingResult,
+    claim_output_dir,
+    output_path,
+    write_preset,
+)
 from lsmha_keras.types import PathLike, Verbose
 
 
@@ -153,8 +156,6 @@ def _is_finished(output_dir):
 
 
 def _finished(recipe, output_dir):
-    from lsmha_keras.models import CCTImageClassifier
-
     preset_dir = output_dir / "preset"
     history = read_history(preset_dir / "history.csv")
     # The run may have been killed before it wrote the whole table.

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lsmha_keras import cli
-from lsmha_keras.commands import _backend
+from lsmha_keras.commands import _common
 from lsmha_keras.errors import InputError
 
 pytestmark = pytest.mark.backend_free
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.backend_free
 )
 def test_choice_of_backend(asked, variable, configured, installed, chosen, monkeypatch, tmp_path):
     surroundings(monkeypatch, tmp_path, variable, configured, installed)
-    _backend.choose_backend(asked)
+    _common.choose_backend(asked)
     assert os.environ["KERAS_BACKEND"] == chosen
 
 
@@ -40,26 +40,26 @@ def test_choice_of_backend(asked, variable, configured, installed, chosen, monke
 def test_missing_backend(asked, installed, message, monkeypatch, tmp_path):
     surroundings(monkeypatch, tmp_path, None, None, installed)
     with pytest.raises(ImportError, match=message):
-        _backend.choose_backend(asked)
+        _common.choose_backend(asked)
 
 
 def test_an_unknown_backend_is_refused(monkeypatch, tmp_path):
     surroundings(monkeypatch, tmp_path, "theano", None, "jax")
     with pytest.raises(InputError, match="tensorflow, jax, torch. Received: KERAS_BACKEND=theano"):
-        _backend.choose_backend()
+        _common.choose_backend()
 
 
 def test_another_backend_than_the_running_one_is_refused(capsys):
     import keras
 
-    other = next(b for b in _backend.BACKENDS if b != keras.backend.backend())
+    other = next(b for b in _common.BACKENDS if b != keras.backend.backend())
     assert cli.main(["--backend", other, "predict", "x", "y"]) == 2
     assert f"Received: --backend {other}" in capsys.readouterr().err
 
 
 def surroundings(monkeypatch, home, variable, configured, installed):
     monkeypatch.delitem(sys.modules, "keras", raising=False)
-    monkeypatch.setattr(_backend, "_is_installed", lambda backend: backend in installed.split())
+    monkeypatch.setattr(_common, "_is_installed", lambda backend: backend in installed.split())
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.setenv("KERAS_BACKEND", variable or "")
     if configured:

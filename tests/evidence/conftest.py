@@ -6,7 +6,7 @@ from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.training.build_model import build_model
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import load_recipe
-from lsmha_keras.training.write_preset import write_preset
+from lsmha_keras.training.run_output import write_preset
 from tests.training.tiny import recipe_dict, write_dataset
 
 

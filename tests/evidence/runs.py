@@ -3,7 +3,7 @@
 import json
 
 from lsmha_keras.evidence.runs import COLUMNS
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 
 RECIPE = """
 name = "{name}"

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from lsmha_keras.presets import zoo_dir
-from lsmha_keras.tables import read_rows
+from lsmha_keras.text_files import read_rows
 
 pytestmark = pytest.mark.backend_free
 

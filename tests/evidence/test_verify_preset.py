@@ -9,7 +9,7 @@ import pytest
 
 from lsmha_keras.evidence import verify_preset as module
 from lsmha_keras.evidence.verify_preset import verify_preset
-from lsmha_keras.exporting.write_preset_onnx import write_preset_onnx
+from lsmha_keras.exporting.onnx_format import write_preset_onnx
 from lsmha_keras.presets import write_checksums
 
 

@@ -8,9 +8,8 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli
-from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph
-from lsmha_keras.exporting.onnx_resize import resized
-from lsmha_keras.image_resize import resize_batch
+from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph, resized
+from lsmha_keras.images import resize_batch
 from tests.exporting.models import small_classifier
 from tests.exporting.test_export import run_onnx
 from tests.models.test_one_photo import photo

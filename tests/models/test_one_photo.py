@@ -9,7 +9,7 @@ from PIL import Image
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli
-from lsmha_keras.image_resize import resize_image
+from lsmha_keras.images import resize_image
 from tests.checks import to_numpy
 
 SIZES = [(427, 640), (640, 427), (20, 26), (40, 20)]

@@ -11,11 +11,10 @@ import pytest
 import lsmha_keras as lsmha
 from lsmha_keras.studies.search_space import SearchSpace
 from lsmha_keras.studies.study import Study
-from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.build_model import build_model, cast_to_float32
 from lsmha_keras.training.evaluate import class_report
 from lsmha_keras.training.recipe import Recipe
-from lsmha_keras.training.training_state import cast_to_float32
-from lsmha_keras.training.write_preset import write_preset
+from lsmha_keras.training.run_output import write_preset
 from tests.checks import random_images, random_tokens, to_numpy
 from tests.models.test_cct_image_classifier import small_classifier
 from tests.training.tiny import recipe_dict

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lsmha_keras.studies.hparams_log import write_hparams
+from lsmha_keras.studies.execution import write_hparams
 
 pytestmark = pytest.mark.backend_free
 
@@ -57,7 +57,7 @@ def test_hparams_without_tensorflow(tmp_path):
     pytest.importorskip("tensorboard")
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from lsmha_keras.studies.hparams_log import write_hparams\n"
+        "from lsmha_keras.studies.execution import write_hparams\n"
         "assert write_hparams(sys.argv[1], {'num_heads': 4}, {'val_accuracy': 0.25})"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)

@@ -14,8 +14,11 @@ keras_tuner = pytest.importorskip("keras_tuner")
 from lsmha_keras.studies import execution, study_tuner  # noqa: E402
 from lsmha_keras.studies.search import search  # noqa: E402
 from lsmha_keras.studies.study import Study  # noqa: E402
-from lsmha_keras.training.checkpoint import LAST  # noqa: E402
-from lsmha_keras.training.training_state import load_state, save_state  # noqa: E402
+from lsmha_keras.training.checkpoint import (  # noqa: E402
+    LAST,  # noqa: E402
+    load_state,
+    save_state,
+)
 
 TRIALS = 4
 TUNERS = {

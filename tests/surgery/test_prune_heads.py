@@ -267,9 +267,9 @@ def test_low_heads_are_counted_exactly(heads):
     ("arguments", "message"),
     [
         ({}, "keep=None, remove=None, fraction=None"),
-        ({"keep": {}, "fraction": 0.5}, "Give one of"),
-        ({"remove": {0: [0, 1, 2, 3]}}, r"One head at least.*\[0, 1, 2, 3\] for block 0"),
-        ({"keep": {1: []}}, r"One head at least.*keep with \[\] for block 1"),
+        ({"keep": {}, "fraction": 0.5}, "Pass exactly one of"),
+        ({"remove": {0: [0, 1, 2, 3]}}, r"At least one head.*\[0, 1, 2, 3\] for block 0"),
+        ({"keep": {1: []}}, r"At least one head.*keep with \[\] for block 1"),
         ({"remove": {2: [0]}}, r"blocks \[0, 1\] have heads. Received: remove with block 2"),
         ({"remove": {1: [4, -1]}}, r"heads 0 to 3. Received: remove with the heads \[4, -1\]"),
         ({"remove": {1: [True]}}, r"heads \[True\]"),

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from lsmha_keras.data.open_dataset import open_dataset
+from lsmha_keras.training.checkpoint import load_state
 from lsmha_keras.training.device_loop import device_loop_class
 from lsmha_keras.training.devices import is_on_device
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.train import train
-from lsmha_keras.training.training_state import load_state
 from tests.training.tiny import read_history, recipe_dict, write_dataset
 
 on_device = pytest.mark.skipif(

@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.training.checkpoint import NonFiniteLossError
+from lsmha_keras.training.checkpoint import NonFiniteLossError, load_state
 from lsmha_keras.training.train import train
-from lsmha_keras.training.training_state import load_state
 from tests.training.conftest import SECTIONS
 from tests.training.tiny import read_history, recipe_dict
 

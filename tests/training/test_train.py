@@ -9,12 +9,12 @@ import pytest
 from lsmha_keras.data.open_dataset import open_dataset_for_model
 from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.training.build_model import build_model
+from lsmha_keras.training.checkpoint import load_state
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.fit_recipe import tensorboard
 from lsmha_keras.training.recipe import load_recipe
+from lsmha_keras.training.run_output import golden_images
 from lsmha_keras.training.train import train
-from lsmha_keras.training.training_state import load_state
-from lsmha_keras.training.write_preset import golden_images
 from tests.training.tiny import SIDE, recipe_dict
 
 

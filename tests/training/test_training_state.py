@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 
 from lsmha_keras.models import CCTBackbone, CCTImageClassifier
-from lsmha_keras.training.training_state import (
-    cast_to_float32,
-    load_state,
-    restore_state,
-    save_state,
-    write_atomically,
-)
+from lsmha_keras.training.build_model import cast_to_float32
+from lsmha_keras.training.checkpoint import load_state, restore_state, save_state, write_atomically
 from tests.checks import assert_rounded, count_roundings
 
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")

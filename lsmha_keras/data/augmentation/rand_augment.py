@@ -15,8 +15,7 @@ import numpy as np
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.data.augmentation import affine, colors
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
-from lsmha_keras.errors import InputError
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import InputError, nearest
 
 _MAX = 10.0  # of the scale of magnitudes
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.errors import PackageError
-from lsmha_keras.image_resize import resize_image
+from lsmha_keras.images import resize_image
 
 SPLITS = ("train", "test")
 _SIZE = 32

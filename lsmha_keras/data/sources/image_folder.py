@@ -5,10 +5,9 @@ import pathlib
 import numpy as np
 
 from lsmha_keras.data.datasets import ImageDataset
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.files import is_hidden
 from lsmha_keras.image_file import EXTENSIONS, find_images, read_image
-from lsmha_keras.nearest import nearest
 
 _PARTS = ("train", "test", "val", "valid", "validation")
 

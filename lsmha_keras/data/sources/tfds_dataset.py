@@ -8,9 +8,8 @@ import urllib.request
 import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset, ImageDataset, parse_image_size
-from lsmha_keras.errors import ImageSizeError, InputError, PackageError
-from lsmha_keras.image_resize import resize_image
-from lsmha_keras.nearest import nearest
+from lsmha_keras.errors import ImageSizeError, InputError, PackageError, nearest
+from lsmha_keras.images import resize_image
 
 
 class RandomAccessDataset(ImageDataset):

@@ -19,7 +19,7 @@ from lsmha_keras.shp.report.tables import (
     labels_covered,
     sweep_rows,
 )
-from lsmha_keras.tables import write_rows
+from lsmha_keras.text_files import write_rows
 
 
 def write_report(
