@@ -40,13 +40,13 @@ lint: $(VENV)/.stamp-lint  ## Check style, format and types
 
 bench: $(VENV)/.stamp-dev  ## Run the benchmarks, half an hour and more; writes runs/*.csv
 	mkdir -p $(RUNS)
-	$(PY) -m lsmha_keras.benchmark.data --output $(RUNS)/data_benchmark.csv
+	$(PY) -m benchmarks.data --output $(RUNS)/data_benchmark.csv
 	$(VENV)/bin/lsmha bench attention --output $(RUNS)/attention.csv
 	$(VENV)/bin/lsmha bench attention --memory --output $(RUNS)/attention_memory.csv
 	$(VENV)/bin/lsmha bench cct --output $(RUNS)/cct.csv
 	$(VENV)/bin/lsmha bench model cct_2_3x2_h16 cct_2_3x2_h16_c1 --fuse --against vit_pytorch.cct keras_hub.vit \
 		--output $(RUNS)/benchmark_model.csv
-	$(PY) -m lsmha_keras.benchmark.shp --output $(RUNS)/shp.csv
+	$(PY) -m benchmarks.shp --output $(RUNS)/shp.csv
 
 clean:  ## Remove the virtual environment and what the demo wrote
 	rm -rf $(VENV) $(RUNS)

@@ -38,7 +38,7 @@ _RETRACING = re.compile(
 
 
 class _LazyClass:
-    """Stand-in for a class in Keras's registry: has just what deserialisation calls."""
+    """Stand-in for a class in Keras's registry, with only what deserialisation calls."""
 
     def __init__(self, name, module):
         self.__name__ = name
@@ -49,7 +49,7 @@ class _LazyClass:
 
 
 def register(classes):
-    """Registers classes with Keras and KerasHub, as far as those are imported already.
+    """Registers classes with Keras and KerasHub, if those are already imported.
 
     Args:
         classes: dict from the names of serialisable classes to their modules.
@@ -59,11 +59,11 @@ def register(classes):
         registry = sys.modules["keras"].saving.get_custom_objects()
         for name, module in classes.items():
             registry.setdefault(f"{_PACKAGE}>{name}", _LazyClass(name, module))
-        # Models saved under the names of before.
+        # Models saved under former names.
         for old, name in old_spellings.NAMES.items():
             if name in classes:
                 registry.setdefault(f"{_PACKAGE}>{old}", _LazyClass(name, classes[name]))
-    # Not while `models` itself is what imports KerasHub.
+    # Not while `models` itself imports KerasHub.
     if "keras_hub" in sys.modules and f"{_PACKAGE}.models" not in sys.modules:
         importlib.import_module(f"{_PACKAGE}.models")
     if "tensorflow" in sys.modules:
@@ -93,7 +93,7 @@ def import_quietly(name):
     with drop_startup_notes():
         module = importlib.import_module(name)
         if "tensorflow" in sys.modules:
-            # The first look for GPUs prints an error where there are none.
+            # The first search for GPUs prints an error if there are none.
             sys.modules["tensorflow"].config.list_physical_devices()
     if "tensorflow" in sys.modules:
         drop_retracing_warnings()
@@ -102,9 +102,9 @@ def import_quietly(name):
 
 @contextlib.contextmanager
 def drop_startup_notes():
-    """Holds the standard error back, then writes what is not one of TensorFlow's notes.
+    """Holds the standard error back, then writes everything but TensorFlow's notes.
 
-    Sets TF_CPP_MIN_LOG_LEVEL to 2, no notes and no warnings, unless the environment has it. If the
+    Sets TF_CPP_MIN_LOG_LEVEL to 2, no notes and no warnings, unless the environment sets it. If the
     import fails, nothing is dropped.
 
     Example:
@@ -121,7 +121,7 @@ def drop_startup_notes():
     _flush()
     try:
         saved = os.dup(2)
-    except OSError:  # The process was started without a standard error.
+    except OSError:  # the process has no standard error
         yield
         return
     import tempfile
@@ -144,10 +144,10 @@ def drop_startup_notes():
 def drop_retracing_warnings():
     """Drops the warnings that Keras's step functions are traced too often.
 
-    TensorFlow counts the tracings of one piece of source code, and Keras makes the step functions
-    of all models from the same: five models that predict once each raise the warning, although none
-    of them was traced twice. One model is not traced for every shape either, as Keras asks for
-    `reduce_retracing`. Warnings about other functions stay.
+    TensorFlow counts tracings per source code, and the step functions of all models have the same
+    source: five models that predict once each raise the warning, although none was traced twice.
+    Nor is one model traced for every shape, because Keras sets `reduce_retracing`. Warnings about
+    other functions stay.
 
     Example:
 
@@ -174,12 +174,13 @@ def _flush():
         sys.stderr.flush()
 
 
-def needed_package(name, extra="export"):
+def needed_package(name, extra="export", need=None):
     """Imports an optional package.
 
     Args:
         name: str, name of the module.
         extra: str, extra of this package that installs it.
+        need: str, begin of the error message, such as "Clustering heads needs SciPy".
 
     Returns:
         The module.
@@ -196,7 +197,5 @@ def needed_package(name, extra="export"):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise PackageError(
-            f"The package {name} is needed and cannot be imported ({error}): "
-            f'pip install "lsmha-keras[{extra}]"'
-        ) from error
+        need = need or f"The package {name} is needed and cannot be imported"
+        raise PackageError(f'{need} ({error}): pip install "lsmha-keras[{extra}]"') from error

@@ -1,4 +1,4 @@
-"""What layers and models ask of their arguments."""
+"""Checks and conversions of arguments that layers and models share."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from lsmha_keras.errors import InputError
 
 
 def plain(value):
-    """Returns NumPy's numbers, alone or in a list or tuple, as Python's, which configs can hold."""
+    """Converts NumPy numbers, alone or in a list or tuple, to Python's, which configs can hold."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value))
     if isinstance(value, np.ndarray):
@@ -16,14 +16,14 @@ def plain(value):
 
 
 def positive_int(name, value):
-    """Returns a size as an int.
+    """Checks a size and returns it as an int.
 
     Args:
         name: name of the argument, for the message.
-        value: int or integer of NumPy.
+        value: int, of Python or NumPy.
 
     Raises:
-        ValueError: if it is no integer or below 1.
+        ValueError: if it is not an integer or is below 1.
     """
     value = plain(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -32,7 +32,7 @@ def positive_int(name, value):
 
 
 def grid(grid_shape):
-    """Returns `(grid_height, grid_width)` as a tuple of ints.
+    """Checks a grid and returns `(grid_height, grid_width)` as a tuple of ints.
 
     Args:
         grid_shape: sequence of two ints.
@@ -49,13 +49,13 @@ def grid(grid_shape):
 
 
 def check_channels_last(data_format=None):
-    """Refuses images with the channels before the rows.
+    """Refuses images with channels first.
 
     Args:
         data_format: str, or `None` for `keras.config.image_data_format()`.
 
     Raises:
-        ValueError: if it is not `"channels_last"`; names the way out.
+        ValueError: if it is not `"channels_last"`; says what to do.
     """
     found = data_format or keras.config.image_data_format()
     if found != "channels_last":

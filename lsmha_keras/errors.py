@@ -5,43 +5,41 @@ Every error here is an `LsmhaError`, and also of the built-in class that fits, s
 error is a fault of this package, or of a library, and is shown with its traceback.
 """
 
-import difflib
-
 
 class LsmhaError(Exception):
     """A mistake that the user of this package can mend; the message says how."""
 
 
 class InputError(LsmhaError, ValueError):
-    """An argument, a setting, or the content of a file or dataset cannot be used."""
+    """An argument, a setting, or the content of a file or dataset is not valid."""
 
-    # TensorFlow 2.21 adds the lines of a `tf.data` function to an error inside it, and keeps the
-    # class of those that it can make from a message: this is how it knows them.
+    # TensorFlow 2.21 raises errors inside a `tf.data` function again, with its source lines added.
+    # It keeps the class if that takes a single message, which it finds out by this `__init__`.
     __init__ = Exception.__init__
 
 
 class InputTypeError(LsmhaError, TypeError):
-    """An argument is of a type that cannot be used."""
+    """An argument has the wrong type."""
 
 
 class ImageSizeError(InputError):
-    """The images of a dataset have different sizes, and none was asked for."""
+    """The images of a dataset differ in size, and no common size was given."""
 
 
 class PackageError(LsmhaError, ImportError):
-    """An optional package is missing, or cannot be imported."""
+    """An optional package is missing or cannot be imported."""
 
 
 class MissingFileError(LsmhaError, FileNotFoundError):
-    """A file or folder that was named does not exist."""
+    """A file or folder does not exist."""
 
 
 class StorageError(LsmhaError, OSError):
-    """A file or folder cannot be written, or the system lacks what is needed."""
+    """A file or folder cannot be written, or the system lacks a resource."""
 
 
 class DirectoryInUseError(LsmhaError, BlockingIOError):
-    """Another process writes to the directory."""
+    """Another process is writing to the directory."""
 
 
 class UnreachableError(LsmhaError, ConnectionError):
@@ -49,22 +47,24 @@ class UnreachableError(LsmhaError, ConnectionError):
 
 
 class RunError(LsmhaError, RuntimeError):
-    """What was asked for cannot run now, or was tried and failed."""
+    """The work cannot run now, or has failed."""
 
 
 def nearest(name, valid):
-    """Returns " (nearest: learning_rate)", or the empty text when nothing is near.
+    """Returns " (nearest: learning_rate)", or an empty text if no name is near.
 
     Args:
-        name: what was given.
-        valid: the names that exist.
+        name: the unknown name.
+        valid: the valid names.
 
     Returns:
-        str to put at the end of a sentence of an error message.
+        str, for the end of a sentence in an error message.
 
     Example:
         >>> nearest("learning_rat", ["learning_rate", "weight_decay"])
         ' (nearest: learning_rate)'
     """
+    import difflib  # a fifth of the time of `import lsmha_keras`, and rarely needed
+
     matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
     return f" (nearest: {matches[0]})" if matches else ""

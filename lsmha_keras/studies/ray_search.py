@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.arguments import positive_int
-from lsmha_keras.errors import InputError, PackageError, RunError, UnreachableError
+from lsmha_keras.errors import InputError, RunError, UnreachableError
 from lsmha_keras.studies.ray_task import train_job
 
 # How often Ray retries a trial whose worker or machine is lost.
@@ -124,14 +125,8 @@ def import_ray():
     Raises:
         ImportError: if it is not installed; names the package to install.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise PackageError(
-            "A search with several workers (`--workers`, `--ray`) needs Ray: "
-            f'pip install "lsmha-keras[cluster]" ({error})'
-        ) from error
-    return ray
+    need = "A search with several workers (`--workers`, `--ray`) needs Ray"
+    return needed_package("ray", "cluster", need)
 
 
 class RayCluster:

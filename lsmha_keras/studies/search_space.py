@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.attention.registry import check_options
-from lsmha_keras.errors import InputError, PackageError, nearest
+from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.studies.dimension import Dimension
 
 SCHEDULES = ("same", "increasing", "decreasing", "free")
@@ -331,10 +332,4 @@ def import_keras_tuner():
         >>> import_keras_tuner().__name__
         'keras_tuner'
     """
-    try:
-        import keras_tuner
-    except ImportError as error:
-        raise PackageError(
-            f'Searching needs KerasTuner: pip install "lsmha-keras[tuner]" ({error})'
-        ) from error
-    return keras_tuner
+    return needed_package("keras_tuner", "tuner", "Searching needs KerasTuner")

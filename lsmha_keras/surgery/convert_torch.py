@@ -5,16 +5,19 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from lsmha_keras import models
-from lsmha_keras.errors import InputError, MissingFileError, PackageError
+from lsmha_keras._imports import needed_package
+from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.layers.position_embedding import sine_embedding
-
-if TYPE_CHECKING:
-    from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import (
+    CCTBackbone,
+    CCTImageClassifier,
+    CCTImageClassifierPreprocessor,
+    CCTImageConverter,
+)
 
 # Depth -> heads of the reference models; a checkpoint does not record its heads.
 _REFERENCE_HEADS = {2: 2, 4: 2, 6: 4, 7: 4, 8: 4, 14: 6, 16: 6}
@@ -73,13 +76,13 @@ def convert_torch_checkpoint(
     """
     tensors = _read(checkpoint)
     config = _infer_config(tensors, num_heads, image_shape)
-    backbone = models.CCTBackbone(**config)
+    backbone = CCTBackbone(**config)
     normalisation = _check_normalisation(mean, std, backbone.image_shape[2])
-    converter = models.CCTImageConverter.for_images(backbone.image_shape, *normalisation)
-    classifier = models.CCTImageClassifier(
+    converter = CCTImageConverter.for_images(backbone.image_shape, *normalisation)
+    classifier = CCTImageClassifier(
         backbone,
         num_classes=tensors["classifier.fc.weight"].shape[0],
-        preprocessor=models.CCTImageClassifierPreprocessor(converter),
+        preprocessor=CCTImageClassifierPreprocessor(converter),
         class_names=class_names,
     )
     _assign(classifier, tensors)
@@ -120,13 +123,8 @@ def _read(checkpoint):
 
 
 def _read_pth(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise PackageError(
-            f"Reading {path.name} needs PyTorch: `pip install torch`, or save the checkpoint as "
-            ".safetensors."
-        ) from error
+    need = f"Reading {path.name} needs PyTorch, unless it is saved as .safetensors"
+    torch = needed_package("torch", "torch", need)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many kinds on damaged or foreign files.
@@ -137,10 +135,9 @@ def _read_pth(path):
 
 
 def _read_safetensors(path):
-    try:
-        from safetensors import SafetensorError, numpy
-    except ImportError as error:
-        raise PackageError(f"Reading {path.name} needs `pip install safetensors`.") from error
+    numpy = needed_package("safetensors.numpy", "torch", f"Reading {path.name} needs safetensors")
+    from safetensors import SafetensorError
+
     try:
         return numpy.load_file(path)
     except SafetensorError as error:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from lsmha_keras._imports import needed_package
 from lsmha_keras.arguments import plain
 from lsmha_keras.data.labelled import ImageBatches
-from lsmha_keras.errors import InputError, PackageError
+from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import count_heads_blocks, joined, per_block
@@ -158,13 +159,9 @@ def _check_num_maps(num_maps, blocks):
 
 def _cluster(similarity, index, blocks, count):
     """Returns the number of the map of each head, and the medoid of each map."""
-    try:
-        from scipy.cluster.hierarchy import cut_tree, linkage
-        from scipy.spatial.distance import squareform
-    except ImportError as error:
-        raise PackageError(
-            'Clustering heads needs SciPy: pip install "lsmha-keras[explain]"'
-        ) from error
+    hierarchy = needed_package("scipy.cluster.hierarchy", "explain", "Clustering heads needs SciPy")
+    from scipy.spatial.distance import squareform
+
     heads = blocks[index].num_heads
     alike = np.asarray(similarity.get(index, ()), "float64")
     if alike.shape != (heads, heads) or not np.isfinite(alike).all():
@@ -176,8 +173,8 @@ def _cluster(similarity, index, blocks, count):
         return [0], [0]
     distance = 1.0 - (alike + alike.T) / 2
     np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform(np.maximum(distance, 0.0)), "average")
-    labels = cut_tree(tree, n_clusters=count)[:, 0]
+    tree = hierarchy.linkage(squareform(np.maximum(distance, 0.0)), "average")
+    labels = hierarchy.cut_tree(tree, n_clusters=count)[:, 0]
     # Number clusters by their first heads.
     _, first = np.unique(labels, return_index=True)
     clusters = [np.flatnonzero(labels == labels[head]) for head in sorted(first)]

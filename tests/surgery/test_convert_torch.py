@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,16 @@ def test_bad_checkpoints(tmp_path):
         convert({**state, key: torch.zeros(3)})
     with pytest.raises(ValueError, match="class token"):
         convert({**state, "classifier.class_emb": torch.zeros(1, 1, 128)})
+
+
+def test_a_damaged_file_of_safetensors_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="safetensors. Received: .*broken.safetensors"):
+        convert(tmp_path / "broken.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r'needs safetensors.*"lsmha-keras\[torch\]"'):
+        convert(tmp_path / "broken.safetensors")
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):

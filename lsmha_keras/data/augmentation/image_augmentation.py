@@ -18,7 +18,7 @@ class ImageAugmentation(keras.layers.Layer):
 
     Subclasses implement `augment(images, labels, rng)` in NumPy. All randomness comes from `rng`,
     so the result depends neither on the backend nor on the order in which threads run.
-    `lsmha_keras.benchmark.data` measures the throughput.
+    `benchmarks/data.py` measures the throughput.
 
     Layers work on values in 0 .. 255 and keep the type. They belong in the input pipeline: in a
     `tf.data` map after `batch`, under any backend, or called on arrays. `AugmentationPolicy` gives

@@ -1,6 +1,6 @@
 """Measures the images per second of the input pipelines, beside Keras's own RandAugment.
 
-`python -m lsmha_keras.benchmark.data --output data_benchmark.csv` prints and writes a table. All
+`python -m benchmarks.data --output data_benchmark.csv` prints and writes a table. All
 pipelines are measured in turn, several times, in one process, on random 32x32 images in batches.
 """
 

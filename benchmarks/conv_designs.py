@@ -1,6 +1,6 @@
 """Compares the designs of the conv block: accuracy after equal training, and latency.
 
-`python -m lsmha_keras.benchmark.conv_designs --data-dir DATA` trains a small model with each design
+`python -m benchmarks.conv_designs --data-dir DATA` trains a small model with each design
 (and with a transformer block in its place) with the recipe `conv_design_study`, then times the
 folded blocks beside each other. If it is stopped, the same command continues both tables.
 """

@@ -5,7 +5,7 @@ import csv
 import keras
 import pytest
 
-from lsmha_keras.benchmark import data as benchmark
+from benchmarks import data as benchmark
 from lsmha_keras.data.pipelines import has_tensorflow
 
 pytestmark = pytest.mark.backend_free

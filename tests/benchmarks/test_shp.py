@@ -7,7 +7,7 @@ import types
 import pytest
 
 import lsmha_keras
-from lsmha_keras.benchmark import shp
+from benchmarks import shp
 
 PREDICT, SHP = "model.predict", "SHP of all heads, recomputed"
 TRAINING = "training without augmentation"

@@ -1,6 +1,6 @@
 """Measures the time from the start of a process to the first prediction of a preset.
 
-`python -m lsmha_keras.benchmark.first_prediction --output first_prediction.csv` runs `from_preset`
+`python -m benchmarks.first_prediction --output first_prediction.csv` runs `from_preset`
 and the same model built by hand with its weights loaded, each in new processes, in turn.
 """
 

@@ -1,6 +1,6 @@
 """Measures single-head performance, readout fitting and the callback beside training and `predict`.
 
-`python -m lsmha_keras.benchmark.shp --output shp.csv` appends to a table, on the backend of
+`python -m benchmarks.shp --output shp.csv` appends to a table, on the backend of
 KERAS_BACKEND. All are timed in turn, in one process; peaks of memory are measured in processes of
 their own.
 """

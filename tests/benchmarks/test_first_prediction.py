@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from lsmha_keras.benchmark import first_prediction
+from benchmarks import first_prediction
 from lsmha_keras.models import CCTImageClassifier
 from lsmha_keras.presets import resolve_preset
 

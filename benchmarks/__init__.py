@@ -1,0 +1,1 @@
+"""Measurements of this repository: run from its root, as `python -m benchmarks.shp`."""
