@@ -31,6 +31,7 @@ _PUBLIC = {
     "GroupedQueryAttention": "lsmha_keras.attention.grouped",
     "HeadEmbeddingAttention": "lsmha_keras.attention.head_embedding",
     "HiLoAttention": "lsmha_keras.attention.hilo",
+    "InteractiveHeads": "lsmha_keras.attention.interactive",
     "KnockingHeads": "lsmha_keras.attention.knocking",
     "MixtureOfAttentionHeads": "lsmha_keras.attention.moa",
     "MixtureOfAttentiveExperts": "lsmha_keras.attention.mae",
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
         HeadEmbeddingAttention as HeadEmbeddingAttention,
     )
     from lsmha_keras.attention.hilo import HiLoAttention as HiLoAttention
+    from lsmha_keras.attention.interactive import InteractiveHeads as InteractiveHeads
     from lsmha_keras.attention.knocking import KnockingHeads as KnockingHeads
     from lsmha_keras.attention.mae import MixtureOfAttentiveExperts as MixtureOfAttentiveExperts
     from lsmha_keras.attention.moa import MixtureOfAttentionHeads as MixtureOfAttentionHeads

@@ -25,6 +25,7 @@ KINDS = (
     "GroupedQueryAttention",
     "HeadEmbeddingAttention",
     "HiLoAttention",
+    "InteractiveHeads",
     "KnockingHeads",
     "MixtureOfAttentionHeads",
     "MixtureOfAttentiveExperts",

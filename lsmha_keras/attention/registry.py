@@ -84,6 +84,11 @@ _add(
 )
 _add("talking", "heads exchange scores and weights", f"{_HERE}.talking:TalkingHeads")
 _add(
+    "eit",
+    "enhanced interactive: queries of each head meet the keys of all",
+    f"{_HERE}.interactive:InteractiveHeads",
+)
+_add(
     "head_embedding",
     "one projection for all heads, and an embedding of each head",
     f"{_HERE}.head_embedding:HeadEmbeddingAttention",

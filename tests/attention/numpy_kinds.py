@@ -16,6 +16,7 @@ OPTIONS = {
     "windows": {"windows": [0, 1, 1, 2, 3, 4, None, None]},
     "clustered": {"map_of_head": [0, 1, 0, 2, 0, 1, 2, 2]},
     "sparse": {"normaliser": "entmax15"},
+    "eit": {"maps_per_head": 3},
 }
 
 
@@ -98,6 +99,15 @@ def talking(w, x):
     scores = query @ key.transpose(0, 1, 3, 2) / np.sqrt(WIDTH)
     weights = softmax(np.einsum("hg,bgij->bhij", w["score_mixing"], scores))
     return np.einsum("hg,bgij->bhij", w["weight_mixing"], weights) @ value
+
+
+def eit(w, x):
+    """All maps of scores, one for each pair of heads, and the two interactions on them."""
+    query, key, value = qkv(w, x)
+    pairs = np.einsum("bgid,bkjd->bgkij", query, key) / np.sqrt(WIDTH)
+    inner = np.einsum("gkm,bgkij->bgmij", w["inner"], pairs)
+    scores = np.einsum("gmh,bgmij->bhij", w["cross"], np.maximum(inner, 0))
+    return softmax(scores) @ value
 
 
 def head_embedding(w, x):
@@ -187,6 +197,7 @@ KINDS = {
     "knocking": knocking,
     "knocking_gated": knocking_gated,
     "talking": talking,
+    "eit": eit,
     "head_embedding": head_embedding,
     "optimised": optimised,
     "efficient": efficient,

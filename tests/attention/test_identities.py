@@ -8,6 +8,7 @@ from lsmha_keras.attention.clustered import ClusteredHeads
 from lsmha_keras.attention.grouped import GroupedQueryAttention
 from lsmha_keras.attention.head_embedding import HeadEmbeddingAttention
 from lsmha_keras.attention.hilo import HiLoAttention
+from lsmha_keras.attention.interactive import InteractiveHeads
 from lsmha_keras.attention.knocking import KnockingHeads
 from lsmha_keras.attention.mae import MixtureOfAttentiveExperts
 from lsmha_keras.attention.moa import MixtureOfAttentionHeads
@@ -34,6 +35,8 @@ ATOL = 1e-4
         (KnockingHeads, {}),
         (KnockingHeads, {"gated": True}),
         (TalkingHeads, {}),
+        (InteractiveHeads, {}),
+        (InteractiveHeads, {"maps_per_head": 4}),
         (MixtureOfHeads, {"num_shared": 3, "top_k": HEADS - 3}),
         (MixtureOfHeads, {"num_shared": 0, "top_k": HEADS}),
         (MixtureOfHeads, {"num_shared": 1, "top_k": HEADS - 1}),
@@ -87,7 +90,7 @@ def test_it_is_written_exactly_as_plain_attention(name, options, bias):
 @pytest.mark.parametrize(
     ("name", "options"),
     [("moh", {}), ("moa", {}), ("mae", {}), ("knocking_gated", {}), ("talking", {}), ("super", {})]
-    + [("hilo", {}), ("windows", {}), ("sparse", {})],
+    + [("eit", {}), ("hilo", {}), ("windows", {}), ("sparse", {})],
 )
 def test_what_is_not_exact_has_to_be_asked_for(name, options):
     layer = make(name, options=options)
@@ -293,6 +296,8 @@ def test_sparsemax_is_the_nearest_distribution():
         (WindowedHeads, {"shape": "round", "grid_shape": GRID}, "shape='round'"),
         (ClusteredHeads, {"map_of_head": 3}, "map_of_head=3"),
         (ClusteredHeads, {"map_of_head": [0, 2] * 4}, "without gaps"),
+        (InteractiveHeads, {"maps_per_head": 1}, "2 or more.*maps_per_head=1"),
+        (InteractiveHeads, {"maps_per_head": 2.5}, "maps_per_head=2.5"),
         (SparseHeads, {"normaliser": "softmax"}, "normaliser='softmax'"),
         (SparseHeads, {"k": 0}, "k=0"),
         (SlicedAttention, {"mix_tokens": True}, "grid_shape=None"),

@@ -192,6 +192,9 @@ COSTS = {
     "knocking_gated": (65_856, 5.44),
     "knocking": (65_856, 5.44),
     "talking": (66_176, 7.34),
+    # Two maps a head: 2 x 2 x 16 x 16 parameters; keys mixed, 64 x 2 x 16 x 128, one more product
+    # of 128 a pair of tokens, and 2 x 16 x 16.
+    "eit": (66_688, 8.13),
     "optimised": (49_280, 4.19),
     "efficient": (32_896, 3.15),
     "super": (36_992, 3.67),

@@ -7,7 +7,7 @@ from lsmha_keras.benchmark import attention_kinds
 
 
 def test_one_consistent_row_for_each_kind(monkeypatch):
-    # XLA compiles nineteen layers otherwise; what it is chosen by has a test of its own.
+    # XLA compiles every layer otherwise; what it is chosen by has a test of its own.
     monkeypatch.setattr(attention_kinds, "choose_xla", lambda variants, x: (min(variants), ""))
     rows = attention_kinds.measure("inference", batch=1, tokens=16, width=32, heads=8, runs=2)
     assert [row["attention"] for row in rows] == attention_names()

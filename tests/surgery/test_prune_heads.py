@@ -14,7 +14,7 @@ from tests.attention.test_registry import make_classifier
 from tests.checks import random_images, random_tokens, to_numpy
 
 IMAGES = random_tokens(3, 16, 16, 3)
-REFUSING = ("talking", "optimised", "efficient", "super")
+REFUSING = ("talking", "eit", "optimised", "efficient", "super")
 # Block 1 loses the groups that share keys and values whole; every kind can take these.
 KEEP = {0: [1, 2], 1: [2, 3]}
 OPTIONS = {
