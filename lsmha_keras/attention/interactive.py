@@ -55,7 +55,9 @@ class InteractiveHeads(LargeScaleMultiHeadAttention):
         super().__init__(num_heads, **kwargs)
         self.maps_per_head = plain(maps_per_head)
         if isinstance(self.maps_per_head, bool) or not isinstance(self.maps_per_head, int):
-            raise InputError(f"`maps_per_head` must be an int. Received: maps_per_head={maps_per_head!r}")
+            raise InputError(
+                f"`maps_per_head` must be an int. Received: maps_per_head={maps_per_head!r}"
+            )
         if self.maps_per_head < 2:
             raise InputError(
                 "`maps_per_head` must be 2 or more: one map keeps the scores above zero and one "

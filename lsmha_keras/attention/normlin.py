@@ -38,6 +38,8 @@ class NormLin(LargeScaleMultiHeadAttention):
         - [Yue et al., 2025](https://arxiv.org/abs/2505.08550), one matrix instead of attention
     """
 
+    has_scores = False
+
     def __init__(self, num_heads: int, grid_shape: Sequence[int], **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
         self.grid_shape = grid(grid_shape)

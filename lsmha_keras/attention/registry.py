@@ -226,6 +226,45 @@ def check_options(attention, options=None):
     return kind
 
 
+def needs_grid(attention, options=None):
+    """Returns whether a kind works only on all tokens of a grid.
+
+    Args:
+        attention: str.
+        options: dict of arguments that only this kind has, or `None`.
+    """
+    kind = find_attention(attention)
+    known = _parameters(kind.load_layer())
+    if "mix_tokens" in known:  # the one kind that takes a grid without always needing it
+        return bool({**kind.options, **(options or {})}.get("mix_tokens"))
+    return "grid_shape" in known
+
+
+def check_token_options(attention, options, head_tokens, token_keep):
+    """Refuses options of tokens that a kind of attention cannot have.
+
+    Args:
+        attention: str.
+        options: dict of arguments that only this kind has, or `None`.
+        head_tokens: int, tokens that are added.
+        token_keep: float, share of the tokens that stay afterwards.
+
+    Raises:
+        ValueError: if tokens are added where a grid is needed, or some are left out by the scores
+            of a kind that has none.
+    """
+    if head_tokens and needs_grid(attention, options):
+        raise InputError(
+            f"Attention {attention!r} sees the tokens of a grid and no others: leave out "
+            f"`head_tokens`, or take another kind. Received: head_tokens={head_tokens}"
+        )
+    if token_keep < 1 and not find_attention(attention).load_layer().has_scores:
+        raise InputError(
+            f"Attention {attention!r} has no scores, by which tokens are chosen that stay: leave "
+            f"out `token_keep`, or take another kind. Received: token_keep={token_keep}"
+        )
+
+
 def make_attention(attention, num_heads, grid_shape=None, options=None, **arguments):
     """Makes an attention layer by its name.
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.glmix_block import SlotMixing
+from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.ista import ISTAStep
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.layers.spectral_block import SpectralFilter
+from lsmha_keras.layers.token_reduction import TokenReduction
 
 _LOCK = threading.Lock()
 
@@ -182,6 +184,11 @@ def _count_ours(layer, inputs, outputs):
     return batch * layer.count_multiply_adds(tokens)
 
 
+def _count_reduction(layer, inputs, outputs):
+    batch, tokens, channels = inputs[0]
+    return batch * layer.count_multiply_adds(tokens, channels)
+
+
 def _count_pooling(layer, inputs, outputs):
     return math.prod(inputs[0])  # the scores are a separate dense layer
 
@@ -205,6 +212,8 @@ _COUNTERS = {
     (_layers.EinsumDense,): _count_einsum,
     (_layers.MultiHeadAttention,): _count_attention,
     (LargeScaleMultiHeadAttention, SpectralFilter, SlotMixing, ISTAStep): _count_ours,
+    (TokenReduction,): _count_reduction,
     (SequencePooling,): _count_pooling,
-    (PositionEmbedding, _layers.Embedding): _count_nothing,
+    # The projection of head tokens is a separate dense layer.
+    (PositionEmbedding, HeadTokens, _layers.Embedding): _count_nothing,
 }

@@ -8,6 +8,7 @@ from keras import ops
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_changes import changing_weights
+from lsmha_keras.models.block_walk import BlockWalk
 from lsmha_keras.shp.head_scores import gradient
 
 # What to do about a kind of attention that cannot be traced.
@@ -61,6 +62,7 @@ def trace_attention(model, images, labels=None):
             f"There is no attention to follow; {_WAY_OUT}. "
             "Received: a model without transformer blocks"
         )
+    check_same_tokens(model.backbone, f"Maps are followed from block to block; {_WAY_OUT}")
     run = _Run(model, indices, _tokens_before(model, indices[0], images))
     maps, tokens = run.forward()
     pooling = model.pooler.token_weights(tokens)
@@ -75,13 +77,31 @@ def trace_attention(model, images, labels=None):
     return AttentionTrace(maps, _to_numpy(pooling), gradients, by_pooling)
 
 
+def check_same_tokens(backbone, reason):
+    """Refuses backbones whose blocks do not all see the tokens of the grid, and no others.
+
+    Args:
+        backbone: `CCTBackbone`.
+        reason: str, what needs the same tokens in all blocks, for the message.
+
+    Raises:
+        ValueError: names the option and the block.
+    """
+    for i, block in enumerate(backbone.blocks):
+        for name, none in (("token_keep", 1), ("head_tokens", 0)):
+            if (value := getattr(block, name, none)) != none:
+                raise InputError(
+                    f"{reason}. That takes blocks that all see the same tokens. "
+                    f"Received: {name}={value} in block {i}"
+                )
+
+
 def _tokens_before(model, block, images):
     """The tokens that enter a block, `(batch, tokens, channels)`."""
-    backbone = model.backbone
-    tokens = backbone.tokenizer(ops.convert_to_tensor(images), training=False)
-    tokens = backbone.position_embedding_layer(tokens)
-    for layer in backbone.blocks[:block]:
-        tokens = layer(tokens, training=False)
+    walk = BlockWalk(model.backbone)
+    tokens = walk.embed(ops.convert_to_tensor(images), training=False)
+    for i in range(block):
+        tokens = walk.run(i, tokens, training=False)
     return tokens
 
 
@@ -96,7 +116,7 @@ class _Run:
 
     def __init__(self, model, indices, tokens):
         self.model, self.tokens = model, tokens
-        self.layers = model.backbone.blocks[indices[0] :]
+        self.first = indices[0]
         self.blocks = [model.backbone.blocks[i] for i in indices]
 
     def forward(self, offsets=None):
@@ -107,16 +127,17 @@ class _Run:
                 attention weights, or `None`.
         """
         x, maps, first = self.tokens, [], 0
-        for block in self.layers:
+        walk = BlockWalk(self.model.backbone, self.first)
+        for i, block in enumerate(self.model.backbone.blocks[self.first :], self.first):
             if not isinstance(block, TransformerBlock):
-                x = block(x, training=False)
+                x = walk.run(i, x, training=False)
                 continue
             change = None
             if offsets is not None:
                 change = _AddOnce(block, offsets[:, first : first + block.num_heads])
                 first += block.num_heads
             with changing_weights(change):
-                x, scores = _call(block, x)
+                x, scores = _call(walk, i, x)
             if change is not None:
                 change.check()
             maps.append(scores)
@@ -166,10 +187,11 @@ class _AddOnce:
         )
 
 
-def _call(block, x):
+def _call(walk, i, x):
     try:
-        return block(x, training=False, return_attention_scores=True)
+        return walk.run(i, x, training=False, return_attention_scores=True)
     except InputError as error:
+        block = walk.backbone.blocks[i]
         raise InputError(
             f"This kind of attention has no scores to follow; {_WAY_OUT}. "
             f"Received: attention={block.attention_kind!r} ({error})"

@@ -14,6 +14,7 @@ from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError
 from lsmha_keras.heads.explain import check_classifier, find_label, prepared
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.block_walk import BlockWalk
 from lsmha_keras.progress import Progress
 
 
@@ -39,15 +40,15 @@ class ScaledHeads(keras.Model):
     def call(self, inputs):
         classifier, scales = self.classifier, inputs["scales"]
         backbone = classifier.backbone
-        x = backbone.position_embedding_layer(backbone.tokenizer(inputs["images"], training=False))
+        walk = BlockWalk(backbone)
+        x = walk.embed(inputs["images"], training=False)
         first = 0
-        for block in backbone.blocks:
+        for i, block in enumerate(backbone.blocks):
+            own = {}
             if isinstance(block, TransformerBlock):
-                own = scales[:, first : first + block.num_heads]
-                x = block(x, training=False, head_scale=own)
+                own["head_scale"] = scales[:, first : first + block.num_heads]
                 first += block.num_heads
-            else:
-                x = block(x, training=False)
+            x = walk.run(i, x, training=False, **own)
         return classifier.output_dense(classifier.pooler(backbone.layer_norm(x)))
 
 

@@ -13,6 +13,7 @@ from keras import ops
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.data.superclasses import SUPERCLASSES, superclass_labels
 from lsmha_keras.errors import InputError, nearest
+from lsmha_keras.heads.attention_trace import check_same_tokens
 from lsmha_keras.heads.explain import check_classifier, find_label, prepared
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.progress import Progress
@@ -190,6 +191,7 @@ def head_pursuit(
     layers = model.backbone.blocks
     valid = [i for i, block in enumerate(layers) if isinstance(block, TransformerBlock)]
     blocks = check_blocks(blocks, valid)
+    check_same_tokens(model.backbone, "Heads are pooled by the weights of the last tokens")
     groups = _concepts(model, concepts)
     written = _pooled_heads(model, blocks, data, batch_size, verbose, batch_options)
     classes, explained, scores = {}, {}, {}

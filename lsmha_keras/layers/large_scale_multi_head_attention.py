@@ -87,6 +87,9 @@ class LargeScaleMultiHeadAttention(HeadWeights, keras.layers.Layer):
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2
     """
 
+    # Whether there are attention weights that depend on the tokens, to be asked for.
+    has_scores = True
+
     def __init__(
         self,
         num_heads: int,

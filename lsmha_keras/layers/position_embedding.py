@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import grid
+from lsmha_keras.arguments import grid, plain
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.weight_arguments import (
     initial_values,
@@ -33,6 +33,8 @@ class PositionEmbedding(keras.layers.Layer):
         kind: `"learnable"`, `"sine"` (not trained: for token index `p` and channel `i` of `C`, the
             sine for even `i` and the cosine for odd `i` of `p / 10000 ** (2 * (i // 2) / C)`), or
             `"none"`. Defaults to `"learnable"`.
+        add: bool, whether the embedding is added to the tokens, or returned alone, for what adds it
+            later. Defaults to `True`.
         embeddings_initializer: initializer of a learnable embedding. Defaults to a truncated normal
             of standard deviation 0.2.
         embeddings_regularizer: regularizer of a learnable embedding.
@@ -43,10 +45,12 @@ class PositionEmbedding(keras.layers.Layer):
         x: tokens, float tensor of shape `(batch, grid_height * grid_width, channels)`.
 
     Returns:
-        A tensor of the shape of `x`, in the compute dtype.
+        A tensor of the shape of `x`, or without `add` of shape `(1, tokens, channels)`, in the
+        compute dtype.
 
     Raises:
-        ValueError: if `kind` is unknown or the number of tokens does not fit the grid.
+        ValueError: if `kind` is unknown, there is no embedding to return, or the number of tokens
+            does not fit the grid.
 
     Example:
 
@@ -64,6 +68,7 @@ class PositionEmbedding(keras.layers.Layer):
         self,
         grid_shape: Sequence[int],
         kind: str = "learnable",
+        add: bool = True,
         embeddings_initializer: Initializer = None,
         embeddings_regularizer: Regularizer = None,
         embeddings_constraint: Constraint = None,
@@ -75,6 +80,12 @@ class PositionEmbedding(keras.layers.Layer):
         self.supports_masking = True
         self.grid_shape = grid(grid_shape)
         self.kind = kind
+        self.add = plain(add)
+        if kind == "none" and not self.add:
+            raise InputError(
+                "Without an embedding there is nothing to return: take another `kind`. "
+                f"Received: kind={kind!r}, add={add}"
+            )
         if embeddings_initializer is None:
             embeddings_initializer = keras.initializers.TruncatedNormal(stddev=0.2)
         set_weight_arguments(
@@ -105,7 +116,8 @@ class PositionEmbedding(keras.layers.Layer):
     def call(self, x):
         if self.kind == "none":
             return x
-        return x + ops.cast(self.embedding, x.dtype)
+        embedding = ops.cast(self.embedding, self.compute_dtype)
+        return x + embedding if self.add else embedding
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -120,13 +132,14 @@ class PositionEmbedding(keras.layers.Layer):
         self.embedding.assign(resize_position_embedding(embedding, grid_shape, self.grid_shape))
 
     def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+        return tuple(input_shape) if self.add else (1, *input_shape[1:])
 
     def get_config(self):
         return {
             **super().get_config(),
             "grid_shape": self.grid_shape,
             "kind": self.kind,
+            "add": self.add,
             **weight_config(self, "embeddings"),
         }
 

@@ -9,26 +9,24 @@ import keras
 from keras import ops
 
 from lsmha_keras.arguments import plain, positive_int
-from lsmha_keras.attention.registry import make_attention
+from lsmha_keras.attention.registry import check_token_options, make_attention
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.attention_core import joint_mask
-from lsmha_keras.layers.depthwise_conv import DepthwiseConv
-from lsmha_keras.layers.ista import ISTAStep
-from lsmha_keras.layers.stochastic_depth import StochasticDepth
+from lsmha_keras.layers.head_tokens import HeadTokens
+from lsmha_keras.layers.second_branch import SecondBranch
+from lsmha_keras.layers.token_reduction import TokenReduction, check_reduction
 from lsmha_keras.layers.weight_arguments import (
-    initial_values,
     set_weight_arguments,
     weight_arguments,
     weight_config,
 )
 from lsmha_keras.types import Constraint, Initializer, Regularizer
 
-_MLPS = ("perceptron", "ista")
-_MLP_KERNEL_SIZE = 3
+_HEAD_DROPOUTS = ("random", "importance")
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(SecondBranch, keras.layers.Layer):
     """Large-scale multi-head attention and a two-layer perceptron, both residual.
 
     As in the reference, the second normalisation acts on the residual stream itself:
@@ -36,6 +34,9 @@ class TransformerBlock(keras.layers.Layer):
     - `x = x + drop_path(attention(LN(x)))`
     - `x = LN(x)`
     - `x = x + drop_path(W2 gelu(W1 x))`, with the exact GELU
+
+    With `token_keep` below 1 there are fewer tokens after the first normalised sum; see
+    `TokenReduction`.
 
     Args:
         num_heads: int, number of attention heads.
@@ -55,12 +56,20 @@ class TransformerBlock(keras.layers.Layer):
             `mlp_conv`.
         head_dropout: float in [0, 1), probability to leave out a head for a sample in training; the
             others are scaled up. Defaults to `0.0`.
+        head_dropout_by: `"random"`, or `"importance"`: the callback `MaskImportantHeads` chooses
+            that share of the heads of a model, the most important ones. Defaults to `"random"`.
         mlp: `"perceptron"`, or `"ista"`: the second branch is CRATE's step of sparse coding, whose
             sum with `x` passes a ReLU; `mlp_dim` has no effect then. Defaults to `"perceptron"`.
         mlp_conv: bool, whether the perceptron sees neighbours: `h + gelu(depthwise3x3(h))` takes
             the place of its hidden layer `h`. Defaults to `False`.
         context_broadcast: bool, whether the perceptron's output `y` becomes `(y + mean(y)) / 2`,
             with the mean over the tokens that no mask leaves out. Defaults to `False`.
+        head_tokens: int, how many tokens that stand for groups of channels attention sees beside
+            the others, and drops again; 0 for none. See `HeadTokens`. Defaults to `0`.
+        token_keep: float in (0, 1], share of the tokens that the perceptron and later blocks see.
+            Defaults to `1.0`.
+        token_reduction: `"fuse"`, `"merge"` or `"skip"`, what becomes of the others. Defaults to
+            `"fuse"`.
         kernel_initializer: initializer of the kernels of attention and perceptron. Defaults to a
             truncated normal of standard deviation 0.02.
         bias_initializer: initializer of their biases. Defaults to `"zeros"`.
@@ -72,17 +81,23 @@ class TransformerBlock(keras.layers.Layer):
         x: tokens, float tensor of shape `(batch, tokens, channels)`.
         training, head_mask, padding_mask, return_head_outputs, return_attention_scores, mask,
             x_mask, head_scale: as in `LargeScaleMultiHeadAttention`.
+        position: optional float tensor `(1 or batch, tokens, channels)`, added to `LN(x)` for
+            attention alone.
+        return_reduction: bool, whether to return what became of the tokens, too; for `token_keep`
+            below 1.
 
     Returns:
-        The output, of the shape of `x`; with flags set, a tuple of the output, the head outputs
-        `(batch, tokens, num_heads, head_dim)` and the attention weights
-        `(batch, num_heads, tokens, tokens)`, as asked for.
+        The output, of the shape of `x` but for the tokens that are left; with flags set, a tuple of
+        the output, the head outputs `(batch, tokens, num_heads, head_dim)`, the attention weights
+        `(batch, num_heads, tokens, tokens)`, with `head_tokens` more in both of the last axes, and
+        the dict of `TokenReduction`, as asked for.
 
     Raises:
         ValueError: if an argument is out of range, `num_heads` does not divide the token width
             while `head_dim` is `None`, the kind of attention or an option of it is unknown, there
-            is no grid for `mlp_conv`, or tokens that do not fit it, or options of the perceptron
-            are set where there is none.
+            is no grid for `mlp_conv`, or tokens that do not fit it, options of the perceptron are
+            set where there is none, or tokens are added or left out where a grid of them is needed
+            or attention has no scores.
 
     Example:
 
@@ -97,6 +112,7 @@ class TransformerBlock(keras.layers.Layer):
         - [Lu et al., 2022](https://arxiv.org/abs/2210.05958), a convolution in the perceptron
         - [Yu et al., 2023](https://arxiv.org/abs/2306.01129), CRATE
         - [Hyeon-Woo et al., 2022](https://arxiv.org/abs/2210.08457), context broadcasting
+        - [Yu et al., 2022](https://arxiv.org/abs/2212.05262), positions of each layer (LaPE)
     """
 
     def __init__(
@@ -113,9 +129,13 @@ class TransformerBlock(keras.layers.Layer):
         attention_options: Mapping[str, Any] | None = None,
         grid_shape: Sequence[int] | None = None,
         head_dropout: float = 0.0,
+        head_dropout_by: str = "random",
         mlp: str = "perceptron",
         mlp_conv: bool = False,
         context_broadcast: bool = False,
+        head_tokens: int = 0,
+        token_keep: float = 1.0,
+        token_reduction: str = "fuse",
         kernel_initializer: Initializer = None,
         bias_initializer: Initializer = "zeros",
         kernel_regularizer: Regularizer = None,
@@ -141,11 +161,11 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp = mlp
         self.mlp_conv_enabled = plain(mlp_conv)
         self.context_broadcast = plain(context_broadcast)
-        if not 0 <= self.head_dropout < 1:
-            raise InputError(
-                f"`head_dropout` must be in [0, 1). Received: head_dropout={head_dropout}"
-            )
-        self._check_perceptron()
+        self.head_dropout_by = head_dropout_by
+        self.head_tokens = positive_int("head_tokens", head_tokens) if head_tokens else 0
+        self.token_keep, self.token_reduction = plain(token_keep), token_reduction
+        self._check_heads_and_tokens()
+        self.check_second_branch()
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
         set_weight_arguments(
@@ -159,19 +179,21 @@ class TransformerBlock(keras.layers.Layer):
         )
         self._make_layers(self.dtype_policy)
 
-    def _check_perceptron(self):
-        options = {
-            "mlp_conv": self.mlp_conv_enabled,
-            "context_broadcast": self.context_broadcast,
-        }
-        if self.mlp not in _MLPS or (self.mlp == "ista" and any(options.values())):
+    def _check_heads_and_tokens(self):
+        if not 0 <= self.head_dropout < 1:
             raise InputError(
-                f"`mlp` must be one of {', '.join(_MLPS)}{nearest(self.mlp, _MLPS)}; `mlp_conv` "
-                "and `context_broadcast` are options of the perceptron. Received: "
-                f"mlp={self.mlp!r}, {', '.join(f'{k}={v}' for k, v in options.items())}"
+                f"`head_dropout` must be in [0, 1). Received: head_dropout={self.head_dropout}"
             )
-        if self.mlp_conv_enabled and self.grid_shape is None:
-            raise InputError("`mlp_conv` needs the grid of the tokens. Received: grid_shape=None")
+        if self.head_dropout_by not in _HEAD_DROPOUTS:
+            raise InputError(
+                f"`head_dropout_by` must be one of {', '.join(_HEAD_DROPOUTS)}"
+                f"{nearest(self.head_dropout_by, _HEAD_DROPOUTS)}. "
+                f"Received: head_dropout_by={self.head_dropout_by!r}"
+            )
+        check_reduction(self.token_keep, self.token_reduction)
+        check_token_options(
+            self.attention_kind, self.attention_options, self.head_tokens, self.token_keep
+        )
 
     def _make_layers(self, dtype):
         self.attention_norm = keras.layers.LayerNormalization(
@@ -192,48 +214,37 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_norm = keras.layers.LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=dtype, name="mlp_norm"
         )
-        if self.mlp == "ista":
-            self.ista = ISTAStep(
-                self.kernel_regularizer, self.kernel_constraint, dtype=dtype, name="ista"
-            )
-        else:
-            self.mlp_hidden = self._make_dense("mlp_hidden", self.mlp_dim)
-        if self.mlp_conv_enabled:
-            self.mlp_conv = DepthwiseConv(
-                _MLP_KERNEL_SIZE,
-                depthwise_initializer=initial_values(keras.initializers.HeNormal()),
-                depthwise_regularizer=self.kernel_regularizer,
-                depthwise_constraint=self.kernel_constraint,
+        self.make_second_branch()
+        if self.head_tokens:
+            self.head_token_layer = HeadTokens(
+                self.head_tokens,
+                layer_norm_epsilon=self.layer_norm_epsilon,
                 dtype=dtype,
-                name="mlp_conv",
+                name="head_tokens",
+                **weight_arguments(self, "kernel", "bias"),
             )
-        if self.head_dropout > 0:
+        if self.token_keep < 1:
+            self.token_reduction_layer = TokenReduction(
+                self.token_keep, self.token_reduction, dtype=dtype, name="token_reduction"
+            )
+        if self.head_dropout > 0 and self.head_dropout_by == "random":
             self.seed_generator = keras.random.SeedGenerator()
-        self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=dtype, name="dropout")
-        self.drop_path = StochasticDepth(self.stochastic_depth_rate, dtype=dtype, name="drop_path")
 
     def build(self, input_shape):
         self.attention_norm.build(input_shape)
-        self.attention.build(input_shape)
+        seen = tuple(input_shape)
+        if self.head_tokens:
+            self.head_token_layer.build(input_shape)
+            tokens = None if seen[1] is None else seen[1] + self.head_tokens
+            seen = (seen[0], tokens, seen[2])
+        self.attention.build(seen)
+        if self.head_dropout > 0 and self.head_dropout_by == "importance":
+            # 0 for heads that are left out. A weight, so that a compiled step sees it change.
+            self.head_keep = self.add_weight(
+                shape=(self.num_heads,), initializer="ones", trainable=False, name="head_keep"
+            )
         self.mlp_norm.build(input_shape)
-        if self.mlp == "ista":
-            self.ista.build(input_shape)
-            return
-        self.mlp_hidden.build(input_shape)
-        if self.mlp_conv_enabled:
-            height, width = self.grid_shape
-            if input_shape[1] != height * width:
-                raise InputError(
-                    f"`mlp_conv` on a grid {self.grid_shape} expects {height * width} tokens. "
-                    f"Received: input_shape={tuple(input_shape)}"
-                )
-            self.mlp_conv.build((input_shape[0], height, width, self.mlp_dim))
-        self.mlp_output = self._make_dense("mlp_output", input_shape[-1])
-        self.mlp_output.build((*input_shape[:-1], self.mlp_dim))
-
-    def _make_dense(self, name, units):
-        arguments = weight_arguments(self, "kernel", "bias")
-        return keras.layers.Dense(units, dtype=self.dtype_policy, name=name, **arguments)
+        self.build_second_branch(input_shape)
 
     def call(
         self,
@@ -246,62 +257,113 @@ class TransformerBlock(keras.layers.Layer):
         mask=None,
         x_mask=None,
         head_scale=None,
+        position=None,
+        return_reduction=False,
     ):
-        attended = self.attention(
-            self.attention_norm(x),
+        valid = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
+        reduces = self.token_keep < 1
+        if reduces:
+            self._refuse_masks_of_keras(mask, x_mask)
+        attended, heads, scores = self._attend(
+            self._attention_input(x, position),
+            valid,
             training=training,
             head_mask=head_mask,
-            padding_mask=padding_mask,
             return_head_outputs=return_head_outputs,
-            return_attention_scores=return_attention_scores,
-            mask=joint_mask(x, mask=mask, x_mask=x_mask),
+            return_attention_scores=return_attention_scores or reduces,
             head_scale=self._drop_heads(x, head_scale, training),
         )
-        extras = ()
-        if return_head_outputs or return_attention_scores:
-            attended, *extras = attended
-        x = x + self._drop(attended, training)
-        x = self.mlp_norm(x)
-        if self.mlp == "ista":
-            x = ops.relu(x + self._drop(self.ista(x), training))
-        else:
-            valid = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
-            x = x + self._drop(self._perceptron(x, valid, training), training)
-        return (x, *extras) if extras else x
+        x = self.mlp_norm(x + self.drop(attended, training))
+        reduction = {}
+        if reduces:
+            tokens = x.shape[1]
+            own_scores = scores[:, :, :tokens, :tokens]  # without head tokens
+            x, reduction = self.token_reduction_layer(x, own_scores, training, valid)
+            valid = reduction.get("padding_mask")
+        x = self.add_second_branch(x, valid, training)
+        outputs = (x,)
+        outputs += (heads,) if return_head_outputs else ()
+        outputs += (scores,) if return_attention_scores else ()
+        outputs += (reduction,) if return_reduction else ()
+        return outputs if len(outputs) > 1 else x
 
-    def _perceptron(self, x, valid, training):
-        hidden = ops.gelu(self.mlp_hidden(x), approximate=False)
-        if self.mlp_conv_enabled:
-            hidden = hidden + self._convolve(hidden, valid)
-        outputs = self.mlp_output(self.dropout(hidden, training=training))
-        if self.context_broadcast:
-            outputs = (outputs + _mean_token(outputs, valid)) / 2
-        return outputs
+    def _refuse_masks_of_keras(self, *masks):
+        if any(mask is not None for mask in masks):
+            raise InputError(
+                "Keras's masks do not follow tokens that are left out: give `padding_mask`, and "
+                "take the new one from `return_reduction=True`. Received: a mask of Keras with "
+                f"token_keep={self.token_keep}"
+            )
+
+    def _attention_input(self, x, position):
+        x = self.attention_norm(x)
+        return x if position is None else x + ops.cast(position, x.dtype)
+
+    def _attend(self, x, valid, **arguments):
+        """Calls attention; returns its output, and head outputs and scores or `None`."""
+        if self.head_tokens:
+            made = self.head_token_layer(x, padding_mask=valid)
+            if valid is not None:
+                valid = ops.concatenate([valid, ops.ones(ops.shape(made)[:2], "bool")], axis=1)
+            x = ops.concatenate([x, ops.cast(made, x.dtype)], axis=1)
+        outputs = self.attention(x, padding_mask=valid, **arguments)
+        outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+        scores = outputs.pop() if arguments["return_attention_scores"] else None
+        if self.head_tokens:
+            outputs = [part[:, : -self.head_tokens] for part in outputs]
+        return outputs[0], outputs[1] if arguments["return_head_outputs"] else None, scores
 
     def _drop_heads(self, x, head_scale, training):
         """Joins a factor for each head of each sample, 0 for those left out, to what is given."""
         if not training or self.head_dropout == 0:
             return head_scale
-        ones = ops.ones((ops.shape(x)[0], self.num_heads), self.compute_dtype)
-        kept = keras.random.dropout(ones, self.head_dropout, seed=self.seed_generator)
+        if self.head_dropout_by == "importance":
+            kept = ops.cast(self.head_keep, self.compute_dtype)
+        else:
+            ones = ops.ones((ops.shape(x)[0], self.num_heads), self.compute_dtype)
+            kept = keras.random.dropout(ones, self.head_dropout, seed=self.seed_generator)
         return kept if head_scale is None else kept * ops.cast(head_scale, self.compute_dtype)
 
-    def _convolve(self, hidden, valid):
-        shape = ops.shape(hidden)
-        if valid is not None:
-            # Padding is what lies beyond the border.
-            hidden = hidden * ops.cast(valid, hidden.dtype)[..., None]
-        grid = ops.reshape(hidden, (shape[0], *self.grid_shape, shape[-1]))
-        return ops.reshape(ops.gelu(self.mlp_conv(grid), approximate=False), shape)
-
-    def _drop(self, branch, training):
-        return self.drop_path(self.dropout(branch, training=training), training=training)
-
     def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+        batch, tokens, channels = input_shape
+        if self.token_keep < 1:
+            tokens = self.token_reduction_layer.count_left(tokens)
+        return (batch, tokens, channels)
 
-    def compute_output_spec(self, x, **kwargs):
-        return self.attention.compute_output_spec(x, **kwargs)
+    def compute_output_spec(
+        self,
+        x,
+        training=None,
+        return_head_outputs=False,
+        return_attention_scores=False,
+        return_reduction=False,
+        padding_mask=None,
+        **kwargs,
+    ):
+        batch, tokens, _ = x.shape
+        shapes = [self.compute_output_shape(x.shape)]
+        if return_head_outputs:
+            shapes.append((batch, tokens, self.num_heads, self.attention.width))
+        if return_attention_scores:
+            seen = None if tokens is None else tokens + self.head_tokens
+            shapes.append((batch, self.num_heads, seen, seen))
+        outputs = tuple(keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes)
+        if return_reduction and self.token_keep == 1:
+            outputs += ({},)
+        elif return_reduction:
+            scores = keras.KerasTensor((batch, self.num_heads, tokens, tokens))
+            entered = keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+            reduction = self.token_reduction_layer.compute_output_spec(
+                entered, scores, padding_mask=padding_mask
+            )
+            outputs += (reduction[1],)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def save_own_variables(self, store):
+        """Saves nothing: which heads are left out belongs to a training, not to a model."""
+
+    def load_own_variables(self, store):
+        """Loads nothing; see `save_own_variables`."""
 
     def get_config(self):
         return {
@@ -321,17 +383,9 @@ class TransformerBlock(keras.layers.Layer):
             "mlp": self.mlp,
             "mlp_conv": self.mlp_conv_enabled,
             "context_broadcast": self.context_broadcast,
+            "head_dropout_by": self.head_dropout_by,
+            "head_tokens": self.head_tokens,
+            "token_keep": self.token_keep,
+            "token_reduction": self.token_reduction,
             **weight_config(self, "kernel", "bias"),
         }
-
-
-def _mean_token(tokens, valid):
-    """Returns the mean token of each sample, `(batch, 1, channels)`, in the dtype of `tokens`."""
-    wide = ops.cast(tokens, "float32")
-    if valid is None:
-        mean = ops.mean(wide, axis=1, keepdims=True)
-    else:
-        weights = ops.cast(valid, "float32")[..., None]
-        count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
-        mean = ops.sum(wide * weights, axis=1, keepdims=True) / count
-    return ops.cast(mean, tokens.dtype)

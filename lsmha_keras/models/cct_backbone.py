@@ -12,12 +12,12 @@ import keras_hub
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
-from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.weight_arguments import built_with_weights
+from lsmha_keras.models.block_walk import BlockWalk
 from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
-from lsmha_keras.models.head_lists import block_kinds
+from lsmha_keras.models.head_lists import block_kinds, check_sizes
 from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
@@ -26,6 +26,7 @@ from lsmha_keras.models.keras_workarounds import (
     torch_parameters_up_to_date,
 )
 from lsmha_keras.models.make_blocks import make_blocks
+from lsmha_keras.models.position_norms import check_join, make_position_norms
 from lsmha_keras.models.preset_arguments import check_arguments, check_structure
 from lsmha_keras.models.preset_files import save_preset
 from lsmha_keras.types import PathLike
@@ -59,6 +60,9 @@ class CCTBackbone(keras_hub.models.Backbone):
         fused_conv_blocks: bool, whether batch normalisation is folded into the convolutional blocks
             and the tokenizer; see `fuse`. Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
+        position_embedding_join: `"input"`, added to the tokens once; or `"layer"` (LaPE): each
+            transformer block adds it to what its attention sees, after a layer normalisation of
+            what the block before added. Defaults to `"input"`.
         dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
         attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
         stochastic_depth_rate: float, probability of skipping a branch. It grows linearly from 0 in
@@ -73,8 +77,12 @@ class CCTBackbone(keras_hub.models.Backbone):
             `"spectral"` or `"glmix"`. `None` means `num_conv_blocks` times `"conv"`, then
             `"attention"`. Lists such as `num_heads` have one entry for each `"attention"` and
             `"glmix"`.
-        head_dropout, mlp, mlp_conv, context_broadcast: options of the transformer blocks; see
-            `TransformerBlock`.
+        head_dropout, head_dropout_by, mlp, mlp_conv, context_broadcast, head_tokens,
+            token_reduction: options of the transformer blocks; see `TransformerBlock`.
+        token_keep: float in (0, 1], or a list like `num_heads`: the share of its tokens that a
+            block passes on. Defaults to `1.0`.
+        token_return_after: int, with `token_reduction="skip"`: how many more blocks the other
+            tokens skip before they return to their places. Defaults to `1`.
         dtype: string or `keras.DTypePolicy`, policy of the computations and weights.
         **kwargs: base model arguments, such as `name`.
 
@@ -119,6 +127,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         conv_block_design: str = "separable",
         fused_conv_blocks: bool = False,
         position_embedding: str = "learnable",
+        position_embedding_join: str = "input",
         dropout_rate: float = 0.0,
         attention_dropout: float = 0.1,
         stochastic_depth_rate: float = 0.1,
@@ -131,28 +140,25 @@ class CCTBackbone(keras_hub.models.Backbone):
         mlp: str = "perceptron",
         mlp_conv: bool = False,
         context_broadcast: bool = False,
+        head_dropout_by: str = "random",
+        head_tokens: int = 0,
+        token_keep: float | Sequence[float] = 1.0,
+        token_reduction: str = "fuse",
+        token_return_after: int = 1,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
         check_arguments(kwargs, CCTBackbone)
         hidden_dim = positive_int("hidden_dim", hidden_dim)
-        image_shape, num_layers, num_heads, head_dim, num_conv_blocks = map(
-            plain, (image_shape, num_layers, num_heads, head_dim, num_conv_blocks)
+        image_shape, num_layers, num_heads, head_dim, num_conv_blocks, token_keep = map(
+            plain, (image_shape, num_layers, num_heads, head_dim, num_conv_blocks, token_keep)
         )
-        if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
-            raise InputError(
-                "`image_shape` must be (height, width, channels), all positive. "
-                f"Received: image_shape={image_shape}"
-            )
-        if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
-            raise InputError(
-                "`num_layers` must be positive and `num_conv_blocks` from 0 to `num_layers`. "
-                f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
-            )
+        check_sizes(image_shape, num_layers, num_conv_blocks, token_return_after)
         kinds = block_kinds(
             {"num_layers": num_layers, "num_conv_blocks": num_conv_blocks, "blocks": blocks}
         )
+        check_join(position_embedding_join, position_embedding, token_keep)
 
         # === Layers ===
         self.tokenizer = ConvTokenizer(
@@ -166,8 +172,12 @@ class CCTBackbone(keras_hub.models.Backbone):
             name="tokenizer",
         )
         grid_shape = self.tokenizer.grid_shape((None, *image_shape))
+        own = {"add": position_embedding_join == "input", "name": "position_embedding"}
         self.position_embedding_layer = PositionEmbedding(
-            grid_shape, kind=position_embedding, dtype=dtype, name="position_embedding"
+            grid_shape, kind=position_embedding, dtype=dtype, **own
+        )
+        self.position_norms = make_position_norms(
+            kinds, position_embedding_join, epsilon=layer_norm_epsilon, dtype=dtype
         )
         self.embedding_dropout = keras.layers.Dropout(
             dropout_rate, dtype=dtype, name="embedding_dropout"
@@ -182,6 +192,7 @@ class CCTBackbone(keras_hub.models.Backbone):
                 "head_dim": head_dim,
                 "attention": attention,
                 "attention_options": attention_options,
+                "token_keep": token_keep,
             },
             mlp_dim=mlp_dim,
             dropout_rate=dropout_rate,
@@ -194,12 +205,19 @@ class CCTBackbone(keras_hub.models.Backbone):
                 "mlp": mlp,
                 "mlp_conv": mlp_conv,
                 "context_broadcast": context_broadcast,
+                "head_dropout_by": head_dropout_by,
+                "head_tokens": head_tokens,
+                "token_reduction": token_reduction,
+                "token_return_after": token_return_after,
             },
             dtype=dtype,
         )
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
         )
+
+        self.position_embedding_join = position_embedding_join
+        self.token_return_after = plain(token_return_after)
 
         # === Functional Model ===
         images = keras.Input(image_shape, name="images")
@@ -209,18 +227,14 @@ class CCTBackbone(keras_hub.models.Backbone):
         register_torch_parameters(self)
 
         # === Config ===
-        self.image_shape = tuple(image_shape)
-        self.hidden_dim = hidden_dim
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.head_dim = head_dim
-        self.mlp_dim = plain(mlp_dim)
+        self.image_shape, self.hidden_dim = tuple(image_shape), hidden_dim
+        self.num_layers, self.mlp_dim = num_layers, plain(mlp_dim)
+        self.num_heads, self.head_dim = num_heads, head_dim
         self.tokenizer_layers = plain(tokenizer_layers)
         self.tokenizer_kernel_size = plain(tokenizer_kernel_size)
         self.tokenizer_filters = plain(tokenizer_filters)
         self.tokenizer_design = tokenizer_design
-        self.num_conv_blocks = num_conv_blocks
-        self.conv_block_design = conv_block_design
+        self.num_conv_blocks, self.conv_block_design = num_conv_blocks, conv_block_design
         self.fused_conv_blocks = plain(fused_conv_blocks)
         self.position_embedding = position_embedding
         self.dropout_rate = plain(dropout_rate)
@@ -228,14 +242,12 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.stochastic_depth_rate = plain(stochastic_depth_rate)
         self.use_qkv_bias = plain(use_qkv_bias)
         self.layer_norm_epsilon = plain(layer_norm_epsilon)
-        self.attention = attention
-        self.attention_options = attention_options
-        self.head_dropout = plain(head_dropout)
-        self.mlp = mlp
-        self.mlp_conv = plain(mlp_conv)
-        self.context_broadcast = plain(context_broadcast)
-        self.block_kinds = kinds
-        self._blocks_argument = None if blocks is None else kinds
+        self.attention, self.attention_options = attention, attention_options
+        self.head_dropout, self.head_dropout_by = plain(head_dropout), head_dropout_by
+        self.mlp, self.mlp_conv = mlp, plain(mlp_conv)
+        self.context_broadcast, self.head_tokens = plain(context_broadcast), plain(head_tokens)
+        self.token_keep, self.token_reduction = token_keep, token_reduction
+        self.block_kinds, self._blocks_argument = kinds, None if blocks is None else kinds
 
     def intermediates(
         self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
@@ -283,13 +295,13 @@ class CCTBackbone(keras_hub.models.Backbone):
             A dict from name to tensor, with `"output"`, every block's output and `names`.
         """
         head_masks = head_masks or {}
-        x = self.tokenizer(images)  # (batch, tokens, hidden_dim)
-        x = self.embedding_dropout(self.position_embedding_layer(x))
+        walk = BlockWalk(self)
+        x = walk.embed(images)  # (batch, tokens, hidden_dim)
         values = {"embedding": x}
-        for i, block in enumerate(self.blocks):
+        for i in range(len(self.blocks)):
             kinds = [kind for kind in HEAD_KINDS if f"block_{i}/{kind}" in names]
             mask = {"head_mask": head_masks[i]} if i in head_masks else {}
-            x = block(x, **mask, **{f"return_{kind}": True for kind in kinds})
+            x = walk.run(i, x, **mask, **{f"return_{kind}": True for kind in kinds})
             if kinds:
                 x, *extras = x
                 for kind, extra in zip(kinds, extras, strict=True):

@@ -1,13 +1,44 @@
 """Kinds of blocks, and per-block settings: one value for all blocks with heads, or a list."""
 
+from lsmha_keras.arguments import plain
 from lsmha_keras.errors import InputError, nearest
 
 # Arguments of a backbone that may be lists with one entry per block with heads.
-PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options")
+PER_BLOCK = ("num_heads", "head_dim", "attention", "attention_options", "token_keep")
 # What `CCTBackbone(blocks=...)` takes.
 KINDS = ("conv", "spectral", "glmix", "attention")
 # Kinds of blocks that have an entry in these lists.
 WITH_HEADS = ("glmix", "attention")
+
+
+def check_sizes(image_shape, num_layers, num_conv_blocks, token_return_after):
+    """Refuses sizes of a backbone that are out of range.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        num_layers: int.
+        num_conv_blocks: int.
+        token_return_after: int.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
+        raise InputError(
+            "`image_shape` must be (height, width, channels), all positive. "
+            f"Received: image_shape={image_shape}"
+        )
+    if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
+        raise InputError(
+            "`num_layers` must be positive and `num_conv_blocks` from 0 to `num_layers`. "
+            f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
+        )
+    count = plain(token_return_after)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise InputError(
+            "`token_return_after` must be an int from 0 on. "
+            f"Received: token_return_after={token_return_after!r}"
+        )
 
 
 def block_kinds(config):
@@ -55,7 +86,7 @@ def per_block(name, value, num_blocks):
 
     Args:
         name: name of the argument, for the message.
-        value: int, str, dict, `None` or a list.
+        value: number, str, dict, `None` or a list.
         num_blocks: int.
 
     Returns:
@@ -64,7 +95,7 @@ def per_block(name, value, num_blocks):
     Raises:
         ValueError: if it is neither a value nor a list, or a list of another length.
     """
-    if value is None or isinstance(value, (int, str, dict)):
+    if value is None or isinstance(value, (int, float, str, dict)):
         return [value] * num_blocks
     if not isinstance(value, (list, tuple)) or len(value) != num_blocks:
         raise InputError(

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from lsmha_keras.errors import InputError
+
 
 def attention_entropy(attention_scores):
     """Entropy of the attention over keys, in nats, as a mean over queries.
@@ -42,12 +44,25 @@ def attention_distance(attention_scores, distances):
     attention_distance(np.eye(64)[None, None], distances)  # [[0.]]
     ```
 
+    Raises:
+        ValueError: if the attention is between other tokens.
+
     References:
         - [Dosovitskiy et al., 2021](https://arxiv.org/abs/2010.11929), appendix D.7
     """
-    weights = ops.cast(attention_scores, "float32")
+    weights = _weights_of_grid(attention_scores, distances)
     distances = ops.convert_to_tensor(distances)
     return ops.mean(ops.sum(weights * distances, axis=-1), axis=-1)
+
+
+def _weights_of_grid(attention_scores, places):
+    if attention_scores.shape[-1] != len(places):
+        raise InputError(
+            "Where a head looks is known of blocks that see all tokens of the grid, and no others: "
+            "leave out `attention_distance` and `offset`, or choose other blocks. Received: "
+            f"attention between {attention_scores.shape[-1]} tokens, {len(places)} on the grid"
+        )
+    return ops.cast(attention_scores, "float32")
 
 
 def token_distances(grid_shape, image_size):
@@ -107,7 +122,7 @@ def attention_offset(attention_scores, offsets):
     References:
         - [Cordonnier et al., 2020](https://arxiv.org/abs/1911.03584), heads with a fixed offset
     """
-    weights = ops.cast(attention_scores, "float32")
+    weights = _weights_of_grid(attention_scores, offsets)
     batch, heads, tokens, _ = ops.shape(weights)
     flat = ops.reshape(weights, (batch, heads, tokens * tokens))
     return ops.matmul(flat, ops.convert_to_tensor(offsets.reshape(-1, 2))) / tokens

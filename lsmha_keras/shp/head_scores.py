@@ -12,6 +12,7 @@ from keras import ops
 from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.block_walk import BlockWalk
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.attention_profile import (
     attention_distance,
@@ -72,9 +73,7 @@ class BlockHeadScores(keras.Model):
 
     def __init__(self, classifier, block, methods):
         super().__init__(name=f"block_{block}_head_scores")
-        self.classifier = classifier
-        self.block = block
-        self.methods = tuple(methods)
+        self.classifier, self.block, self.methods = classifier, block, tuple(methods)
         backbone = classifier.backbone
         self.num_heads = backbone.blocks[block].num_heads
         grid = backbone.position_embedding_layer.grid_shape, backbone.image_shape[:2]
@@ -83,12 +82,11 @@ class BlockHeadScores(keras.Model):
 
     def call(self, inputs):
         tokens, labels = inputs["tokens"], ops.cast(inputs["labels"], "int32")
-        found = {}
+        found = self._attention(tokens)
         if "accuracy_drop" in self.methods:
             found["accuracy_drop"] = self._accuracy_drop(tokens, labels)
         if "mask_gradient" in self.methods:
             found["mask_gradient"] = self._mask_gradient(tokens, labels)
-        found.update(self._attention(tokens))
         weights = inputs["weights"]
         sums = {name: ops.tensordot(weights, values, axes=1) for name, values in found.items()}
         return {**sums, **self._moments(tokens, weights)}
@@ -103,20 +101,22 @@ class BlockHeadScores(keras.Model):
         wanted = {name: measure for name, measure in wanted.items() if name in self.methods}
         if not wanted:
             return {}
-        block = self.classifier.backbone.blocks[self.block]
-        scores = block(tokens, training=False, return_attention_scores=True)[1]
+        scores = self._run(tokens, return_attention_scores=True)[1]
         return {name: measure(scores) for name, measure in wanted.items()}
 
     def _moments(self, tokens, weights):
         if "output_redundancy" not in self.methods:
             return {}
-        block = self.classifier.backbone.blocks[self.block]
-        heads = block(tokens, training=False, return_head_outputs=True)[1]
+        heads = self._run(tokens, return_head_outputs=True)[1]
         batch, count = ops.shape(tokens)[:2]
         flat = ops.cast(ops.reshape(heads, (batch * count, -1)), "float32")
         weighted = flat * ops.repeat(weights, count)[:, None] / count
         moments = ops.matmul(ops.transpose(flat), weighted)
         return {"output_redundancy": moments, "output_mean": ops.sum(weighted, axis=0)}
+
+    def _run(self, tokens, **arguments):
+        walk = BlockWalk(self.classifier.backbone, first=self.block)
+        return walk.run(self.block, tokens, training=False, **arguments)
 
     def finish(self, sums, num_images):
         """Makes scores of what calls returned.
@@ -142,10 +142,10 @@ class BlockHeadScores(keras.Model):
     def _outputs(self, tokens, head_mask):
         """What the classifier gives, float32, from the tokens that enter the block."""
         classifier = self.classifier
-        block, *later = classifier.backbone.blocks[self.block :]
-        tokens = block(tokens, training=False, head_mask=head_mask)
-        for layer in later:
-            tokens = layer(tokens, training=False)
+        walk = BlockWalk(classifier.backbone, first=self.block)
+        tokens = walk.run(self.block, tokens, training=False, head_mask=head_mask)
+        for i in range(self.block + 1, len(classifier.backbone.blocks)):
+            tokens = walk.run(i, tokens, training=False)
         pooled = classifier.pooler(classifier.backbone.layer_norm(tokens))
         return ops.cast(classifier.output_dense(pooled), "float32")
 

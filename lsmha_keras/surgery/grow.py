@@ -8,7 +8,7 @@ from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
-from lsmha_keras.models.head_lists import PER_BLOCK
+from lsmha_keras.models.head_lists import PER_BLOCK, count_heads_blocks, joined, per_block
 
 
 def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) -> Any:
@@ -81,6 +81,10 @@ def _deepen(model, num_layers):
         if isinstance(config[key], (list, tuple)):
             added = num_layers - model.num_layers
             config[key] = [*config[key], *config[key][-1:] * added]
+    # New blocks leave out no tokens, or predictions would change.
+    count = count_heads_blocks(model.block_kinds)
+    keep = per_block("token_keep", model.token_keep, count)
+    config["token_keep"] = joined([*keep, *[1.0] * (num_layers - model.num_layers)])
     if config["blocks"] is not None:
         config["blocks"] = [*config["blocks"], *["attention"] * (num_layers - model.num_layers)]
     deeper = CCTBackbone.from_config(config)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
-from lsmha_keras.layers.transformer_block import TransformerBlock, _mean_token
+from lsmha_keras.layers.second_branch import _mean_token
+from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models import CCTBackbone
 from lsmha_keras.surgery.grow import grow
 from tests.attention.test_registry import SMALL

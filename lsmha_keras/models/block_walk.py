@@ -1,0 +1,98 @@
+"""Runs the blocks of a backbone in turn, with what they hand on beside the tokens."""
+
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.token_reduction import put_back
+
+
+class BlockWalk:
+    """Runs a backbone's blocks one after the other.
+
+    Beside the tokens, blocks hand on positions, if each adds its own (LaPE), and tokens that skip
+    some blocks. Whatever runs the blocks of a backbone does so through a walk.
+
+    Args:
+        backbone: `CCTBackbone`.
+        first: int, the block to begin with. Defaults to `0`.
+
+    Raises:
+        ValueError: if tokens that enter the first block are not all there are, as others skip it.
+
+    Example:
+
+    ```python
+    walk = BlockWalk(backbone)
+    tokens = walk.embed(images, training=False)
+    for i in range(len(backbone.blocks)):
+        tokens = walk.run(i, tokens, training=False)
+    ```
+    """
+
+    def __init__(self, backbone, first=0):
+        self.backbone = backbone
+        self._position, self._next_norm = None, 0
+        self._ends = dict(skips(backbone))
+        self._skipping = None  # the tokens, their order, and the block after which they return
+        for start, end in self._ends.items():
+            if start < first <= end:
+                raise InputError(
+                    "Tokens that skip a block are no part of what enters it, so it cannot be run "
+                    f"on its own: choose blocks up to {start} or from {end + 1} on. Received: "
+                    f"block {first}, which tokens skip from block {start} to block {end}"
+                )
+
+    def embed(self, images, **arguments):
+        """Returns the tokens that enter the first block.
+
+        Args:
+            images: preprocessed images `(batch, height, width, channels)`.
+            **arguments: of the layers' calls: `training`.
+        """
+        backbone = self.backbone
+        tokens = backbone.tokenizer(images, **arguments)
+        if backbone.position_embedding_join == "input":
+            tokens = backbone.position_embedding_layer(tokens)
+        return backbone.embedding_dropout(tokens, **arguments)
+
+    def run(self, block, tokens, **arguments):
+        """Calls a block, the next in turn.
+
+        Args:
+            block: int, its index.
+            tokens: what the block before returned, `(batch, tokens, channels)`.
+            **arguments: of the block's call, such as `return_head_outputs`.
+
+        Returns:
+            What the block returns; tokens that skipped blocks up to this one are back.
+        """
+        if block in self.backbone.position_norms:
+            arguments["position"] = self._position_of(block, tokens)
+        if block in self._ends:
+            arguments["return_reduction"] = True
+        outputs = self.backbone.blocks[block](tokens, **arguments)
+        outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+        if block in self._ends:
+            reduction = outputs.pop()
+            self._skipping = reduction["skipped"], reduction["order"], self._ends[block]
+        if self._skipping and self._skipping[2] == block:
+            skipped, order, _ = self._skipping
+            outputs[0], self._skipping = put_back(outputs[0], skipped, order), None
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _position_of(self, block, tokens):
+        """What a block adds to its tokens: the position of the block before, normalised anew."""
+        if self._position is None:
+            self._position = self.backbone.position_embedding_layer(tokens)
+        for index, norm in self.backbone.position_norms.items():
+            if self._next_norm <= index <= block:
+                self._position = norm(self._position)
+        self._next_norm = block + 1
+        return self._position
+
+
+def skips(backbone):
+    """Lists where tokens skip blocks: pairs of the block that they leave and the last they skip."""
+    return [
+        (i, min(i + backbone.token_return_after, len(backbone.blocks) - 1))
+        for i, block in enumerate(backbone.blocks)
+        if getattr(block, "token_keep", 1) < 1 and block.token_reduction == "skip"
+    ]
