@@ -69,6 +69,9 @@ _PUBLIC = {
     # training
     "Recipe": "lsmha_keras.training.recipe",
     "train": "lsmha_keras.training.train",
+    "AnnealTokenKeep": "lsmha_keras.training.anneal_token_keep",
+    "TrainInTurns": "lsmha_keras.training.train_in_turns",
+    "MaskImportantHeads": "lsmha_keras.heads.mask_important_heads",
     "evaluate": "lsmha_keras.training.evaluate",
     # single-head performance
     "fit_readout": "lsmha_keras.shp.readout_trainer",
@@ -146,6 +149,7 @@ if TYPE_CHECKING:
     from lsmha_keras.heads.explain import explain as explain
     from lsmha_keras.heads.explanation import Explanation as Explanation
     from lsmha_keras.heads.interventions import intervene_on_heads as intervene_on_heads
+    from lsmha_keras.heads.mask_important_heads import MaskImportantHeads as MaskImportantHeads
     from lsmha_keras.heads.pursuit import HeadPursuit as HeadPursuit
     from lsmha_keras.heads.pursuit import head_pursuit as head_pursuit
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
@@ -189,9 +193,11 @@ if TYPE_CHECKING:
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
     from lsmha_keras.surgery.share_heads import head_similarity as head_similarity
     from lsmha_keras.surgery.share_heads import share_heads as share_heads
+    from lsmha_keras.training.anneal_token_keep import AnnealTokenKeep as AnnealTokenKeep
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe
     from lsmha_keras.training.train import train as train
+    from lsmha_keras.training.train_in_turns import TrainInTurns as TrainInTurns
 
 # Needs KerasTuner, without which `import *` and `dir` have to do.
 _OPTIONAL = ("CCTHyperModel",)

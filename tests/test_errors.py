@@ -72,6 +72,9 @@ MISTAKES = {
     "ResizedCrop": lambda: lsmha.ResizedCrop((1, 2)),
     "Recipe": lambda: lsmha.Recipe.from_dict({"modell": {}}),
     "train": lambda: lsmha.train(NONE),
+    "AnnealTokenKeep": lambda: lsmha.AnnealTokenKeep(0),
+    "TrainInTurns": lambda: lsmha.TrainInTurns(0),
+    "MaskImportantHeads": lambda: lsmha.MaskImportantHeads("digits", max_images=0),
     "evaluate": lambda: lsmha.evaluate(NONE, "digits"),
     "fit_readout": lambda: lsmha.fit_readout(model(), "digits", epochs=0),
     "single_head_performance": lambda: lsmha.single_head_performance(

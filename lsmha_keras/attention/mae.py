@@ -24,7 +24,11 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
     The mixture is the same as heads weighted by
     `w_j = H / (H - leave_out) * (1 - sum of the gates that leave j out)`, which is what is
     computed: the weights of an image sum to `H`, and uniform gates, those at the start, give plain
-    attention. Gate and heads are trained together here; the paper trains them in turns.
+    attention.
+
+    Gate and heads are trained together, or with `in_turns` as in the paper, by the callback
+    `TrainInTurns`: heads while each image goes through one expert that the gate draws, then the
+    gate while queries, keys and values get no gradients.
 
     Per image, beside plain attention's, with tokens of width `C`: parameters
     `C gate_dim + gate_dim + gate_dim H + H`, multiply-adds `gate_dim (C + H)`.
@@ -38,6 +42,8 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
             are left when others were removed keep theirs, and the weights of all
             gates sum to `num_gates`.
         num_gates: int, how many gates there are with `gate_of_head`.
+        in_turns: bool, whether `TrainInTurns` can train gate and heads in turns. Defaults to
+            `False`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
@@ -54,12 +60,14 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         gate_dim: int = 64,
         gate_of_head: Sequence[int] | None = None,
         num_gates: int | None = None,
+        in_turns: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, **kwargs)
         self.leave_out = positive_int("leave_out", leave_out)
         self.gate_dim = positive_int("gate_dim", gate_dim)
         self.gate_of_head, self.num_gates = plain(gate_of_head), plain(num_gates)
+        self.in_turns = plain(in_turns)
         self._gates, self._num_gates = check_gates(self.num_heads, gate_of_head, num_gates)
         if self.leave_out >= self._num_gates:
             raise InputError(
@@ -78,21 +86,47 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         )
         self.gate_hidden.build((input_shape[0], input_shape[-1]))
         self.gate.build((input_shape[0], self.gate_dim))
+        if self.in_turns:
+            # Whether experts learn, and gates. A weight, so that a compiled step sees it change.
+            self.turn = self.add_weight(
+                shape=(2,), initializer="ones", trainable=False, name="turn"
+            )
+            self.expert_seed = keras.random.SeedGenerator(self.seed)
+
+    def set_turn(self, experts: bool, gates: bool) -> None:
+        """Says what learns from now on, with `in_turns`: the experts, the gates, or both."""
+        self.turn.assign([float(experts), float(gates)])
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         heads, scores = super().attend(x, padding_mask, training, return_attention_scores)
-        weights = self.head_weights(x, padding_mask)[:, :, None, None]
-        return heads * ops.cast(weights, heads.dtype), scores
+        gates = self._gate_shares(x, padding_mask)
+        weights = self._weigh(gates)
+        if training and self.in_turns:
+            experts_learn, gates_learn = self.turn[0], self.turn[1]
+            chances = ops.log(ops.stop_gradient(gates))
+            drawn = keras.random.categorical(chances, 1, seed=self.expert_seed)[:, 0]
+            expert = ops.one_hot(drawn, self._num_gates, dtype="float32")
+            weights = gates_learn * weights + (1 - gates_learn) * self._weigh(expert)
+            learn = ops.cast(experts_learn, heads.dtype)
+            heads = learn * heads + (1 - learn) * ops.stop_gradient(heads)
+        return heads * ops.cast(weights[:, :, None, None], heads.dtype), scores
 
     def head_weights(self, x: Any, padding_mask: Any = None) -> Any:
         """Returns the heads' weights, float32, `(batch, heads)`; those of an image sum to `H`."""
+        return self._weigh(self._gate_shares(x, padding_mask))
+
+    def _gate_shares(self, x, padding_mask):
+        """Returns the share of each expert, float32, `(batch, experts)`."""
         x = ops.cast(x, "float32")
         if padding_mask is None:
             mean = ops.mean(x, axis=1)
         else:
             valid = ops.cast(padding_mask, "float32")[..., None]
             mean = ops.sum(x * valid, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1)
-        gates = ops.softmax(self.gate(self.gate_hidden(mean)), axis=-1)
+        return ops.softmax(self.gate(self.gate_hidden(mean)), axis=-1)
+
+    def _weigh(self, gates):
+        """Returns what a mixture of the experts with these shares weights each head by."""
         left_out = ops.matmul(gates, self._left_out())
         return self._num_gates / (self._num_gates - self.leave_out) * (1 - left_out)
 
@@ -121,6 +155,12 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         for name in ("gate_hidden", "gate"):
             getattr(self, name).set_weights(getattr(layer, name).get_weights())
 
+    def save_own_variables(self, store):
+        """Saves nothing: whose turn it is belongs to a training, not to a model."""
+
+    def load_own_variables(self, store):
+        """Loads nothing; see `save_own_variables`."""
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -128,4 +168,5 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
             "gate_dim": self.gate_dim,
             "gate_of_head": self.gate_of_head,
             "num_gates": self.num_gates,
+            "in_turns": self.in_turns,
         }

@@ -185,6 +185,24 @@ def attention_received(scores: Any, padding_mask: Any = None) -> Any:
     return total / ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1)
 
 
+def heard_scores(scores: Any, *factors: Any) -> Any:
+    """Leaves heads that are masked or left out no say in which tokens stay.
+
+    Args:
+        scores: attention weights `(batch, heads, tokens, tokens)`.
+        *factors: what head outputs are multiplied by, `(heads,)` or `(batch, heads)`, or `None`.
+
+    Returns:
+        A tensor like `scores`, whose mean over heads is that over the heads without a factor of 0.
+    """
+    for factor in factors:
+        if factor is not None:
+            heard = ops.cast(ops.not_equal(ops.convert_to_tensor(factor), 0), scores.dtype)
+            share = ops.mean(heard, axis=-1, keepdims=True)
+            scores = scores * (heard / ops.maximum(share, 1e-3))[..., None, None]
+    return scores
+
+
 def order_by(importance: Any, kept: int) -> Any:
     """Orders tokens: first those that stay, then the others, both as they lie in the input.
 

@@ -14,7 +14,7 @@ from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.second_branch import SecondBranch
-from lsmha_keras.layers.token_reduction import TokenReduction, check_reduction
+from lsmha_keras.layers.token_reduction import TokenReduction, check_reduction, heard_scores
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
@@ -264,6 +264,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         reduces = self.token_keep < 1
         if reduces:
             self._refuse_masks_of_keras(mask, x_mask)
+        head_scale = self._drop_heads(x, head_scale, training)
         attended, heads, scores = self._attend(
             self._attention_input(x, position),
             valid,
@@ -271,14 +272,13 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             head_mask=head_mask,
             return_head_outputs=return_head_outputs,
             return_attention_scores=return_attention_scores or reduces,
-            head_scale=self._drop_heads(x, head_scale, training),
+            head_scale=head_scale,
         )
         x = self.mlp_norm(x + self.drop(attended, training))
         reduction = {}
         if reduces:
-            tokens = x.shape[1]
-            own_scores = scores[:, :, :tokens, :tokens]  # without head tokens
-            x, reduction = self.token_reduction_layer(x, own_scores, training, valid)
+            own = heard_scores(scores, head_mask, head_scale)[:, :, : x.shape[1], : x.shape[1]]
+            x, reduction = self.token_reduction_layer(x, own, training=training, padding_mask=valid)
             valid = reduction.get("padding_mask")
         x = self.add_second_branch(x, valid, training)
         outputs = (x,)

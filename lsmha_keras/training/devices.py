@@ -176,6 +176,9 @@ def _obstacle(recipe, source, policy, callbacks):
         return f"that takes one device, not runtime.devices={recipe.runtime.devices}"
     if callbacks:
         return f"Keras callbacks cannot be called there, {len(callbacks)} given"
+    schedule = recipe.schedule
+    if schedule.token_keep_epochs or schedule.expert_epochs:
+        return "callbacks follow token_keep_epochs and expert_epochs, which cannot be called there"
     if policy is not None and not policy.reproducible:
         return "only this package's augmentation runs there"
     shape = recipe.model.image_shape or model_image_size(recipe.model.preset)

@@ -12,6 +12,7 @@ import time
 import keras
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.training.block_callbacks import block_callbacks
 from lsmha_keras.training.build_model import (
     build_model,
     compile_model,
@@ -91,6 +92,12 @@ class _Run:
         self.checkpoint = StepCheckpoint(output_dir)
         self.model = build_model(recipe, source)
         compile_model(self.model, recipe)
+        if needed := block_callbacks(recipe, self.model, source):
+            names = ", ".join(type(callback).__name__ for callback in needed)
+            raise InputError(
+                'Keras callbacks cannot be called on the device; data.placement="host" trains '
+                f"from the host. Received: a recipe and a model that need {names}"
+            )
         if self.checkpoint.arrays is not None:
             restore_state(self.model, self.checkpoint.arrays)
             self.log(f"Going on at step {self.checkpoint.step}, from {self.checkpoint.last}.")

@@ -10,6 +10,7 @@ import numpy as np
 from lsmha_keras.data.pipelines import epoch_batches
 from lsmha_keras.errors import InputError
 from lsmha_keras.interrupt import raise_if_interrupted
+from lsmha_keras.training.block_callbacks import block_callbacks
 from lsmha_keras.training.build_model import build_model, compile_model, make_policy
 from lsmha_keras.training.checkpoint import (
     EpochCheckpoint,
@@ -91,6 +92,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         # The user's callbacks see the validation metrics, and `stop_training` is saved after them.
         callbacks=[
             *_watchers(recipe, sources, checkpoint),
+            *block_callbacks(recipe, model, sources["train"]),
             *callbacks,
             checkpoint,
             *tensorboard(output_dir, log),

@@ -95,6 +95,10 @@ class ScheduleSection(_Section):
         decay: "cosine", down to `final_learning_rate`, or "constant".
         final_learning_rate: float, learning rate at the end of the cosine.
         cooldown_epochs: int, epochs at the last learning rate, in addition to `epochs`.
+        token_keep_epochs: int or None, epochs over which the share of tokens that blocks keep falls
+            to the model's; see `lsmha_keras.AnnealTokenKeep`.
+        expert_epochs: int or None, epochs in which the experts of `attention="mae"` learn, before
+            one in which the gates do; see `lsmha_keras.TrainInTurns`.
     """
 
     SECTION: ClassVar[str] = "schedule"
@@ -104,6 +108,8 @@ class ScheduleSection(_Section):
     decay: str = recipe_field("str", "cosine", choices=("cosine", "constant"))
     final_learning_rate: float = recipe_field("float", 0.0, at_least=0)
     cooldown_epochs: int = recipe_field("int", 0, at_least=0)
+    token_keep_epochs: int | None = recipe_field("int", optional=True, at_least=1)
+    expert_epochs: int | None = recipe_field("int", optional=True, at_least=1)
 
     def __post_init__(self):
         super().__post_init__()
