@@ -5,8 +5,8 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.exporting.onnx_attention import KINDS
 from lsmha_keras.layers.conv_block import ConvBlock
-from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 
@@ -47,7 +47,7 @@ def flat_model(classifier, softmax=False):
     plain = [
         f"block_{i}/attention_scores"
         for i, block in enumerate(fused.backbone.blocks)
-        if isinstance(block, TransformerBlock)
+        if isinstance(block, TransformerBlock) and block.attention.has_scores
     ]
     outputs = fused.trace(x, plain)["logits"]
     if softmax and activation_of(classifier) == "linear":
@@ -103,15 +103,15 @@ def _check_layers(classifier):
             )
     for block in classifier.backbone.blocks:
         known = type(block) is ConvBlock or (
-            type(block) is TransformerBlock
-            and type(block.attention) is LargeScaleMultiHeadAttention
+            type(block) is TransformerBlock and type(block.attention) in KINDS
         )
         if not known:
             attention = getattr(block, "attention", None)
             kind = f" with {type(attention).__name__}" if attention is not None else ""
             raise InputError(
-                "Blocks must be a `ConvBlock` or a `TransformerBlock` with a "
-                "`LargeScaleMultiHeadAttention`; other kinds of attention run in Keras only. "
+                "Blocks must be a `ConvBlock` or a `TransformerBlock` with one of "
+                f"{', '.join(sorted(layer.__name__ for layer in KINDS))}; other kinds of attention "
+                "run in Keras only. "
                 f"Received: {block.name}, a {type(block).__name__}{kind}"
             )
         if getattr(block, "mlp_conv_enabled", False) or getattr(block, "ista", None):
@@ -119,3 +119,9 @@ def _check_layers(classifier):
                 "A convolution in the perceptron, and what replaces it, run in Keras only. "
                 f"Received: {block.name} with mlp={block.mlp!r}, mlp_conv={block.mlp_conv_enabled}"
             )
+        for name, none in (("token_keep", 1), ("head_tokens", 0)):
+            if (value := getattr(block, name, none)) != none:
+                raise InputError(
+                    "Blocks that add tokens or leave some out run in Keras only. "
+                    f"Received: {block.name} with {name}={value}"
+                )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lsmha_keras.exporting.flat_model import activation_of
+from lsmha_keras.exporting.onnx_attention import attention
 from lsmha_keras.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph, resized
 from lsmha_keras.layers.conv_block import ConvBlock
 
@@ -81,10 +82,11 @@ def _backbone(graph, backbone, x):
     height, width = embedding.grid_shape
     # Convolutional blocks work on the grid of tokens, transformer blocks on a sequence.
     on_grid = True
-    if embedding.kind != "none":
+    if embedding.kind != "none" and embedding.add:
         values = _numpy(embedding.embedding).reshape(height, width, -1).transpose(2, 0, 1)
         x = graph.add("Add", x, graph.weight(values[None]))
-    for block in backbone.blocks:
+    positions = _positions(backbone)
+    for i, block in enumerate(backbone.blocks):
         if isinstance(block, ConvBlock):
             if not on_grid:
                 x = graph.transpose(
@@ -95,10 +97,23 @@ def _backbone(graph, backbone, x):
             continue
         if on_grid:
             x, on_grid = _sequence(graph, x, backbone.hidden_dim, height * width), False
-        x = _transformer_block(graph, block, x)
+        x = _transformer_block(graph, block, x, height * width, positions.get(i))
     if on_grid:
         x = _sequence(graph, x, backbone.hidden_dim, height * width)
     return _layer_norm(graph, backbone.layer_norm, x)
+
+
+def _positions(backbone):
+    """What each transformer block adds to its tokens, if each adds its own: constants."""
+    import keras
+
+    found = {}
+    if backbone.position_norms:
+        position = keras.ops.convert_to_tensor(backbone.position_embedding_layer.embedding)
+        for i, norm in backbone.position_norms.items():
+            position = norm(position)
+            found[i] = _numpy(position)
+    return found
 
 
 def _sequence(graph, x, channels, tokens):
@@ -138,8 +153,11 @@ def _conv_block(graph, block, x):
     return graph.add("Add", x, branch)
 
 
-def _transformer_block(graph, block, x):
-    attended = _attention(graph, block.attention, _layer_norm(graph, block.attention_norm, x))
+def _transformer_block(graph, block, x, tokens, position):
+    normed = _layer_norm(graph, block.attention_norm, x)
+    if position is not None:
+        normed = graph.add("Add", normed, graph.weight(position))
+    attended = attention(graph, block.attention, normed, tokens)
     x = _layer_norm(graph, block.mlp_norm, graph.add("Add", x, attended))
     hidden = graph.gelu(_dense(graph, block.mlp_hidden, x))
     hidden = _dense(graph, block.mlp_output, hidden)
@@ -147,27 +165,6 @@ def _transformer_block(graph, block, x):
         mean = graph.add("ReduceMean", hidden, axes=[1], keepdims=1)
         hidden = graph.add("Mul", graph.add("Add", hidden, mean), graph.constant(np.float32(0.5)))
     return graph.add("Add", x, hidden)
-
-
-def _attention(graph, attention, x):
-    heads = attention.num_heads
-    kernels = np.split(_numpy(attention.qkv.kernel), 3, axis=1)
-    biases = [None] * 3
-    if attention.use_qkv_bias:
-        biases = np.split(_numpy(attention.qkv.bias), 3)
-    inner = kernels[0].shape[1]
-    scale = (inner // heads) ** -0.5
-    kernels[0], biases[0] = (None if w is None else w * scale for w in (kernels[0], biases[0]))
-
-    def project(third, *order):
-        projected = graph.dense(x, kernels[third], biases[third])
-        return graph.transpose(graph.reshape(projected, 0, -1, heads, inner // heads), *order)
-
-    # (batch, heads, tokens, head_dim); keys are transposed: (batch, heads, head_dim, tokens)
-    query, key, value = project(0, 0, 2, 1, 3), project(1, 0, 2, 3, 1), project(2, 0, 2, 1, 3)
-    weights = graph.add("Softmax", graph.add("MatMul", query, key), axis=-1)
-    outputs = graph.transpose(graph.add("MatMul", weights, value), 0, 2, 1, 3)
-    return _dense(graph, attention.projection, graph.reshape(outputs, 0, -1, inner))
 
 
 def _head(graph, classifier, x):

@@ -24,6 +24,7 @@ STRUCTURES = {
     "even kernel": ("cct_2_3x2_h4", {"tokenizer_kernel_size": 4}),
     "bias": ("cct_2_3x2_h4", {"use_qkv_bias": True}),
     "heads for each block": ("cct_4_3x2_h4", {"num_heads": [1, 2, 3, 4], "head_dim": [5, 4, 3, 7]}),
+    "positions of each layer": ("cct_4_3x2_h8", {"position_embedding_join": "layer"}),
     "grey": ("cct_2_3x2_h4", {"image_shape": (16, 20, 1)}),
     "softmax": ("cct_2_3x2_h4", {"activation": "softmax"}),
     "sigmoid": ("cct_2_3x2_h4", {"activation": "sigmoid"}),

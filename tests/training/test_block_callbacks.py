@@ -132,7 +132,7 @@ def test_important_heads_are_left_out_of_training_steps_only():
 
 def make_mae():
     options = {"in_turns": True, "leave_out": 2, "gate_dim": 8}
-    return make_classifier(attention="mae", attention_options=options)
+    return make_classifier(attention="mae", attention_options=options, attention_dropout=0.0)
 
 
 def test_gates_and_experts_learn_in_turns():
@@ -140,13 +140,7 @@ def test_gates_and_experts_learn_in_turns():
     layer = model.backbone.blocks[1].attention
     layer.gate.kernel.assign(0.3 * random_tokens(*layer.gate.kernel.shape))
     callback = lsmha.TrainInTurns(expert_epochs=2, gate_epochs=1)
-    assert [callback.is_gates_turn(epoch) for epoch in range(5)] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-    ]
+    assert [epoch for epoch in range(7) if callback.is_gates_turn(epoch)] == [2, 5]
 
     def weights(model):
         return [to_numpy(w).copy() for w in (layer.qkv.kernel, layer.gate.kernel)]
