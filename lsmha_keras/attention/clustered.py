@@ -20,9 +20,9 @@ from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiH
 class ClusteredHeads(LargeScaleMultiHeadAttention):
     """Multi-head attention with fewer score maps than heads.
 
-    Each head has values of its own, and looks where its group looks. Heads that share a map are one
-    head with wide values, `[A V_1 | A V_2] = A [V_1 | V_2]`, and are computed so, in the many-head
-    core. This cuts what makes many heads slow, the scores.
+    Each head has its own values and attends where its group attends. Heads that share a map are one
+    head with wide values, `[A V_1 | A V_2] = A [V_1 | V_2]`, and are computed that way, in the
+    many-head core. There are fewer scores, and scores are what makes many heads slow.
 
     Per image of `T` tokens of width `C`, with `m` maps, `d = head_dim` and `I = num_heads * d`:
     parameters `2 C m d + 2 C I + C`, multiply-adds `2 T C (m d + I) + T^2 (m d + I)`, scores
@@ -31,8 +31,8 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
     Args:
         num_heads: int, number of heads.
         map_of_head: int, the number of maps, which groups of equal size share; or a list with the
-            map of each head, numbered from 0 without gaps. Defaults to `None`, a map for four
-            heads.
+            map of each head, numbered from 0 without gaps. Defaults to `None`, one map
+            for every four heads.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
@@ -111,7 +111,7 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         return all(np.array_equal(w, s[:, self._maps]) for w, s in zip(own, shared, strict=True))
 
     def take_maps(self, layer: LargeScaleMultiHeadAttention, heads: Sequence[int]) -> None:
-        """Takes the weights of plain attention, of queries and keys those of some heads.
+        """Takes the weights of plain attention, with the queries and keys of some heads only.
 
         Args:
             layer: built layer of plain attention with as many heads, which is left as it is.
@@ -126,7 +126,7 @@ class ClusteredHeads(LargeScaleMultiHeadAttention):
         self.projection.set_weights(merged_weights(layer.projection))
 
     def pruned_options(self, keep):
-        # Numbered anew, without the maps that no head is left to use.
+        # Renumbered, without maps that no remaining head uses.
         return {"map_of_head": np.unique(self._maps[keep], return_inverse=True)[1].tolist()}
 
     def take_head_weights(self, layer, keep):

@@ -98,7 +98,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         return ops.concatenate(heads, axis=1), scores
 
     def _attend_high(self, x, training, return_attention_scores):
-        """Within windows: each is an image of its own to the core."""
+        """Attends within windows, each of which is a separate image to the core."""
         rows, columns = (n // self.window for n in self.grid_shape)
         side = self.window
         x = ops.reshape(x, (-1, rows, side, columns, side, x.shape[-1]))
@@ -113,7 +113,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         return heads, self._spread_windows(scores) if return_attention_scores else None
 
     def _spread_windows(self, scores):
-        """Weights within windows as weights between all tokens, zero elsewhere."""
+        """Writes weights within windows as weights between all tokens, zero elsewhere."""
         rows, columns = (n // self.window for n in self.grid_shape)
         side = self.window
         windows, inside = rows * columns, side * side
@@ -127,7 +127,7 @@ class HiLoAttention(LargeScaleMultiHeadAttention):
         return ops.take(ops.take(scores, place, axis=2), place, axis=3)
 
     def _attend_low(self, x, training, return_attention_scores):
-        """From all tokens to the averages of windows."""
+        """Attends from all tokens to the averages of windows."""
         rows, columns = (n // self.window for n in self.grid_shape)
         side = self.window
         pooled = ops.reshape(x, (-1, rows, side, columns, side, x.shape[-1]))

@@ -32,7 +32,7 @@ class InteractiveHeads(LargeScaleMultiHeadAttention):
     with one layer for each interaction. At the start it is plain attention: two maps of each head
     are its own scores and their negatives, and `relu(s) - relu(-s) = s`.
 
-    Each map of scores needs all heads, so the many-head core cannot be used. It is meant for a
+    Each map of scores depends on all heads, so the many-head core cannot be used. It is meant for a
     moderate number of heads.
 
     Per image of `T` tokens of width `C`, with `I = num_heads * head_dim` and `M = maps_per_head`:

@@ -13,6 +13,7 @@ from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.attention.routing import check_gates
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
+from lsmha_keras.layers.unsaved_weight import UnsavedWeight
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -38,9 +39,9 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         leave_out: int, heads that an expert leaves out. One of many is almost nothing: with 25
             heads a weight lies in [0, 1.04]. Defaults to `1`.
         gate_dim: int, width of the gate's hidden layer. Defaults to `64`.
-        gate_of_head: list with the gate of each head, or `None`: each head has its own. Heads that
-            are left when others were removed keep theirs, and the weights of all
-            gates sum to `num_gates`.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own. After
+            pruning, the remaining heads keep theirs, and the weights of all gates sum to
+            `num_gates`.
         num_gates: int, how many gates there are with `gate_of_head`.
         in_turns: bool, whether `TrainInTurns` can train gate and heads in turns. Defaults to
             `False`.
@@ -87,10 +88,9 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         self.gate_hidden.build((input_shape[0], input_shape[-1]))
         self.gate.build((input_shape[0], self.gate_dim))
         if self.in_turns:
-            # Whether experts learn, and gates. A weight, so that a compiled step sees it change.
-            self.turn = self.add_weight(
-                shape=(2,), initializer="ones", trainable=False, name="turn"
-            )
+            # Whether experts learn, and gates.
+            self.turn = UnsavedWeight((2,), name="turn")
+            self.turn.build()
             self.expert_seed = keras.random.SeedGenerator(self.seed)
 
     def set_turn(self, experts: bool, gates: bool) -> None:
@@ -102,7 +102,7 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         gates = self._gate_shares(x, padding_mask)
         weights = self._weigh(gates)
         if training and self.in_turns:
-            experts_learn, gates_learn = self.turn[0], self.turn[1]
+            experts_learn, gates_learn = self.turn.weight[0], self.turn.weight[1]
             chances = ops.log(ops.stop_gradient(gates))
             drawn = keras.random.categorical(chances, 1, seed=self.expert_seed)[:, 0]
             expert = ops.one_hot(drawn, self._num_gates, dtype="float32")
@@ -154,12 +154,6 @@ class MixtureOfAttentiveExperts(LargeScaleMultiHeadAttention):
         super().take_head_weights(layer, keep)
         for name in ("gate_hidden", "gate"):
             getattr(self, name).set_weights(getattr(layer, name).get_weights())
-
-    def save_own_variables(self, store):
-        """Saves nothing: whose turn it is belongs to a training, not to a model."""
-
-    def load_own_variables(self, store):
-        """Loads nothing; see `save_own_variables`."""
 
     def get_config(self):
         return {

@@ -36,8 +36,8 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
         balance_loss: float, weight of `H * sum f_i P_i`, added in training. Defaults to `0.01`.
         z_loss: float, weight of the mean squared logarithm of the router's normaliser, added in
             training. Defaults to `0.001`.
-        gate_of_head: list with the gate of each head, or `None`: each head has its own. Heads that
-            are left when others were removed keep theirs, and tokens go on choosing among all.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own. After
+            pruning, the remaining heads keep theirs, and tokens still choose among all of them.
         num_gates: int, how many gates there are with `gate_of_head`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
@@ -73,7 +73,7 @@ class MixtureOfAttentionHeads(GroupedQueryAttention):
 
     def build_heads(self, input_shape):
         super().build_heads(input_shape)
-        # Not zero: of equal probabilities every token would choose the first.
+        # Not zero: with equal probabilities every token would choose the first heads.
         self.router = self.add_weight(
             shape=(input_shape[-1], self._num_gates),
             initializer=self.kernel_initializer.clone(),

@@ -17,7 +17,7 @@ from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiH
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class MixtureOfHeads(LargeScaleMultiHeadAttention):
-    """Multi-head attention with gates: some heads always on, of the others `top_k` per token.
+    """Multi-head attention with gates: some heads are always on, each token chooses others.
 
     The first `num_shared` heads get `num_shared * softmax(x W_s)`, the others
     `top_k * p / sum of the chosen p` with `p = softmax(x W_r)`, zero where a head is not chosen;
@@ -34,12 +34,12 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
     Args:
         num_heads: int, number of heads, `H`.
         num_shared: int, heads that are always on, or `None` for an eighth of them.
-        top_k: int, how many of the others each token chooses, or `None` for so many that three
-            quarters of all heads are on. 0 is allowed if all heads are shared.
+        top_k: int, how many of the others each token chooses, or `None` for as many as make three
+            quarters of all heads active. 0 is allowed if all heads are shared.
         balance_loss: float, weight of the loss that keeps the choice even, `heads * sum f_i P_i`,
             added in training. Defaults to `0.01`.
-        gate_of_head: list with the gate of each head, or `None`: each head has its own. Heads that
-            are left when others were removed keep theirs, and tokens go on choosing among all.
+        gate_of_head: list with the gate of each head, or `None`: each head has its own. After
+            pruning, the remaining heads keep theirs, and tokens still choose among all of them.
         num_gates: int, how many gates there are with `gate_of_head`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
@@ -140,7 +140,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
     def take_multi_head_weights(self, weights):
         super().take_multi_head_weights(weights)
         if self._chosen < self._routed:
-            return False  # Routers of zero would choose the same heads for every token.
+            return False  # Zero routers would choose the same heads for every token.
         for router in self.routers():
             router.assign(ops.zeros(router.shape, router.dtype))
         return True

@@ -7,7 +7,7 @@ from lsmha_keras.errors import InputError
 
 
 def check_gates(num_heads, gate_of_head, num_gates):
-    """Checks which gate each head obeys.
+    """Checks which gate each head belongs to.
 
     Args:
         num_heads: int.
@@ -44,8 +44,8 @@ def choose(probabilities, k):
         k: int.
 
     Returns:
-        A tensor of zeros and ones, of the same shape and dtype, without gradients. Of equal entries
-        the first ones are chosen.
+        A tensor of zeros and ones, of the same shape and dtype, without gradients. Among equal
+        entries, the first ones are chosen.
     """
     heads = probabilities.shape[-1]
     _, chosen = ops.top_k(probabilities, k)

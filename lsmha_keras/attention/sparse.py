@@ -22,8 +22,8 @@ class SparseHeads(LargeScaleMultiHeadAttention):
     """Multi-head attention whose weights are exactly zero for most tokens.
 
     `"top_k"` is a softmax over the `k` largest scores of each query; `"entmax15"` and `"sparsemax"`
-    find the number themselves. A query's weights need all of its scores, sorted, so the many-head
-    core cannot be used; zeros save no time.
+    choose the number themselves. The weights of a query depend on all of its scores, sorted, so the
+    many-head core cannot be used. Zeros save no time.
 
     Parameters and multiply-adds are plain attention's, beside a sort of `H T^2` scores.
 
@@ -35,7 +35,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
-        ValueError: if `normaliser` is unknown or `k` is no positive int.
+        ValueError: if `normaliser` is unknown or `k` is not a positive int.
 
     References:
         - [Peters et al., 2019](https://arxiv.org/abs/1905.05702), 1.5-entmax
@@ -130,14 +130,14 @@ def _entmax15(scores):
     mean = ops.cumsum(ordered, axis=-1) / ranks
     mean_square = ops.cumsum(ordered**2, axis=-1) / ranks
     delta = 1 / ranks - (mean_square - mean**2)
-    # Where it is not positive the threshold is not asked for; a root of zero has no gradient.
+    # Where this is not positive the threshold is not used, and a root of zero has no gradient.
     thresholds = mean - ops.where(delta > 0, ops.sqrt(ops.where(delta > 0, delta, 1)), 0)
     count = _count(thresholds <= ordered)
     return ops.square(ops.maximum(z - _take(thresholds, count), 0))
 
 
 def _shift(scores):
-    # Both solutions are zero one and more below the maximum, whatever stands there.
+    # Both solutions are zero for scores that are one or more below the maximum.
     return ops.maximum(scores - ops.max(scores, axis=-1, keepdims=True), -1)
 
 

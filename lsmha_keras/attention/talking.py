@@ -14,8 +14,8 @@ class TalkingHeads(LargeScaleMultiHeadAttention):
     """Multi-head attention whose heads exchange scores before the softmax and weights after it.
 
     Head `h` sums the scores of all heads with row `h` of one `num_heads x num_heads` matrix, and
-    the weights with that of another; both are the identity at the start. One tile of scores needs
-    all heads, so the many-head core cannot be used, and many heads are expensive.
+    the weights with that of another; both are the identity at the start. A tile of scores depends
+    on all heads, so the many-head core cannot be used, and many heads are expensive.
 
     Per image of `T` tokens, beside plain attention's: parameters `2 H^2`, multiply-adds
     `2 T^2 H^2`.

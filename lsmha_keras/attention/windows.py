@@ -1,4 +1,4 @@
-"""Heads that each see their own distance."""
+"""Attention whose heads see windows of different sizes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
     theirs. `None` sees everything. Multi-scale attention, long-short attention and local blocks are
     special cases.
 
-    Windows are masks of scores that are all computed: parameters and multiply-adds are plain
-    attention's. Each head has a mask of its own, so the many-head core cannot be used. `hilo` is
-    the kind that saves the work.
+    All scores are computed and then masked: parameters and multiply-adds are those of plain
+    attention. Each head has its own mask, so the many-head core cannot be used. The kind `hilo`
+    computes fewer scores.
 
     Args:
         num_heads: int, number of heads.
@@ -97,7 +97,7 @@ class WindowedHeads(LargeScaleMultiHeadAttention):
         if padding_mask is not None:
             query, padding_mask = open_empty_masks(query, padding_mask)
             allowed = ops.logical_and(allowed, padding_mask[:, None, None, :])
-            # A padded token with nothing but padding around it sees itself.
+            # A padded token that has only padding around it sees itself.
             alone = ops.logical_not(ops.any(allowed, axis=-1, keepdims=True))
             eye = ops.convert_to_tensor(np.eye(self._allowed.shape[-1], dtype=bool))
             allowed = ops.logical_or(allowed, ops.logical_and(alone, eye))

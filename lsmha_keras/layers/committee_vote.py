@@ -18,9 +18,9 @@ class CommitteeVote(keras.layers.Layer):
 
     * `"soft"`: `log(mean over m of softmax(z_m))`, so that their softmax is the mean probability;
     * `"logits"`: `sum over m of z_m`;
-    * `"vote"`: the number of members whose largest logit is the label's. Of labels with as many
-      votes the one with the larger mean probability wins: that probability, at most 1, is added to
-      the votes. It never outweighs a vote.
+    * `"vote"`: the number of members whose largest logit is the label's. Among labels with
+      equally many votes, the one with the larger mean probability wins: that probability, at most
+      1, is added to the votes. It never outweighs a vote.
 
     In every mode the committee's answer is the label with the largest score, the lowest such label
     if there are several.

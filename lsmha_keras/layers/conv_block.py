@@ -1,4 +1,4 @@
-"""A convolutional block in the place of an early transformer block."""
+"""A convolutional block that replaces an early transformer block."""
 
 from __future__ import annotations
 

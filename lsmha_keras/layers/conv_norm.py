@@ -100,7 +100,7 @@ class ConvNorm(keras.layers.Layer):
 
     def _make_conv(self, kernel_size, name):
         settings = {
-            "use_bias": self.fused,  # The batch normalisation has one.
+            "use_bias": self.fused,  # The batch normalisation has a bias.
             "dtype": self.dtype_policy,
             "name": name,
         }

@@ -6,7 +6,7 @@ from keras import ops
 from lsmha_keras.arguments import plain
 from lsmha_keras.errors import InputError
 
-# What the sum of shifted images takes for granted.
+# What the sum of shifted images assumes.
 _FIXED = ("strides", "padding", "depth_multiplier", "data_format", "dilation_rate", "activation")
 
 
@@ -23,7 +23,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         use_bias: bool. Defaults to `True`.
         depthwise_initializer: initializer of the kernel. Defaults to `"he_normal"`.
         **kwargs: arguments of `keras.layers.DepthwiseConv2D`, such as `depthwise_regularizer` and
-            `name`, but for those of another geometry and `activation`.
+            `name`, except `activation` and those that change the geometry.
 
     Call arguments:
         x: float tensor of shape `(batch, height, width, channels)`.

@@ -1,4 +1,4 @@
-"""One step of sparse coding in the place of a perceptron, as in CRATE."""
+"""One step of sparse coding in place of a perceptron, as in CRATE."""
 
 import keras
 from keras import ops

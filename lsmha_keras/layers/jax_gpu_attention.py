@@ -13,7 +13,7 @@ _WIDTH = 8
 def gpu_attention(query, key, value, mask=None):
     """Computes attention without dropout on a GPU.
 
-    cuDNN is asked for by name: JAX never chooses it by itself, and Keras hides why it was refused.
+    cuDNN is requested by name: JAX never chooses it by itself, and Keras hides why it was refused.
     Heads of another width than a multiple of 8 are padded with zeros, which changes no score, and
     the scale stays that of the true width. What cuDNN does not take (float32, a mask, a GPU older
     than Ampere) is computed plainly, with a warning, and the backward pass computes the scores

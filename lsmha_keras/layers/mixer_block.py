@@ -1,4 +1,4 @@
-"""What blocks share that mix tokens on their grid before a perceptron."""
+"""The base of blocks that mix tokens on their grid before a perceptron."""
 
 from __future__ import annotations
 

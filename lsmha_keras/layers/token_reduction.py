@@ -25,7 +25,7 @@ class TokenReduction(keras.layers.Layer):
       joined are replaced by their mean;
     - `"skip"`: are returned as they are, for `put_back`.
 
-    Of a token's attention, what it receives from all heads and queries is taken, as there is no
+    Importance is the attention that a token receives from all heads and queries, as there is no
     class token.
 
     Args:
@@ -186,7 +186,7 @@ def attention_received(scores: Any, padding_mask: Any = None) -> Any:
 
 
 def heard_scores(scores: Any, *factors: Any) -> Any:
-    """Leaves heads that are masked or left out no say in which tokens stay.
+    """Excludes heads that are masked or left out from the choice of tokens.
 
     Args:
         scores: attention weights `(batch, heads, tokens, tokens)`.

@@ -6,7 +6,7 @@ import torch
 
 # Scores of one group of heads, in bytes: small enough for the cores' caches.
 GROUP_BYTES = 2**20
-# Logarithm of the smallest attention weight that is not taken for zero.
+# Logarithm of the smallest attention weight that is not treated as zero.
 _MIN_LOG_WEIGHT = -60
 
 
@@ -15,7 +15,8 @@ def loop_pays(query, key, dropout_rate):
 
     Without dropout PyTorch's fused attention is as fast or faster, and elsewhere it fuses dropout
     too. Scores that all fit into the cache, or that are fewer than the entries of the queries, cost
-    less than the loop. A graph that is compiled, exported or traced would hold the loop unrolled.
+    less than the loop. A graph that is compiled, exported or traced would contain the loop
+    unrolled.
 
     Args:
         query: tensor of shape `(batch, heads, queries, head_dim)`.

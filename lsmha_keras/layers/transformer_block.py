@@ -15,6 +15,7 @@ from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.second_branch import SecondBranch
 from lsmha_keras.layers.token_reduction import TokenReduction, check_reduction, heard_scores
+from lsmha_keras.layers.unsaved_weight import UnsavedWeight
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
     weight_arguments,
@@ -229,6 +230,9 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             )
         if self.head_dropout > 0 and self.head_dropout_by == "random":
             self.seed_generator = keras.random.SeedGenerator()
+        elif self.head_dropout > 0:
+            # A factor for each head, 0 for those that `MaskImportantHeads` leaves out.
+            self.head_keep = UnsavedWeight((self.num_heads,), name="head_keep")
 
     def build(self, input_shape):
         self.attention_norm.build(input_shape)
@@ -239,10 +243,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             seen = (seen[0], tokens, seen[2])
         self.attention.build(seen)
         if self.head_dropout > 0 and self.head_dropout_by == "importance":
-            # 0 for heads that are left out. A weight, so that a compiled step sees it change.
-            self.head_keep = self.add_weight(
-                shape=(self.num_heads,), initializer="ones", trainable=False, name="head_keep"
-            )
+            self.head_keep.build()
         self.mlp_norm.build(input_shape)
         self.build_second_branch(input_shape)
 
@@ -318,7 +319,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         if not training or self.head_dropout == 0:
             return head_scale
         if self.head_dropout_by == "importance":
-            kept = ops.cast(self.head_keep, self.compute_dtype)
+            kept = ops.cast(self.head_keep.weight, self.compute_dtype)
         else:
             ones = ops.ones((ops.shape(x)[0], self.num_heads), self.compute_dtype)
             kept = keras.random.dropout(ones, self.head_dropout, seed=self.seed_generator)
@@ -358,12 +359,6 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             )
             outputs += (reduction[1],)
         return outputs if len(outputs) > 1 else outputs[0]
-
-    def save_own_variables(self, store):
-        """Saves nothing: which heads are left out belongs to a training, not to a model."""
-
-    def load_own_variables(self, store):
-        """Loads nothing; see `save_own_variables`."""
 
     def get_config(self):
         return {

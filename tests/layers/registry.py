@@ -8,6 +8,7 @@ from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.glmix_block import GLMixBlock
+from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
@@ -35,6 +36,18 @@ LAYERS = [
         },
         TOKENS,
     ),
+    (
+        TransformerBlock,
+        {
+            "num_heads": 4,
+            "mlp_dim": 12,
+            "head_tokens": 2,
+            "head_dropout": 0.25,
+            "head_dropout_by": "importance",
+        },
+        TOKENS,
+    ),
+    (HeadTokens, {"num_groups": 2}, TOKENS),
     (SpectralBlock, {"grid_shape": (3, 4), "mlp_dim": 12}, TOKENS),
     (
         GLMixBlock,

@@ -107,14 +107,14 @@ def test_important_heads_are_left_out_of_training_steps_only():
     np.testing.assert_allclose(model.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-6)
     callback = lsmha.MaskImportantHeads((IMAGES, LABELS), max_images=10, batch_size=8)
     watch = Watch(
-        lambda model: np.concatenate([to_numpy(b.head_keep) for b in model.backbone.blocks])
+        lambda model: np.concatenate([to_numpy(b.head_keep.weight) for b in model.backbone.blocks])
     )
     fit(model, callback, watch, epochs=2)
     for factors in watch.seen:
         # Two of eight are left out, the others count 8 / 6.
         assert sorted(factors) == pytest.approx([0, 0] + [8 / 6] * 6)
     assert len(callback.left_out) == 2
-    assert all((to_numpy(b.head_keep) == 1).all() for b in model.backbone.blocks)
+    assert all((to_numpy(b.head_keep.weight) == 1).all() for b in model.backbone.blocks)
     block = model.backbone.blocks[0]
     block.head_keep.assign([0, 1, 1, 2])
     tokens = random_tokens(1, 16, 16)
@@ -155,7 +155,7 @@ def test_gates_and_experts_learn_in_turns():
     ]
     # Plain gradient descent moves nothing without a gradient: first the heads, then the gate.
     assert moved == [(True, False), (True, False), (False, True)]
-    assert to_numpy(layer.turn).tolist() == [1, 1]
+    assert to_numpy(layer.turn.weight).tolist() == [1, 1]
     with pytest.raises(ValueError, match="without such a layer"):
         fit(make_classifier(attention="mae"), lsmha.TrainInTurns(), epochs=1)
 
