@@ -60,9 +60,8 @@ class CCTBackbone(keras_hub.models.Backbone):
         fused_conv_blocks: bool, whether batch normalisation is folded into the convolutional blocks
             and the tokenizer; see `fuse`. Defaults to `False`.
         position_embedding: `"learnable"`, `"sine"` or `"none"`. Defaults to `"learnable"`.
-        position_embedding_join: `"input"`, added to the tokens once; or `"layer"` (LaPE): each
-            transformer block adds it to what its attention sees, after a layer normalisation of
-            what the block before added. Defaults to `"input"`.
+        position_embedding_join: `"input"`, or `"layer"` (LaPE): each transformer block adds the
+            embedding to what its attention sees, normalised once more. Defaults to `"input"`.
         dropout_rate: float, dropout of embeddings and projections. Defaults to `0.0`.
         attention_dropout: float, dropout on the attention weights. Defaults to `0.1`.
         stochastic_depth_rate: float, probability of skipping a branch. It grows linearly from 0 in
@@ -230,18 +229,15 @@ class CCTBackbone(keras_hub.models.Backbone):
         self.image_shape, self.hidden_dim = tuple(image_shape), hidden_dim
         self.num_layers, self.mlp_dim = num_layers, plain(mlp_dim)
         self.num_heads, self.head_dim = num_heads, head_dim
-        self.tokenizer_layers = plain(tokenizer_layers)
+        self.tokenizer_layers, self.tokenizer_design = plain(tokenizer_layers), tokenizer_design
         self.tokenizer_kernel_size = plain(tokenizer_kernel_size)
         self.tokenizer_filters = plain(tokenizer_filters)
-        self.tokenizer_design = tokenizer_design
         self.num_conv_blocks, self.conv_block_design = num_conv_blocks, conv_block_design
         self.fused_conv_blocks = plain(fused_conv_blocks)
         self.position_embedding = position_embedding
-        self.dropout_rate = plain(dropout_rate)
-        self.attention_dropout = plain(attention_dropout)
+        self.dropout_rate, self.attention_dropout = plain(dropout_rate), plain(attention_dropout)
         self.stochastic_depth_rate = plain(stochastic_depth_rate)
-        self.use_qkv_bias = plain(use_qkv_bias)
-        self.layer_norm_epsilon = plain(layer_norm_epsilon)
+        self.use_qkv_bias, self.layer_norm_epsilon = plain(use_qkv_bias), plain(layer_norm_epsilon)
         self.attention, self.attention_options = attention, attention_options
         self.head_dropout, self.head_dropout_by = plain(head_dropout), head_dropout_by
         self.mlp, self.mlp_conv = mlp, plain(mlp_conv)
