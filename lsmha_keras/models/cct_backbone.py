@@ -171,9 +171,9 @@ class CCTBackbone(keras_hub.models.Backbone):
             name="tokenizer",
         )
         grid_shape = self.tokenizer.grid_shape((None, *image_shape))
-        own = {"add": position_embedding_join == "input", "name": "position_embedding"}
+        add = position_embedding_join == "input"
         self.position_embedding_layer = PositionEmbedding(
-            grid_shape, kind=position_embedding, dtype=dtype, **own
+            grid_shape, position_embedding, add, dtype=dtype, name="position_embedding"
         )
         self.position_norms = make_position_norms(
             kinds, position_embedding_join, epsilon=layer_norm_epsilon, dtype=dtype
