@@ -1,8 +1,13 @@
 """The style of the figures: colours that colour-blind readers can tell apart, small text."""
 
 import functools
+import io
+import pathlib
 
-from lsmha_keras.errors import PackageError
+from lsmha_keras.errors import InputError, PackageError
+from lsmha_keras.files import write_atomically
+
+FORMATS = (".png", ".svg", ".pdf")
 
 INK, MUTED, EMPTY = "#1f2933", "#9aa5b1", "#eef1f4"
 SIGNAL, NOISE = "#0b5fa5", "#e07b00"
@@ -97,3 +102,39 @@ def swatches(colors, names):
     from matplotlib.patches import Patch
 
     return [Patch(color=color, label=name) for color, name in zip(colors, names, strict=True)]
+
+
+def save_figure(figure, path, dpi=200):
+    """Saves a figure, whole or not at all.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+        path: file that ends with .png, .svg or .pdf.
+        dpi: int, pixels per inch, also of the pictures inside of .svg and .pdf.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: if it ends with something else.
+
+    Example:
+
+    ```python
+    save_figure(explanation.plot_heads(), "heads.png")
+    ```
+    """
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"Figures are saved as {', '.join(FORMATS)}. Received: {path}")
+    content = io.BytesIO()
+    figure.savefig(content, format=suffix[1:], dpi=dpi)
+    write_atomically(path, content.getvalue())
+
+
+def sign(figure, text):
+    """Writes below a figure what it is of: model, data, settings.
+
+    Args:
+        figure: `matplotlib.figure.Figure` of `new_figure`.
+        text: str.
+    """
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=7, color="#52606d")

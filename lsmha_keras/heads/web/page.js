@@ -1,7 +1,5 @@
-"use strict";
+// The photo and what was found in it.
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const [rows, columns] = data.grid;
 const overlay = byId("overlay");
 const pixels = overlay.getContext("2d");
@@ -101,11 +99,6 @@ function turn(step) {
   buttons[(now + step + buttons.length) % buttons.length].click();
 }
 
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = theme === "dark" ? "Light" : "Dark";
-}
-
 function listClasses() {
   byId("classes").append(...data.classes.map(({ name, share, explained }) => {
     const row = document.createElement("li");
@@ -150,11 +143,6 @@ function start() {
   byId("methods").firstElementChild.click();
 }
 
-document.title = byId("title").textContent = data.title;
-byId("about").textContent = data.about;
-setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-byId("theme").addEventListener("click",
-  () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 byId("strength").addEventListener("input", draw);
 overlay.addEventListener("pointermove", moveCursor);
 overlay.addEventListener("pointerdown", moveCursor);
@@ -165,7 +153,6 @@ document.addEventListener("keydown", (event) => {
     moveByKey(event.key);
   } else if (event.target.tagName !== "INPUT" && event.key === "ArrowLeft") turn(-1);
   else if (event.target.tagName !== "INPUT" && event.key === "ArrowRight") turn(1);
-  else if (event.key.toLowerCase() === "t") byId("theme").click();
 });
 byId("photo").addEventListener("load", start);
 byId("photo").src = data.photo;
