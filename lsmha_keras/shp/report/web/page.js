@@ -2,6 +2,10 @@
 
 const views = { own: new MatrixView("own"), other: new MatrixView("other") };
 
+const showLabel = () => {
+  byId("find").value = state.label === null ? "" : nameOf(state.label);
+};
+
 function render() {
   const { found, block, head } = beside();
   for (const button of byId("blocks").children) {
@@ -12,9 +16,7 @@ function render() {
   byId("level").textContent = (state.threshold / 100).toFixed(2);
   byId("boolean").setAttribute("aria-pressed", state.boolean);
   byId("ordered").setAttribute("aria-pressed", state.ordered);
-  if (document.activeElement !== byId("find")) {
-    byId("find").value = state.label === null ? "" : nameOf(state.label);
-  }
+  if (document.activeElement !== byId("find")) showLabel();
   renderChoices();
   renderFound();
   renderHeads();
@@ -99,7 +101,8 @@ function listen() {
     update({ threshold: Math.round(target.value * 100) }));
   byId("find").addEventListener("input", ({ target }) => update({ label: findLabel(target.value) }));
   byId("find").addEventListener("keydown", ({ key }) => ["Enter", "Escape"].includes(key) && byId("find").blur());
-  byId("find").addEventListener("blur", render);
+  // Nothing is drawn anew here: a button that was pressed meanwhile must stay.
+  byId("find").addEventListener("blur", showLabel);
   choose("control", (value) => ({ variant: Number(value) }));
   choose("other-block", (value) => ({ otherBlock: number(value) }));
   choose("other-head", (value) => ({ otherHead: number(value) }));
