@@ -65,12 +65,24 @@ def new_figure(width, height, title, note=None):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    text = title if note is None else f"{title}\n"
-    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     if note is not None:
-        offset = 0.32 / height
-        figure.text(0.01, 1 - offset, note, ha="left", va="top", fontsize=8.5, color="#52606d")
+        add_line(figure, note)
     return figure
+
+
+def add_line(figure, text):
+    """Writes a line below a figure's title and the lines that are there already.
+
+    Args:
+        figure: `matplotlib.figure.Figure` of `new_figure`.
+        text: str.
+    """
+    title = figure.get_suptitle() + "\n"  # so that there is room for the line
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    offset = 0.14 + 0.18 * title.count("\n")  # inches
+    place = 1 - offset / figure.get_figheight()
+    figure.text(0.01, place, text, ha="left", va="top", fontsize=8.5, color="#52606d")
 
 
 def line_style(index):
@@ -128,13 +140,3 @@ def save_figure(figure, path, dpi=200):
     content = io.BytesIO()
     figure.savefig(content, format=suffix[1:], dpi=dpi)
     write_atomically(path, content.getvalue())
-
-
-def sign(figure, text):
-    """Writes below a figure what it is of: model, data, settings.
-
-    Args:
-        figure: `matplotlib.figure.Figure` of `new_figure`.
-        text: str.
-    """
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=7, color="#52606d")

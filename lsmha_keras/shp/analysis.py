@@ -7,7 +7,12 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.shp.cache import AnalysisCache
-from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
+from lsmha_keras.shp.controls import (
+    THRESHOLDS,
+    gaussian_null,
+    permuted_labels,
+    untrained_copy,
+)
 from lsmha_keras.shp.exemplars import Exemplars, find_exemplars
 from lsmha_keras.shp.head_scores import CLASSICAL, head_scores
 from lsmha_keras.shp.performance import single_head_performance
@@ -142,7 +147,11 @@ class Analysis:
         return float(self.cache.arrays("accuracy", measure)["accuracy"])
 
     def exemplars(self):
-        """Returns the `Exemplars` of the trained model at the threshold."""
+        """Returns the `Exemplars` of the trained model, of labels covered at the threshold.
+
+        What is kept is of all labels covered at the lowest threshold of the reports' sweep.
+        """
+        wide = {block: result.at(min(THRESHOLDS)) for block, result in self.results.items()}
 
         def find():
             self._log(f"images that excite heads most: {len(self.test_data):,} images")
@@ -150,14 +159,14 @@ class Analysis:
                 self.model,
                 self.readouts,
                 self.test_data,
-                self.results,
+                wide,
                 batch_size=self.batch_size,
                 verbose=self.verbose,
             ).arrays()
 
-        name = f"exemplars_{self.pooling}_{self.threshold:g}"  # clusters depend on the threshold
-        found = self.cache.arrays(name, find)
-        return Exemplars(**{**found, "grid_shape": tuple(found["grid_shape"].tolist())})
+        found = self.cache.arrays(f"exemplars_{self.pooling}", find)
+        found["grid_shape"] = tuple(found["grid_shape"].tolist())
+        return Exemplars(**found).covered_by(self.results)
 
     def other_seeds(self, count):
         """Measures the trained model with readouts of other seeds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Self
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Exemplars:
         image: `(rows,)` ints, index in `images`.
         response: `(rows,)` float32: what the head alone adds to that unit, divided by the maximum
             of the head's matrix. It is the response to one image, so it may exceed 1.
+        strongest: `(rows,)` bool, whether it is among the head's strongest of all, whatever unit.
         grid_shape: `(grid_height, grid_width)` of the tokens.
         maps: `(rows, tokens)` float32, where the head looks, as shares that sum to 1; `None` if a
             block's attention has no map.
@@ -39,6 +41,7 @@ class Exemplars:
     unit: np.ndarray
     image: np.ndarray
     response: np.ndarray
+    strongest: np.ndarray
     grid_shape: tuple[int, int]
     maps: np.ndarray | None = None
 
@@ -46,6 +49,29 @@ class Exemplars:
         """Returns the fields as a dict of arrays, from which `Exemplars` can be made again."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: np.asarray(value) for name, value in fields.items() if value is not None}
+
+    def covered_by(self, results: dict) -> Self:
+        """Selects the strongest images, and those of labels on clusters.
+
+        Args:
+            results: `{block: SHPResult}`, whose threshold may be above that of the search.
+
+        Returns:
+            `Exemplars` of fewer rows and images.
+        """
+        on_cluster = [
+            any(unit in cluster for cluster in results[block].clusters[head])
+            for block, head, unit in zip(self.block, self.head, self.unit, strict=True)
+        ]
+        kept = self.strongest | np.array(on_cluster, bool)
+        used, image = np.unique(self.image[kept], return_inverse=True)
+        rows = ("block", "head", "unit", "response", "strongest", "maps")
+        chosen = {
+            name: getattr(self, name)[kept] for name in rows if getattr(self, name) is not None
+        }
+        return dataclasses.replace(
+            self, images=self.images[used], labels=self.labels[used], image=image, **chosen
+        )
 
 
 def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256, verbose="auto"):
@@ -86,7 +112,9 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
         for head in alive.tolist():
             chosen = best[block].of_head(head, results[block].clusters[head], per_head)
             rows += [(block, head, *each) for each in chosen]
-    block, head, unit, index, response = (np.array(column) for column in zip(*rows, strict=True))
+    block, head, unit, index, response, strongest = (
+        np.array(column) for column in zip(*rows, strict=True)
+    )
     used, image = np.unique(index, return_inverse=True)
     images = np.asarray(dataset.load(used))
     return Exemplars(
@@ -97,6 +125,7 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
         unit,
         image,
         response.astype("float32"),
+        strongest,
         tuple(model.backbone.position_embedding_layer.grid_shape),
         _maps(model, readouts, pooling, images, block, head, image),
     )
@@ -125,12 +154,14 @@ class _Best:
         self.response = np.maximum(self.response, fields.max(axis=0))
 
     def of_head(self, head, clusters, count):
-        """Returns `[(unit, image, response), ...]`, the largest responses first."""
+        """Returns `[(unit, image, response, strongest), ...]`, the largest responses first."""
         first = np.argsort(-self.strongest[:, head], kind="stable")[:count].tolist()
         pairs = {(int(self.strongest_unit[i, head]), i): self.strongest[i, head] for i in first}
+        strongest = set(pairs)
         for unit in (label for cluster in clusters for label in cluster):
             pairs[unit, int(self.image[head, unit])] = self.response[head, unit]
-        return sorted(((*pair, float(r)) for pair, r in pairs.items()), key=lambda row: -row[2])
+        rows = [(*pair, float(r), pair in strongest) for pair, r in pairs.items()]
+        return sorted(rows, key=lambda row: -row[2])
 
 
 class _Search(HeadFields):

@@ -37,6 +37,7 @@ def make_exemplars():
         np.array(unit),
         rows[:, 2],
         np.linspace(3, 1, len(rows)).astype("float32"),
+        np.ones(len(rows), bool),
         GRID,
         rng.dirichlet(np.ones(6), len(rows)).astype("float32"),
     )

@@ -98,6 +98,29 @@ def test_they_are_made_again_from_their_arrays(measured):
     np.testing.assert_array_equal(again.maps, found.maps)
 
 
+def test_a_higher_threshold_keeps_fewer_labels(measured):
+    _, _, results, found = measured
+    higher = {block: result.at(0.9) for block, result in results.items()}
+    fewer = found.covered_by(higher)
+    kept = [
+        strongest or any(unit in cluster for cluster in higher[block].clusters[head])
+        for block, head, unit, strongest in zip(
+            found.block, found.head, found.unit, found.strongest, strict=True
+        )
+    ]
+    assert 0 < sum(kept) < len(kept)
+    for name in ("block", "head", "unit", "response", "maps"):
+        np.testing.assert_array_equal(getattr(fewer, name), getattr(found, name)[kept])
+    np.testing.assert_array_equal(
+        fewer.images[fewer.image], found.images[found.image[np.array(kept)]]
+    )
+    assert len(fewer.images) == len(np.unique(fewer.image))
+    every = found.covered_by(results)
+    assert len(every.head) == len(found.head)
+    counts = np.bincount(fewer.head[fewer.strongest & (fewer.block == fewer.block[0])])
+    assert set(counts) <= {0, PER_HEAD}
+
+
 def test_results_of_each_block_are_needed(model, measured):
     readouts, data, results, _ = measured
     last = readouts.blocks[-1]

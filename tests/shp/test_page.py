@@ -280,7 +280,10 @@ def test_images_of_the_head_and_of_its_clusters(page, variants):
     unit = NAMES[found.unit[own][0]]
     captions = page.locator("#images figcaption").all_inner_texts()
     responses = [f"{value:.2f}" for value in found.response[own]]
-    assert captions == [f"{unit}\n{responses[0]}", f"{NAMES[found.labels[1]]} → {unit}\n{responses[1]}"]
+    assert captions == [
+        f"{unit}\n{responses[0]}",
+        f"{NAMES[found.labels[1]]} → {unit}\n{responses[1]}",
+    ]
     assert page.locator("#images canvas").count() == 4  # each with what the head looks at
     clusters = variants["trained"][1].clusters[0]
     for chip in page.locator("#clusters .chip").all():

@@ -218,6 +218,7 @@ def plot_along_blocks(results, controls=None, accuracy=None):
     figure = _line_panels(series, blocks, _BY_BLOCK, "Along the blocks")
     if accuracy is not None:
         axes = figure.axes[0]
+        axes.set_ylim(0, max(axes.get_ylim()[1], 110 * accuracy))
         axes.axhline(100 * accuracy, color=INK, linewidth=0.8)
         axes.text(
             0.02,

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.figure_style import FORMATS, save_figure, sign
+from lsmha_keras.figure_style import FORMATS, add_line, save_figure
 from lsmha_keras.files import fill_directory
 from lsmha_keras.shp.controls import THRESHOLDS
 from lsmha_keras.shp.head_score_table import rank_correlations
@@ -186,6 +186,6 @@ def _draw(output_dir, variants, thresholds, title, accuracy):
 
 def _save(output_dir, figures, text):
     for name, figure in figures.items():
-        sign(figure, text)
+        add_line(figure, text)
         for ending in FORMATS:
             save_figure(figure, output_dir / f"{name}{ending}", _DPI)
