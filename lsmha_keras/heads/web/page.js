@@ -10,7 +10,8 @@ function color(share) {
   const place = share * (data.colors.length - 1);
   const below = Math.min(Math.floor(place), data.colors.length - 2);
   return data.colors[below].map(
-    (start, i) => start + (place - below) * (data.colors[below + 1][i] - start));
+    (start, i) => start + (place - below) * (data.colors[below + 1][i] - start),
+  );
 }
 
 // A small canvas of one pixel a token, which the browser enlarges.
@@ -43,8 +44,10 @@ function paint(canvas, tokens, strength) {
 }
 
 function say() {
-  const value = cursor === null ? "" :
-    `row ${Math.floor(cursor / columns)}, column ${cursor % columns}: ${shown.tokens[cursor].toPrecision(3)}`;
+  const value =
+    cursor === null
+      ? ""
+      : `row ${Math.floor(cursor / columns)}, column ${cursor % columns}: ${shown.tokens[cursor].toPrecision(3)}`;
   byId("value").textContent = [shown.title, value].filter(Boolean).join(" · ");
 }
 
@@ -63,8 +66,9 @@ function draw() {
 function show(choice, note, button) {
   shown = choice;
   byId("note").textContent = note;
-  document.querySelectorAll("[aria-pressed]").forEach(
-    (each) => each.setAttribute("aria-pressed", each === button));
+  document
+    .querySelectorAll("[aria-pressed]")
+    .forEach((each) => each.setAttribute("aria-pressed", each === button));
   draw();
 }
 
@@ -79,8 +83,8 @@ function addButton(place, choice, note) {
 
 function moveCursor(event) {
   const box = overlay.getBoundingClientRect();
-  const column = Math.floor((event.clientX - box.left) / box.width * columns);
-  const row = Math.floor((event.clientY - box.top) / box.height * rows);
+  const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+  const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
   if (row < 0 || column < 0 || row >= rows || column >= columns) return;
   cursor = row * columns + column;
   draw();
@@ -100,17 +104,21 @@ function turn(step) {
 }
 
 function listClasses() {
-  byId("classes").append(...data.classes.map(({ name, share, explained }) => {
-    const row = document.createElement("li");
-    row.className = explained ? "explained" : "";
-    const [label, bar, number] = ["span", "span", "span"].map((tag) => document.createElement(tag));
-    label.textContent = name;
-    bar.className = "bar";
-    bar.style.width = `${100 * share}%`;
-    number.textContent = `${(100 * share).toFixed(1)} %`;
-    row.append(label, bar, number);
-    return row;
-  }));
+  byId("classes").append(
+    ...data.classes.map(({ name, share, explained }) => {
+      const row = document.createElement("li");
+      row.className = explained ? "explained" : "";
+      const [label, bar, number] = ["span", "span", "span"].map((tag) =>
+        document.createElement(tag),
+      );
+      label.textContent = name;
+      bar.className = "bar";
+      bar.style.width = `${100 * share}%`;
+      number.textContent = `${(100 * share).toFixed(1)} %`;
+      row.append(label, bar, number);
+      return row;
+    }),
+  );
 }
 
 function listHeads() {

@@ -10,7 +10,16 @@ from lsmha_keras.shp.report.tables import label_names
 from lsmha_keras.web_page import render_web_page
 
 _WEB = pathlib.Path(__file__).parent / "web"
-_SCRIPTS = ("state.js", "tools.js", "matrix.js", "heads.js", "charts.js", "figures.js", "page.js")
+_SCRIPTS = (
+    "state.js",
+    "tools.js",
+    "matrix.js",
+    "heads.js",
+    "map.js",
+    "charts.js",
+    "figures.js",
+    "page.js",
+)
 _PAPER = (
     "R. D. Gross, T. Halevi, E. Koresh, Y. Tzach and I. Kanter: Low-latency vision transformers "
     "via large-scale multi-head attention. Physica A 675 (2025), arXiv:2506.23832"

@@ -4,21 +4,41 @@ function statisticsTable() {
   const spread = data.spread?.blocks[state.block];
   // Over seeds, at the report's own threshold only.
   const around = (value, i) => (i === 0 && spread && value !== null ? ` ± ${value}` : "");
-  const snrSpread = state.threshold === Math.round(data.threshold * 100) ? spread?.snr ?? null : null;
+  const snrSpread =
+    state.threshold === Math.round(data.threshold * 100) ? (spread?.snr ?? null) : null;
   const accuracySpread = spread?.accuracy ?? null;
-  const header = ["", "clusters per head", "labels per cluster", "noise per head",
-    "in clusters' columns", "heads per label", "SNR", "readout accuracy"];
+  const header = [
+    "",
+    "clusters per head",
+    "labels per cluster",
+    "noise per head",
+    "in clusters' columns",
+    "heads per label",
+    "SNR",
+    "readout accuracy",
+  ];
   const rows = VARIANTS.flatMap(({ name, blocks }, i) => {
     const found = blocks[state.block];
     if (!found) return [];
     const s = blockAt(found);
-    return [[
-      name, format(s.clusters, 2), format(s.size, 2), format(s.noise, 1), format(s.clusterNoise, 1),
-      coverageRange(s.coverage, found.missing),
-      formatRatio(s.snr) + around(snrSpread === null ? null : snrSpread.toPrecision(2), i),
-      formatShare(found.accuracy) +
-        around(found.accuracy !== null && accuracySpread !== null ? (100 * accuracySpread).toFixed(2) : null, i),
-    ]];
+    return [
+      [
+        name,
+        format(s.clusters, 2),
+        format(s.size, 2),
+        format(s.noise, 1),
+        format(s.clusterNoise, 1),
+        coverageRange(s.coverage, found.missing),
+        formatRatio(s.snr) + around(snrSpread === null ? null : snrSpread.toPrecision(2), i),
+        formatShare(found.accuracy) +
+          around(
+            found.accuracy !== null && accuracySpread !== null
+              ? (100 * accuracySpread).toFixed(2)
+              : null,
+            i,
+          ),
+      ],
+    ];
   });
   return [header, rows];
 }
@@ -32,10 +52,13 @@ function renderStatistics() {
   const cells = rows.map(([name, ...numbers]) => [[swatch(name), name], ...numbers]);
   fillTable(byId("statistics"), header, cells);
   const notes = [];
-  if (data.accuracy !== null) notes.push(`The model itself is right on ${formatShare(data.accuracy)} of the images.`);
+  if (data.accuracy !== null)
+    notes.push(`The model itself is right on ${formatShare(data.accuracy)} of the images.`);
   if (data.spread) {
-    notes.push(`±: standard deviation over ${data.spread.seeds} readouts, fitted with different ` +
-      `seeds; of the SNR at the threshold ${data.threshold}.`);
+    notes.push(
+      `±: standard deviation over ${data.spread.seeds} readouts, fitted with different ` +
+        `seeds; of the SNR at the threshold ${data.threshold}.`,
+    );
   }
   byId("statistics-note").textContent = notes.join(" ");
 }
@@ -52,34 +75,53 @@ const otherName = () => `${VARIANTS[state.variant].name}, block ${beside().block
 function renderCoverage() {
   const svg = byId("coverage");
   const width = chartWidth(svg);
-  const [height, left, bottom] = [196, 44, 22];
+  const [height, left, bottom] = [196, 44, 174];
   const { coverage } = blockAt(ownFound());
   const other = [...blockAt(beside().found).coverage].sort((a, b) => b - a);
-  const order = byCoverage(coverage);
   const top = Math.max(1, ...coverage, ...other);
   const step = (width - left) / NUM_LABELS;
-  const y = (value) => height - bottom - (value / top) * (height - bottom - 10);
+  const y = (value) => bottom - (value / top) * (bottom - 10);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("aria-label", `Heads that cover each label, block ${state.block}`);
-  const bars = order.map((label, i) => {
-    const x = left + i * step;
-    const bar = make("g", { "data-label": label, class: label === state.label ? "chosen-bar" : "" },
-      make("rect", { class: "slot", x, y: 0, width: step, height: height - bottom }),
-      make("rect", { class: "bar", x: x + step * 0.1, y: y(coverage[label]), width: step * 0.8,
-        height: height - bottom - y(coverage[label]) }));
-    bar.addEventListener("pointermove", (event) => event.pointerType !== "touch" &&
-      showTooltip(`${nameOf(label)}: covered by ${plural(coverage[label], "head")}`, event.clientX, event.clientY));
-    bar.addEventListener("pointerleave", hideTooltip);
-    bar.addEventListener("click", () => update({ label: label === state.label ? null : label }));
-    return bar;
-  });
+  const bars = byCoverage(coverage).map((label, i) =>
+    coverageBar(label, coverage[label], left + i * step, y(coverage[label]), step, bottom),
+  );
   const path = other.map((value, i) => `${i ? "L" : "M"}${left + i * step} ${y(value)}h${step}`);
-  const line = { d: path.join(""), fill: "none", stroke: `var(--line-${state.variant % 5})`, "stroke-width": 2 };
-  svg.replaceChildren(...yAxis(top, y, left, width, "heads"), ...bars,
-    ...(isOtherBlock() ? [make("path", { ...line, "pointer-events": "none" })] : []),
-    make("text", { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" },
-      "labels, from the most to the least covered"));
-  byId("coverage-note").textContent = isOtherBlock() ? `Line: ${otherName()}, in its own order.` : "";
+  const line = make("path", {
+    d: path.join(""),
+    class: "line",
+    stroke: `var(--line-${state.variant % 5})`,
+  });
+  svg.replaceChildren(
+    ...yAxis(top, y, left, width, "heads"),
+    ...bars,
+    ...(isOtherBlock() ? [line] : []),
+    makeText(
+      (left + width) / 2,
+      height - 6,
+      "labels, from the most to the least covered",
+      "middle",
+    ),
+  );
+  byId("coverage-note").textContent = isOtherBlock()
+    ? `Line: ${otherName()}, in its own order.`
+    : "";
+}
+
+function coverageBar(label, count, x, y, step, bottom) {
+  const bar = make(
+    "g",
+    { "data-label": label, class: label === state.label ? "chosen-bar" : "" },
+    makeRect(x, 0, step, bottom, { class: "slot" }),
+    makeRect(x + step * 0.1, y, step * 0.8, bottom - y, { class: "bar" }),
+  );
+  bar.addEventListener("pointermove", ({ pointerType, clientX, clientY }) => {
+    if (pointerType === "touch") return;
+    showTooltip(`${nameOf(label)}: covered by ${plural(count, "head")}`, clientX, clientY);
+  });
+  bar.addEventListener("pointerleave", hideTooltip);
+  bar.addEventListener("click", () => update({ label: label === state.label ? null : label }));
+  return bar;
 }
 
 // A chart is as wide as its place, so that its text keeps its size on narrow screens.
@@ -88,16 +130,18 @@ const chartWidth = (svg) => Math.max(svg.clientWidth, 240);
 function yAxis(top, y, left, right, name) {
   const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((size) => top / size <= 5) || top;
   const ticks = Array.from({ length: Math.floor(top / step) + 1 }, (_, i) => i * step);
-  const middle = (y(0) + y(top)) / 2;
-  const title = make("text", { transform: `translate(${left - 32},${middle}) rotate(-90)`, "text-anchor": "middle" }, name);
-  return [title, ...ticks.flatMap((tick) => [
-    make("line", { class: "axis", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
-    make("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, tick),
-  ])];
+  return [
+    makeUpwardText(left - 32, (y(0) + y(top)) / 2, name, "middle"),
+    ...ticks.flatMap((tick) => [
+      make("line", { class: "axis", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
+      makeText(left - 6, y(tick) + 4, tick, "end"),
+    ]),
+  ];
 }
 
 // Of what has the subject's blocks: other models' blocks are others.
-const withBlocks = () => VARIANTS.filter(({ blocks }) => data.blocks.every((block) => block in blocks));
+const withBlocks = () =>
+  VARIANTS.filter(({ blocks }) => data.blocks.every((block) => block in blocks));
 
 function renderAlong() {
   const panels = [
@@ -109,11 +153,14 @@ function renderAlong() {
   const width = isNarrow ? chartWidth(svg) : chartWidth(svg) / 2;
   svg.setAttribute("viewBox", `0 0 ${chartWidth(svg)} ${isNarrow ? 440 : 220}`);
   svg.setAttribute("aria-label", "Signal-to-noise ratio and accuracy along the blocks");
-  svg.replaceChildren(...panels.map(([title, value], i) => {
-    const at = isNarrow ? `translate(0,${220 * i})` : `translate(${i * width},0)`;
-    return make("g", { transform: at }, linePanel(title, value, 46, width - 56, i));
-  }));
-  const itself = data.accuracy === null ? "" : `; dashed: the model itself, ${formatShare(data.accuracy)}`;
+  svg.replaceChildren(
+    ...panels.map(([title, value], i) => {
+      const at = isNarrow ? `translate(0,${220 * i})` : `translate(${i * width},0)`;
+      return make("g", { transform: at }, linePanel(title, value, 46, width - 56, i));
+    }),
+  );
+  const itself =
+    data.accuracy === null ? "" : `; dashed: the model itself, ${formatShare(data.accuracy)}`;
   byId("along-note").textContent = `Colours as in the table above${itself}.`;
 }
 
@@ -124,18 +171,31 @@ function linePanel(title, value, left, width, panel) {
   const x = (i) => left + 12 + (i * (width - 24)) / Math.max(data.blocks.length - 1, 1);
   const y = (number) => 172 - (number / top) * 156;
   const drawn = lines.map((values, i) => {
-    const points = values.map((number, j) => [x(j), y(number)]).filter((p) => p.every(Number.isFinite));
-    const color = `var(--line-${VARIANTS.indexOf(withBlocks()[i]) % 5})`;
-    return make("g", {},
-      make("path", { d: points.map((p, j) => `${j ? "L" : "M"}${p}`).join(""), fill: "none",
-        stroke: color, "stroke-width": i ? 1.6 : 2.6 }),
-      ...points.map(([cx, cy]) => make("circle", { cx, cy, r: 3.2, fill: color })));
+    const points = values.map((number, j) => [x(j), y(number)]);
+    return pointsAndLine(points, VARIANTS.indexOf(withBlocks()[i]));
   });
-  const names = data.blocks.map((block, i) =>
-    make("text", { x: x(i), y: 189, "text-anchor": "middle" }, block));
-  const line = itself === null ? [] : [make("line", { class: "itself", x1: left, x2: left + width, y1: y(itself), y2: y(itself) })];
-  return make("g", {}, ...yAxis(top, y, left, left + width, title), ...line, ...drawn.reverse(), ...names,
-    make("text", { x: left + width / 2, y: 206, "text-anchor": "middle" }, "block"));
+  const level = { class: "itself", x1: left, x2: left + width, y1: y(itself), y2: y(itself) };
+  return make(
+    "g",
+    {},
+    ...yAxis(top, y, left, left + width, title),
+    ...(itself === null ? [] : [make("line", level)]),
+    ...drawn.reverse(),
+    ...data.blocks.map((block, i) => makeText(x(i), 189, block, "middle")),
+    makeText(left + width / 2, 206, "block", "middle"),
+  );
+}
+
+function pointsAndLine(points, variant) {
+  const known = points.filter((point) => point.every(Number.isFinite));
+  const color = `var(--line-${variant % 5})`;
+  const path = {
+    d: known.map((point, i) => `${i ? "L" : "M"}${point}`).join(""),
+    class: variant ? "line" : "line first",
+    stroke: color,
+  };
+  const dots = known.map(([cx, cy]) => make("circle", { cx, cy, r: 3.2, fill: color }));
+  return make("g", {}, make("path", path), ...dots);
 }
 
 function renderScores() {
@@ -144,13 +204,19 @@ function renderScores() {
   const names = Object.keys(scores);
   byId("scores-card").hidden = !names.length;
   byId("scores-head").textContent = state.head;
-  fillTable(byId("scores"), ["score", `head ${state.head}`, "rank correlation with labels covered"],
+  fillTable(
+    byId("scores"),
+    ["score", `head ${state.head}`, "rank correlation with labels covered"],
     names.map((name) => {
       const value = scores[name][state.head];
       const correlation = correlations[name] ?? null;
-      return [name.replaceAll("_", " "), value === null ? "–" : Number(value.toPrecision(3)),
-        correlation === null ? "–" : correlation.toFixed(2)];
-    }));
+      return [
+        name.replaceAll("_", " "),
+        value === null ? "–" : Number(value.toPrecision(3)),
+        correlation === null ? "–" : correlation.toFixed(2),
+      ];
+    }),
+  );
 }
 
 function renderLegend() {
@@ -162,10 +228,14 @@ function renderLegend() {
   const swatch = (name) => make("span", { class: "swatch", style: `background:var(${name})` });
   byId("legend").replaceChildren(
     ...(state.boolean
-      ? [make("span", {}, swatch("--signal"), "on a cluster"), make("span", {}, swatch("--noise"), "noise")]
+      ? [
+          make("span", {}, swatch("--signal"), "on a cluster"),
+          make("span", {}, swatch("--noise"), "noise"),
+        ]
       : ["−1", bar, "1 (the head's maximum)"]),
   );
   byId("order").textContent = state.ordered
-    ? "Order of the labels: the head's clusters first, the largest before smaller ones, framed; then the others, as in the data."
+    ? "Order of the labels: the head's clusters first, the largest before smaller ones, framed; " +
+      "then the others, as in the data."
     : "Order of the labels: as in the data.";
 }

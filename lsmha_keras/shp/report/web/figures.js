@@ -1,32 +1,74 @@
 // The numbers behind each figure, as a table and as CSV, and the figure itself as SVG and PNG.
 
 const SIDE = 640; // of a matrix in a file
-const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-weight", "font-family"];
+const STYLED = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "font-size",
+  "font-weight",
+  "font-family",
+];
 const setting = () => `block ${state.block}, threshold ${(state.threshold / 100).toFixed(2)}`;
 
 const FIGURES = {
   heads: {
     title: () => `Heads, ${setting()}`,
-    table: () => [["head", "clusters", "labels covered", "noise", "noise in clusters' columns"],
-      blockAt(ownFound()).heads.map(({ clusters, noise, clusterNoise }, head) =>
-        [head, clusters.length, clusters.flat().length, noise, clusterNoise])],
-    svg: () => canvasRows([...byId("heads").children].map((button) => [button.querySelector("canvas"), button.textContent]), 96),
+    table: () => [
+      ["head", "clusters", "labels covered", "noise", "noise in clusters' columns"],
+      blockAt(ownFound()).heads.map(({ clusters, noise, clusterNoise }, head) => [
+        head,
+        clusters.length,
+        clusters.flat().length,
+        noise,
+        clusterNoise,
+      ]),
+    ],
+    svg: () =>
+      canvasRows(
+        [...byId("heads").children].map((button) => [
+          button.querySelector("canvas"),
+          button.textContent,
+        ]),
+        96,
+      ),
   },
   own: matrixFigure("own"),
   other: matrixFigure("other"),
   images: {
     title: () => `Images that excite head ${state.head} most, ${setting()}`,
-    table: () => [["label of the image", "output unit", "response"],
-      shownImages().map(({ image, unit, response }) => [nameOf(data.exemplars.labels[image]), nameOf(unit), response])],
-    svg: () => canvasRows([...byId("images").children].flatMap((figure) =>
-      [...figure.querySelectorAll("canvas")].map((canvas, i) => [canvas, i ? "" : figure.querySelector("figcaption").firstChild.textContent])), 128),
+    table: () => [
+      ["label of the image", "output unit", "response"],
+      shownImages().map(({ image, unit, response }) => [
+        nameOf(data.exemplars.labels[image]),
+        nameOf(unit),
+        response,
+      ]),
+    ],
+    svg: () =>
+      canvasRows(
+        [...byId("images").children].flatMap((figure) =>
+          [...figure.querySelectorAll("canvas")].map((canvas, i) => [
+            canvas,
+            i ? "" : figure.querySelector("figcaption").firstChild.textContent,
+          ]),
+        ),
+        128,
+      ),
   },
   map: {
     title: () => `Which head covers which label, ${setting()}`,
     table: () => {
       const { heads, coverage } = blockAt(ownFound());
-      return [["label", "heads", "which"], byCoverage(coverage).map((label) =>
-        [nameOf(label), coverage[label], heads.flatMap(({ cluster }, head) => (cluster[label] >= 0 ? [head] : [])).join(" ")])];
+      return [
+        ["label", "heads", "which"],
+        byCoverage(coverage).map((label) => [
+          nameOf(label),
+          coverage[label],
+          heads.flatMap(({ cluster }, head) => (cluster[label] >= 0 ? [head] : [])).join(" "),
+        ]),
+      ];
     },
     svg: () => chartSvg("map"),
   },
@@ -36,15 +78,28 @@ const FIGURES = {
     table: () => {
       const [{ coverage }, other] = [blockAt(ownFound()), blockAt(beside().found)];
       const header = ["label", VARIANTS[0].name, ...(isOtherBlock() ? [otherName()] : [])];
-      return [header, byCoverage(coverage).map((label) =>
-        [nameOf(label), coverage[label], other.coverage[label]].slice(0, header.length))];
+      return [
+        header,
+        byCoverage(coverage).map((label) =>
+          [nameOf(label), coverage[label], other.coverage[label]].slice(0, header.length),
+        ),
+      ];
     },
     svg: () => chartSvg("coverage"),
   },
   along: {
     title: () => `Along the blocks, threshold ${(state.threshold / 100).toFixed(2)}`,
-    table: () => [["", "block", "SNR", "readout accuracy"], withBlocks().flatMap(({ name, blocks }) =>
-      data.blocks.map((block) => [name, block, formatRatio(blockAt(blocks[block]).snr), formatShare(blocks[block].accuracy)]))],
+    table: () => [
+      ["", "block", "SNR", "readout accuracy"],
+      withBlocks().flatMap(({ name, blocks }) =>
+        data.blocks.map((block) => [
+          name,
+          block,
+          formatRatio(blockAt(blocks[block]).snr),
+          formatShare(blocks[block].accuracy),
+        ]),
+      ),
+    ],
     svg: () => chartSvg("along"),
   },
 };
@@ -52,10 +107,17 @@ const FIGURES = {
 function matrixFigure(id) {
   const view = () => views[id];
   return {
-    title: () => `${view().name}, block ${view().block}, head ${view().head}, threshold ${(state.threshold / 100).toFixed(2)}`,
-    table: () => [["label", "its own response", "cluster", "noise: other outputs above the threshold"],
-      view().painted.order.map((label) => labelRow(view(), label))],
-    csv: () => [["label of the image", "output unit", "response", "above threshold", "on a cluster"], cellRows(view())],
+    title: () =>
+      `${view().name}, block ${view().block}, head ${view().head}, ` +
+      `threshold ${(state.threshold / 100).toFixed(2)}`,
+    table: () => [
+      ["label", "its own response", "cluster", "noise: other outputs above the threshold"],
+      view().painted.order.map((label) => labelRow(view(), label)),
+    ],
+    csv: () => [
+      ["label of the image", "output unit", "response", "above threshold", "on a cluster"],
+      cellRows(view()),
+    ],
     svg: () => matrixSvg(view()),
   };
 }
@@ -66,41 +128,74 @@ const responseText = (code) => (code ? ((code - ZERO) / 100).toFixed(2) : "");
 
 function labelRow(view, label) {
   const { clusters, cluster } = blockAt(view.found).heads[view.head];
-  const isNoise = (column) => responseOf(view, label, column) > ZERO + state.threshold &&
+  const isNoise = (column) =>
+    responseOf(view, label, column) > ZERO + state.threshold &&
     (cluster[label] < 0 || cluster[label] !== cluster[column]);
-  const noise = view.painted.order.filter(isNoise).map((column) =>
-    `${nameOf(column)} ${responseText(responseOf(view, label, column))}`);
-  return [nameOf(label), responseText(responseOf(view, label, label)),
-    cluster[label] < 0 ? "" : listNames(clusters[cluster[label]]), noise.join(", ")];
+  const noise = view.painted.order
+    .filter(isNoise)
+    .map((column) => `${nameOf(column)} ${responseText(responseOf(view, label, column))}`);
+  return [
+    nameOf(label),
+    responseText(responseOf(view, label, label)),
+    cluster[label] < 0 ? "" : listNames(clusters[cluster[label]]),
+    noise.join(", "),
+  ];
 }
 
 function cellRows(view) {
   const { cluster } = blockAt(view.found).heads[view.head];
   const { order } = view.painted;
-  return order.flatMap((row) => order.map((column) => {
-    const code = responseOf(view, row, column);
-    const isOn = cluster[row] >= 0 && cluster[row] === cluster[column];
-    return [nameOf(row), nameOf(column), responseText(code), Number(code > ZERO + state.threshold), Number(isOn)];
-  }));
+  return order.flatMap((row) =>
+    order.map((column) => {
+      const code = responseOf(view, row, column);
+      const isOn = cluster[row] >= 0 && cluster[row] === cluster[column];
+      return [
+        nameOf(row),
+        nameOf(column),
+        responseText(code),
+        Number(code > ZERO + state.threshold),
+        Number(isOn),
+      ];
+    }),
+  );
 }
 
 function matrixSvg(view) {
   const [left, top, step] = [120, 120, SIDE / NUM_LABELS];
-  const size = Math.min(11, step * 0.95);
+  const size = { "font-size": Math.min(11, step * 0.95) };
   const names = view.painted.order.flatMap((label, i) => [
-    make("text", { x: left - 4, y: top + (i + 0.8) * step, "text-anchor": "end", "font-size": size }, nameOf(label)),
-    make("text", { transform: `translate(${left + (i + 0.8) * step},${top - 4}) rotate(-90)`, "font-size": size }, nameOf(label)),
+    makeText(left - 4, top + (i + 0.8) * step, nameOf(label), "end", size),
+    makeUpwardText(left + (i + 0.8) * step, top - 4, nameOf(label), "start", size),
   ]);
-  const frames = view.frames().map(([corner, length]) => make("rect", { x: left + corner * step, y: top + corner * step,
-    width: length * step, height: length * step, fill: "none", stroke: style("--ink"), "stroke-width": 1 }));
-  const axes = [
-    make("text", { x: left + SIDE / 2, y: top + SIDE + 16, "text-anchor": "middle", "font-size": 11 }, "output unit (names above)"),
-    make("text", { transform: `translate(12,${top + SIDE / 2}) rotate(-90)`, "text-anchor": "middle", "font-size": 11 }, "label of the image"),
-  ];
-  const [width, height] = [left + SIDE + 12, top + SIDE + 24];
-  const picture = make("image", { href: view.painted.canvas.toDataURL(), x: left, y: top, width: SIDE, height: SIDE,
-    style: "image-rendering:pixelated" });
-  return { width, height, parts: [picture, ...frames, ...names, ...axes] };
+  const line = { fill: "none", stroke: style("--ink"), "stroke-width": 1 };
+  const frames = view.frames().map(([corner, length]) => {
+    const at = corner * step;
+    return makeRect(left + at, top + at, length * step, length * step, line);
+  });
+  const axis = { "font-size": 11 };
+  return {
+    width: left + SIDE + 12,
+    height: top + SIDE + 24,
+    parts: [
+      makePicture(view.painted.canvas, left, top, SIDE),
+      ...frames,
+      ...names,
+      makeText(left + SIDE / 2, top + SIDE + 16, "output unit (names above)", "middle", axis),
+      makeUpwardText(12, top + SIDE / 2, "label of the image", "middle", axis),
+    ],
+  };
+}
+
+function makePicture(canvas, x, y, side) {
+  const href = canvas.toDataURL();
+  return make("image", {
+    href,
+    x,
+    y,
+    width: side,
+    height: side,
+    style: "image-rendering:pixelated",
+  });
 }
 
 // A row after the other of canvases with a line of text below each.
@@ -110,7 +205,7 @@ function canvasRows(canvases, side) {
   const parts = canvases.flatMap(([canvas, text], i) => {
     const [x, y] = place(i);
     return [
-      make("image", { href: canvas.toDataURL(), x, y, width: side, height: side, style: "image-rendering:pixelated" }),
+      makePicture(canvas, x, y, side),
       make("text", { x, y: y + side + 13, "font-size": 10 }, text),
     ];
   });
@@ -133,12 +228,20 @@ function chartSvg(id) {
 function figureSvg(name) {
   const { width, height, parts } = FIGURES[name].svg();
   const [top, bottom] = [46, 10];
-  const svg = make("svg", { width, height: height + top + bottom, viewBox: `0 ${-top} ${width} ${height + top + bottom}`,
-    "font-family": "system-ui, sans-serif", fill: style("--ink") },
+  const svg = make(
+    "svg",
+    {
+      width,
+      height: height + top + bottom,
+      viewBox: `0 ${-top} ${width} ${height + top + bottom}`,
+      "font-family": "system-ui, sans-serif",
+      fill: style("--ink"),
+    },
     make("rect", { x: 0, y: -top, width, height: height + top + bottom, fill: style("--card") }),
     make("text", { x: 8, y: 18 - top, "font-size": 14, "font-weight": 600 }, FIGURES[name].title()),
     make("text", { x: 8, y: 34 - top, "font-size": 10 }, `${data.title} · ${data.about}`),
-    ...parts);
+    ...parts,
+  );
   return { width, height: height + top + bottom, text: new XMLSerializer().serializeToString(svg) };
 }
 
@@ -155,7 +258,8 @@ async function figurePng(name) {
 function figureCsv(name) {
   const figure = FIGURES[name];
   const [header, rows] = (figure.csv || figure.table)();
-  const quote = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const quote = (value) =>
+    /[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value;
   return [header, ...rows].map((row) => `${row.map(quote).join(",")}\n`).join("");
 }
 
@@ -178,12 +282,26 @@ function addTools() {
     const endings = FIGURES[name].isTable ? ["csv"] : ["png", "svg", "csv"];
     if (!FIGURES[name].isTable) {
       const table = make("table", {}, make("thead"), make("tbody"));
-      const numbers = make("details", {}, make("summary", {}, "Numbers"), make("div", { class: "scroll" }, table));
+      const numbers = make(
+        "details",
+        {},
+        make("summary", {}, "Numbers"),
+        make("div", { class: "scroll" }, table),
+      );
       numbers.addEventListener("toggle", () => renderNumbers(place));
       place.append(numbers);
     }
-    place.append(make("span", { class: "saves" }, ...endings.map((ending) => makeButton(ending.toUpperCase(),
-      () => save(name, ending), { title: `Save as ${ending.toUpperCase()}` }))));
+    place.append(
+      make(
+        "span",
+        { class: "saves" },
+        ...endings.map((ending) =>
+          makeButton(ending.toUpperCase(), () => save(name, ending), {
+            title: `Save as ${ending.toUpperCase()}`,
+          }),
+        ),
+      ),
+    );
   }
 }
 

@@ -1,8 +1,12 @@
 // The heads of a block: small matrices, the labels of one, its images, and the map of all.
 
 // From no attention to all of it: clear, yellow, orange, red.
-const HEAT = [[255, 243, 176], [253, 190, 80], [240, 100, 40], [165, 15, 35]];
-const NARROW = 720; // Below it, the map has a label per row, so that names can be read.
+const HEAT = [
+  [255, 243, 176],
+  [253, 190, 80],
+  [240, 100, 40],
+  [165, 15, 35],
+];
 const sheet = new Image();
 
 function renderHeads() {
@@ -36,18 +40,23 @@ function renderFound() {
       makeButton(head, () => update({ block, head }), {
         "aria-pressed": block === state.block && head === state.head,
         "aria-label": `Block ${block}, head ${head}`,
-      }));
+      }),
+    );
     const text = `block ${block}: ${knowing.length ? plural(knowing.length, "head") : "no head"}`;
     return make("span", { class: "knowing" }, text, ...buttons);
   });
   return place.replaceChildren(
-    make("b", {}, nameOf(state.label)), " is covered by ", ...blocks,
-    makeButton("×", () => update({ label: null }), { "aria-label": "Look for no label" }));
+    make("b", {}, nameOf(state.label)),
+    " is covered by ",
+    ...blocks,
+    makeButton("×", () => update({ label: null }), { "aria-label": "Look for no label" }),
+  );
 }
 
 function renderClusters() {
   const { clusters } = blockAt(ownFound()).heads[state.head];
-  byId("clusters-title").textContent = `Head ${state.head} of block ${state.block} recognises ` +
+  byId("clusters-title").textContent =
+    `Head ${state.head} of block ${state.block} recognises ` +
     plural(clusters.flat().length, "label");
   byId("clusters").replaceChildren(
     ...bySize(clusters).map((labels) => {
@@ -79,9 +88,19 @@ function renderImages() {
       const truth = data.exemplars.labels[row.image];
       const isRight = truth === row.unit;
       const text = isRight ? nameOf(truth) : `${nameOf(truth)} → ${nameOf(row.unit)}`;
-      return make("figure", { class: isRight ? "" : "wrong" }, thumbnail(row, false),
+      return make(
+        "figure",
+        { class: isRight ? "" : "wrong" },
+        thumbnail(row, false),
         ...(data.exemplars.maps[state.block] ? [thumbnail(row, true)] : []),
-        make("figcaption", {}, text, make("br"), make("span", { class: "soft" }, row.response.toFixed(2))));
+        make(
+          "figcaption",
+          {},
+          text,
+          make("br"),
+          make("span", { class: "soft" }, row.response.toFixed(2)),
+        ),
+      );
     }),
   );
   byId("images-note").textContent = rows.length
@@ -103,7 +122,10 @@ function thumbnail({ image, i }, looks) {
   if (looks) context.filter = "grayscale(1)";
   context.drawImage(sheet, x, y, width, height, 0, 0, canvas.width, canvas.height);
   if (!looks) return canvas;
-  const tokens = data.exemplars.maps[state.block].subarray(i * grid[0] * grid[1], (i + 1) * grid[0] * grid[1]);
+  const tokens = data.exemplars.maps[state.block].subarray(
+    i * grid[0] * grid[1],
+    (i + 1) * grid[0] * grid[1],
+  );
   const heat = new ImageData(grid[1], grid[0]);
   tokens.forEach((value, token) => {
     heat.data.set([...gradient(HEAT, value / 255), 190 * Math.sqrt(value / 255)], 4 * token);
@@ -114,86 +136,4 @@ function thumbnail({ image, i }, looks) {
   context.imageSmoothingEnabled = true;
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
   return canvas;
-}
-
-function renderMap() {
-  const svg = byId("map");
-  const { heads, coverage } = blockAt(ownFound());
-  const order = byCoverage(coverage);
-  const room = svg.parentElement.clientWidth - 1;
-  const upright = room < NARROW; // labels are rows
-  const [headRoom, labelRoom] = upright ? [18, 92] : [30, 104];
-  const across = upright ? heads.length : NUM_LABELS;
-  const [left, top] = upright ? [labelRoom, headRoom] : [headRoom, labelRoom];
-  const step = Math.max(upright ? 13 : 11, (room - left) / across);
-  const stepDown = 15;
-  const [width, height] = [left + across * step, top + stepDown * (upright ? NUM_LABELS : heads.length)];
-  const place = (head, i) => (upright ? [left + head * step, top + i * stepDown] : [left + i * step, top + head * stepDown]);
-  const bar = (x, y, w, h) => make("rect", { class: "chosen", x, y, width: w, height: h });
-  const cells = heads.flatMap(({ clusters, cluster }, head) => order.flatMap((label, i) => {
-    if (cluster[label] < 0) return [];
-    const [x, y] = place(head, i);
-    const size = Math.min(clusters[cluster[label]].length, 4);
-    return [make("rect", { class: `size-${size}`, x: x + 0.5, y: y + 0.5, width: step - 1, height: stepDown - 1 })];
-  }));
-  const [headX, headY] = place(state.head, 0);
-  const at = order.indexOf(state.label);
-  const [labelX, labelY] = place(0, at);
-  const marks = [upright ? bar(headX, top, step, height - top) : bar(left, headY, width - left, stepDown)];
-  if (at >= 0) marks.push(upright ? bar(left, labelY, width - left, stepDown) : bar(labelX, top, step, height - top));
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.style.width = `${width}px`;
-  svg.setAttribute("aria-label", `Heads and the labels they cover, block ${state.block}`);
-  svg.replaceChildren(
-    make("rect", { class: "slots", x: left, y: top, width: width - left, height: height - top }),
-    ...cells, ...marks, ...mapNames(heads.length, order, place, upright, step, stepDown));
-  mapPlace = (x, y) => {
-    const [i, j] = [Math.floor((x - left) / step), Math.floor((y - top) / stepDown)];
-    const [head, label] = upright ? [i, order[j]] : [j, order[i]];
-    return i < 0 || j < 0 || head >= heads.length || label === undefined ? null : { head, label };
-  };
-  byId("map-note").textContent = "Labels from the most to the least covered; the chosen head and label are framed.";
-}
-
-let mapPlace = () => null; // from a point of the map to its head and label
-
-function mapNames(numHeads, order, place, upright, step, stepDown) {
-  const names = order.map((label, i) => {
-    const [x, y] = place(0, i);
-    const attributes = upright
-      ? { x: x - 6, y: y + 11, "text-anchor": "end" }
-      : { transform: `translate(${x + step / 2 + 4},${y - 6}) rotate(-90)` };
-    return make("text", { ...attributes, class: label === state.label ? "title" : "" }, nameOf(label));
-  });
-  const numbers = Array.from({ length: numHeads }, (_, head) => {
-    const [x, y] = place(head, 0);
-    const attributes = upright
-      ? { x: x + step / 2, y: y - 5, "text-anchor": "middle" }
-      : { x: x - 6, y: y + stepDown - 4, "text-anchor": "end" };
-    return make("text", { ...attributes, class: head === state.head ? "small title" : "small" }, head);
-  });
-  return [...names, ...numbers];
-}
-
-function mapCell(event) {
-  const box = byId("map").getBoundingClientRect();
-  return mapPlace(event.clientX - box.left, event.clientY - box.top);
-}
-
-function describeMapCell(event) {
-  const cell = mapCell(event);
-  if (!cell || event.pointerType === "touch") return hideTooltip();
-  const { clusters, cluster } = blockAt(ownFound()).heads[cell.head];
-  const found = cluster[cell.label];
-  const text = found < 0 ? "not covered" : `in the cluster ${listNames(clusters[found])}`;
-  return showTooltip(`head ${cell.head}, ${nameOf(cell.label)}: ${text}`, event.clientX, event.clientY);
-}
-
-function listenToMap() {
-  byId("map").addEventListener("pointermove", describeMapCell);
-  byId("map").addEventListener("pointerleave", hideTooltip);
-  byId("map").addEventListener("click", (event) => {
-    const cell = mapCell(event);
-    if (cell) update(cell);
-  });
 }

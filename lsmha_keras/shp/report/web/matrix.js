@@ -49,9 +49,11 @@ class MatrixView {
     byId(`${this.canvas.id}-figures`).textContent =
       `${plural(statistics.clusters.length, "cluster")} of ${plural(labels, "label")}, ` +
       `noise ${statistics.noise}, ${statistics.clusterNoise} of it in the clusters' columns`;
-    this.canvas.setAttribute("aria-label",
+    this.canvas.setAttribute(
+      "aria-label",
       `Responses of head ${head} of block ${block}, ${name}: ` +
-      `${byId(`${this.canvas.id}-figures`).textContent}. Arrows move over the cells.`);
+        `${byId(`${this.canvas.id}-figures`).textContent}. Arrows move over the cells.`,
+    );
   }
 
   draw() {
@@ -145,7 +147,9 @@ class MatrixView {
 
   describe() {
     const { id } = this.canvas;
-    byId(`${id}-cell`).textContent = this.chosen ? this.text(this.chosen) : "Choose a cell to read it.";
+    byId(`${id}-cell`).textContent = this.chosen
+      ? this.text(this.chosen)
+      : "Choose a cell to read it.";
     byId(`${id}-cell`).classList.toggle("soft", !this.chosen);
     byId(`${id}-close-up`).replaceChildren(...(this.chosen ? [this.closeUp()] : []));
   }
@@ -157,12 +161,23 @@ class MatrixView {
       return Array.from({ length: shown }, (_, i) => first + i);
     });
     const name = (place) => nameOf(this.painted.order[place]);
-    const header = places[1].map((place) => make("th", { scope: "col" }, make("span", {}, name(place))));
+    const header = places[1].map((place) =>
+      make("th", { scope: "col" }, make("span", {}, name(place))),
+    );
     const rows = places[0].map((row) =>
-      make("tr", {}, make("th", { scope: "row" }, name(row)),
-        ...places[1].map((column) => this.closeCell([row, column]))));
-    return make("table", { "aria-label": "Close-up" },
-      make("thead", {}, make("tr", {}, make("td"), ...header)), make("tbody", {}, ...rows));
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, name(row)),
+        ...places[1].map((column) => this.closeCell([row, column])),
+      ),
+    );
+    return make(
+      "table",
+      { "aria-label": "Close-up" },
+      make("thead", {}, make("tr", {}, make("td"), ...header)),
+      make("tbody", {}, ...rows),
+    );
   }
 
   closeCell(cell) {
@@ -171,10 +186,14 @@ class MatrixView {
     const isLight = color[0] * 0.3 + color[1] * 0.59 + color[2] * 0.11 > 140;
     const kind = code > ZERO + state.threshold ? (inCluster ? "signal" : "noise") : "";
     const isChosen = this.chosen.every((place, i) => place === cell[i]);
-    const made = make("td", {
-      class: `${kind} ${isChosen ? "chosen" : ""}`,
-      style: `background:rgb(${color.map(Math.round)});color:${isLight ? "#111" : "#fff"}`,
-    }, code ? ((code - ZERO) / 100).toFixed(2) : "–");
+    const made = make(
+      "td",
+      {
+        class: `${kind} ${isChosen ? "chosen" : ""}`,
+        style: `background:rgb(${color.map(Math.round)});color:${isLight ? "#111" : "#fff"}`,
+      },
+      code ? ((code - ZERO) / 100).toFixed(2) : "–",
+    );
     made.addEventListener("click", () => isChosen || this.choose(cell));
     return made;
   }

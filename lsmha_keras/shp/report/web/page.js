@@ -41,9 +41,16 @@ function renderChoices() {
   };
   const { blocks } = VARIANTS[state.variant];
   const heads = Array.from({ length: beside().found.heads }, (_, head) => [head, `head ${head}`]);
-  fill("control", VARIANTS.map(({ name }, i) => [i, name]), state.variant);
-  fill("other-block", [["", "same block"], ...Object.keys(blocks).map((b) => [b, `block ${b}`])],
-    state.otherBlock ?? "");
+  fill(
+    "control",
+    VARIANTS.map(({ name }, i) => [i, name]),
+    state.variant,
+  );
+  fill(
+    "other-block",
+    [["", "same block"], ...Object.keys(blocks).map((b) => [b, `block ${b}`])],
+    state.otherBlock ?? "",
+  );
   fill("other-head", [["", "same head"], ...heads], state.otherHead ?? "");
 }
 
@@ -51,7 +58,8 @@ function update(changes) {
   Object.assign(state, changes);
   state.head = Math.min(Math.max(state.head, 0), ownFound().heads - 1);
   state.threshold = Math.min(Math.max(state.threshold, data.thresholds[0]), data.thresholds.at(-1));
-  if (!((state.otherBlock ?? state.block) in VARIANTS[state.variant].blocks)) state.otherBlock = null;
+  if (!((state.otherBlock ?? state.block) in VARIANTS[state.variant].blocks))
+    state.otherBlock = null;
   if (state.otherHead >= beside().found.heads) state.otherHead = null;
   render();
   writeAddress();
@@ -80,7 +88,8 @@ function press(event) {
   const isArrow = event.key.startsWith("Arrow");
   const isChoosing = ["INPUT", "SELECT"].includes(event.target.tagName) && isArrow;
   const action = KEYS[event.key] || KEYS[event.key.toLowerCase()];
-  if (!action || isChoosing || isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!action || isChoosing || isTyping(event) || event.ctrlKey || event.metaKey || event.altKey)
+    return;
   event.preventDefault();
   action();
 }
@@ -96,11 +105,18 @@ function findLabel(text) {
 
 function listen() {
   const number = (text) => (text === "" ? null : Number(text));
-  const choose = (id, change) => byId(id).addEventListener("change", ({ target }) => update(change(target.value)));
+  const choose = (id, change) =>
+    byId(id).addEventListener("change", ({ target }) => update(change(target.value)));
   byId("threshold").addEventListener("input", ({ target }) =>
-    update({ threshold: Math.round(target.value * 100) }));
-  byId("find").addEventListener("input", ({ target }) => update({ label: findLabel(target.value) }));
-  byId("find").addEventListener("keydown", ({ key }) => ["Enter", "Escape"].includes(key) && byId("find").blur());
+    update({ threshold: Math.round(target.value * 100) }),
+  );
+  byId("find").addEventListener("input", ({ target }) =>
+    update({ label: findLabel(target.value) }),
+  );
+  byId("find").addEventListener(
+    "keydown",
+    ({ key }) => ["Enter", "Escape"].includes(key) && byId("find").blur(),
+  );
   // Nothing is drawn anew here: a button that was pressed meanwhile must stay.
   byId("find").addEventListener("blur", showLabel);
   choose("control", (value) => ({ variant: Number(value) }));
@@ -129,7 +145,8 @@ async function start() {
     await sheet.decode();
   }
   byId("blocks").append(
-    ...data.blocks.map((block) => makeButton(block, () => update({ block }), { value: block })));
+    ...data.blocks.map((block) => makeButton(block, () => update({ block }), { value: block })),
+  );
   byId("labels").append(...data.label_names.map((value) => make("option", { value })));
   byId("cite").textContent = data.cite.join(" · ");
   addTools();

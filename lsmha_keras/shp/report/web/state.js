@@ -64,8 +64,7 @@ function headAt(found, head) {
     byMark.get(mark).push(label);
     cluster[label] = [...byMark.keys()].indexOf(mark);
   }
-  const noise = (kind) =>
-    found.noise[(kind * data.thresholds.length + at) * found.heads + head];
+  const noise = (kind) => found.noise[(kind * data.thresholds.length + at) * found.heads + head];
   return { clusters: [...byMark.values()], cluster, noise: noise(0), clusterNoise: noise(1) };
 }
 

@@ -12,6 +12,19 @@ function make(tag, attributes = {}, ...children) {
   return made;
 }
 
+const makeRect = (x, y, width, height, attributes = {}) =>
+  make("rect", { x, y, width, height, ...attributes });
+
+const makeText = (x, y, text, anchor, attributes = {}) =>
+  make("text", { x, y, "text-anchor": anchor, ...attributes }, text);
+
+const makeUpwardText = (x, y, text, anchor, attributes = {}) =>
+  make(
+    "text",
+    { transform: `translate(${x},${y}) rotate(-90)`, "text-anchor": anchor, ...attributes },
+    text,
+  );
+
 function makeButton(text, action, attributes = {}) {
   const button = make("button", attributes, text);
   button.addEventListener("click", action);
@@ -72,8 +85,11 @@ function fillTable(table, header, rows) {
     make("td", { role: "cell", "data-column": header[i] }, ...[content].flat());
   table.setAttribute("role", "table");
   table.tHead.replaceChildren(
-    make("tr", { role: "row" },
-      ...header.map((name) => make("th", { role: "columnheader", scope: "col" }, name))),
+    make(
+      "tr",
+      { role: "row" },
+      ...header.map((name) => make("th", { role: "columnheader", scope: "col" }, name)),
+    ),
   );
   table.tBodies[0].replaceChildren(
     ...rows.map((row) => make("tr", { role: "row" }, ...row.map(cell))),
