@@ -67,7 +67,8 @@ def render_page(
     first = next(iter(results.values()))
     report = {
         "title": title,
-        "about": _about(first),
+        "about": f"What each attention head alone has learnt: {_setting(first)}",
+        "setting": _setting(first),
         "cite": [
             _PAPER,
             f"{title}. Single-head performance, measured with lsmha-keras "
@@ -90,11 +91,10 @@ def render_page(
     return render_web_page(_WEB, report, _SCRIPTS)
 
 
-def _about(result):
+def _setting(result):
     num_labels = int((result.label_counts > 0).sum())
     return (
-        f"What each attention head alone has learnt: {result.label_counts.sum():,} images of "
-        f"{num_labels} labels, {result.pooling} pooling"
+        f"{result.label_counts.sum():,} images of {num_labels} labels, {result.pooling} pooling"
     )
 
 

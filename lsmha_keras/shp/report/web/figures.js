@@ -100,7 +100,7 @@ const FIGURES = {
         ]),
       ),
     ],
-    svg: () => chartSvg("along"),
+    svg: () => withLegend(chartSvg("along")),
   },
 };
 
@@ -225,8 +225,23 @@ function chartSvg(id) {
   return { width, height, parts: [...copy.childNodes] };
 }
 
+// Which colour stands for what; on the page the table above says it.
+function withLegend({ width, height, parts }) {
+  const rows = withBlocks().flatMap((variant, i) => {
+    const color = style(`--line-${VARIANTS.indexOf(variant) % 5}`);
+    const y = height + 8 + 16 * i;
+    return [
+      makeRect(12, y - 9, 10, 10, { fill: color }),
+      makeText(28, y, variant.name, "start", { "font-size": 11 }),
+    ];
+  });
+  return { width, height: height + 8 * rows.length, parts: [...parts, ...rows] };
+}
+
 function figureSvg(name) {
-  const { width, height, parts } = FIGURES[name].svg();
+  const figure = FIGURES[name].svg();
+  const { height, parts } = figure;
+  const width = Math.max(figure.width, 640); // room for the title
   const [top, bottom] = [46, 10];
   const svg = make(
     "svg",
@@ -239,7 +254,7 @@ function figureSvg(name) {
     },
     make("rect", { x: 0, y: -top, width, height: height + top + bottom, fill: style("--card") }),
     make("text", { x: 8, y: 18 - top, "font-size": 14, "font-weight": 600 }, FIGURES[name].title()),
-    make("text", { x: 8, y: 34 - top, "font-size": 10 }, `${data.title} · ${data.about}`),
+    make("text", { x: 8, y: 34 - top, "font-size": 10 }, `${data.title} · ${data.setting}`),
     ...parts,
   );
   return { width, height: height + top + bottom, text: new XMLSerializer().serializeToString(svg) };
