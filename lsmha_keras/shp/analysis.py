@@ -149,8 +149,11 @@ class Analysis:
     def exemplars(self):
         """Returns the `Exemplars` of the trained model, of labels covered at the threshold.
 
-        What is kept is of all labels covered at the lowest threshold of the reports' sweep.
+        What is kept is of all labels covered at the lowest threshold of the reports' sweep. `None`
+        if all heads are dead.
         """
+        if all(result.dead.all() for result in self.results.values()):
+            return None
         wide = {block: result.at(min(THRESHOLDS)) for block, result in self.results.items()}
 
         def find():

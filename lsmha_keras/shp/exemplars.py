@@ -92,7 +92,8 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
         An `Exemplars`; heads that are dead have no images.
 
     Raises:
-        ValueError: if the readouts do not fit, or `results` lack a block of them.
+        ValueError: if the readouts do not fit, `results` lack a block of them, or all heads are
+            dead.
 
     Example:
 
@@ -112,6 +113,8 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
         for head in alive.tolist():
             chosen = best[block].of_head(head, results[block].clusters[head], per_head)
             rows += [(block, head, *each) for each in chosen]
+    if not rows:
+        raise InputError("Nothing excites heads that are dead. Received: results with no others")
     block, head, unit, index, response, strongest = (
         np.array(column) for column in zip(*rows, strict=True)
     )

@@ -1,5 +1,7 @@
 """The images that excite heads most: the same as one head after the other, all others masked."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -127,6 +129,16 @@ def test_results_of_each_block_are_needed(model, measured):
     fewer = {block: result for block, result in results.items() if block != last}
     with pytest.raises(ValueError, match=rf"no results.*readouts of \[{last}\]"):
         find_exemplars(model, readouts, data, fewer, verbose=0)
+
+
+def test_dead_heads_have_no_images(model, measured):
+    readouts, data, results, _ = measured
+    dead = {
+        block: dataclasses.replace(result, class_means=-np.abs(result.class_means))
+        for block, result in results.items()
+    }
+    with pytest.raises(ValueError, match="Nothing excites heads that are dead"):
+        find_exemplars(model, readouts, data, dead, verbose=0)
 
 
 def test_a_head_looks_where_the_tokens_look_that_it_pools():

@@ -93,9 +93,7 @@ def render_page(
 
 def _setting(result):
     num_labels = int((result.label_counts > 0).sum())
-    return (
-        f"{result.label_counts.sum():,} images of {num_labels} labels, {result.pooling} pooling"
-    )
+    return f"{result.label_counts.sum():,} images of {num_labels} labels, {result.pooling} pooling"
 
 
 def _spread(results, seeds):
