@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from lsmha_keras.image_resize import resize_image
+from lsmha_keras.images import resize_image
 from lsmha_keras.shp.statistics import block_statistics
 
 # In hundredths: the places of the page's slider.
