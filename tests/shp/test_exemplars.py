@@ -23,6 +23,10 @@ def model():
 @pytest.fixture(scope="module", params=["recomputed", "frozen"])
 def measured(request, model):
     """Readouts, data, results and what was found in them."""
+    return _measure(model, request.param)
+
+
+def _measure(model, pooling):
     rng = np.random.default_rng(0)
     shapes = HeadOutputs(model).shapes(model.image_shape)
     inner = {i: heads * width for i, (_, _, heads, width) in shapes.items()}
@@ -32,10 +36,8 @@ def measured(request, model):
     }
     readouts = BlockReadouts(weights)
     images = rng.integers(0, 256, (IMAGES, *model.image_shape), dtype="uint8")
-    data = ArrayDataset(
-        images, rng.integers(0, LABELS, IMAGES), [f"thing {i}" for i in range(LABELS)]
-    )
-    results = single_head_performance(model, readouts, data, request.param, verbose=0)
+    data = ArrayDataset(images, rng.integers(0, LABELS, IMAGES), list("abcd"))
+    results = single_head_performance(model, readouts, data, pooling, verbose=0)
     found = find_exemplars(model, readouts, data, results, PER_HEAD, batch_size=8, verbose=0)
     return readouts, data, results, found
 
@@ -91,6 +93,12 @@ def test_each_map_is_shares_of_the_tokens(measured):
     found = measured[-1]
     assert found.maps.shape == (len(found.head), np.prod(found.grid_shape))
     np.testing.assert_allclose(found.maps.sum(axis=-1), 1, rtol=1e-5)
+
+
+def test_a_kind_without_scores_has_images_but_no_maps():
+    *_, found = _measure(classifier(attention="normlin"), "recomputed")
+    assert found.maps is None and len(found.response) == len(found.image) > 0
+    assert Exemplars(**found.arrays()).maps is None
 
 
 def test_they_are_made_again_from_their_arrays(measured):

@@ -295,6 +295,15 @@ def test_images_of_the_head_and_of_its_clusters(page, variants):
     assert page.inner_text("#images-note").startswith("No image was kept")
 
 
+def test_heads_without_maps_show_their_images(browser, variants, tmp_path):
+    path = tmp_path / "index.html"
+    exemplars = dataclasses.replace(make_exemplars(), maps=None)
+    path.write_text(render_page(variants, TITLE, exemplars=exemplars), encoding="utf-8")
+    with opened(browser, path) as page:
+        assert page.locator("#images canvas").count() == 2
+        assert "looks" not in page.inner_text("#exemplars h2")
+
+
 def test_the_address_keeps_what_is_shown(browser, page, page_file):
     page.click("#blocks button[value='1']")
     page.click("#heads button >> nth=2")

@@ -82,6 +82,8 @@ function shownImages() {
 function renderImages() {
   byId("exemplars").hidden = !data.exemplars;
   if (!data.exemplars) return;
+  const hasMaps = Boolean(data.exemplars.maps[state.block]);
+  byId("looks").hidden = !hasMaps;
   const rows = shownImages();
   byId("images").replaceChildren(
     ...rows.map((row) => {
@@ -92,7 +94,7 @@ function renderImages() {
         "figure",
         { class: isRight ? "" : "wrong" },
         thumbnail(row, false),
-        ...(data.exemplars.maps[state.block] ? [thumbnail(row, true)] : []),
+        ...(hasMaps ? [thumbnail(row, true)] : []),
         make(
           "figcaption",
           {},
