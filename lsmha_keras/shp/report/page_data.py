@@ -16,7 +16,7 @@ _ZERO = 155
 # Images are shown small; many of them must fit into a file.
 _MAX_SIDE = 64
 _SHEET_COLUMNS = 32
-_SHEET_QUALITY = 85
+_SHEET_QUALITY = 75
 
 
 def pack(array):
@@ -176,5 +176,5 @@ def _sheet(images):
     grid = small.reshape(rows, _SHEET_COLUMNS, *side, 3).swapaxes(1, 2)
     file = io.BytesIO()
     picture = Image.fromarray(grid.reshape(rows * side[0], _SHEET_COLUMNS * side[1], 3))
-    picture.save(file, "JPEG", quality=_SHEET_QUALITY, subsampling=0, optimize=True)
+    picture.save(file, "JPEG", quality=_SHEET_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"), side
