@@ -5,6 +5,8 @@ import csv
 import numpy as np
 import pytest
 
+from lsmha_keras.presets import zoo_dir
+from lsmha_keras.text_files import read_rows
 from tests.shp.pages import TITLE, make_page, make_variants, opened, table
 from tests.shp.results import LABELS, MISSING, NAMES
 
@@ -68,6 +70,21 @@ def test_numbers_of_a_matrix_are_those_of_python(page):
 def test_how_to_cite(page):
     text = page.inner_text("#cite")
     assert "arXiv:2506.23832" in text and TITLE in text and "lsmha-keras" in text
+
+
+def test_the_shipped_page_shows_its_tables(browser):
+    folder = zoo_dir() / "results" / "shp_cct_4_3x2_ib_h16_c2_cifar100_65_epochs"
+    page_file = folder / "index.html"
+    assert page_file.stat().st_size < 2.1e6
+    rows = read_rows(folder / "blocks.csv", ["noise_per_head"])
+    rows = [row for row in rows if row["block"] == "3"]  # the page begins with the last one
+    for width in (390, 1280):
+        with opened(browser, page_file, viewport={"width": width, "height": 844}) as page:
+            for cells, row in zip(table(page, "#statistics"), rows, strict=True):
+                assert cells[0] == row["variant"]
+                assert float(cells[3]) == pytest.approx(float(row["noise_per_head"]), abs=0.0501)
+            assert page.locator("#images canvas").count() > 0
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def _numbers(page, place):
