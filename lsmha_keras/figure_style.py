@@ -1,8 +1,13 @@
 """The style of the figures: colours that colour-blind readers can tell apart, small text."""
 
 import functools
+import io
+import pathlib
 
-from lsmha_keras.errors import PackageError
+from lsmha_keras.errors import InputError, PackageError
+from lsmha_keras.files import write_atomically
+
+FORMATS = (".png", ".svg", ".pdf")
 
 INK, MUTED, EMPTY = "#1f2933", "#9aa5b1", "#eef1f4"
 SIGNAL, NOISE = "#0b5fa5", "#e07b00"
@@ -60,12 +65,24 @@ def new_figure(width, height, title, note=None):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    text = title if note is None else f"{title}\n"
-    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     if note is not None:
-        offset = 0.32 / height
-        figure.text(0.01, 1 - offset, note, ha="left", va="top", fontsize=8.5, color="#52606d")
+        add_line(figure, note)
     return figure
+
+
+def add_line(figure, text):
+    """Writes a line below a figure's title and the lines that are there already.
+
+    Args:
+        figure: `matplotlib.figure.Figure` of `new_figure`.
+        text: str.
+    """
+    title = figure.get_suptitle() + "\n"  # so that there is room for the line
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    offset = 0.14 + 0.18 * title.count("\n")  # inches
+    place = 1 - offset / figure.get_figheight()
+    figure.text(0.01, place, text, ha="left", va="top", fontsize=8.5, color="#52606d")
 
 
 def line_style(index):
@@ -97,3 +114,29 @@ def swatches(colors, names):
     from matplotlib.patches import Patch
 
     return [Patch(color=color, label=name) for color, name in zip(colors, names, strict=True)]
+
+
+def save_figure(figure, path, dpi=200):
+    """Saves a figure, whole or not at all.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+        path: file that ends with .png, .svg or .pdf.
+        dpi: int, pixels per inch, also of the pictures inside of .svg and .pdf.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: if it ends with something else.
+
+    Example:
+
+    ```python
+    save_figure(explanation.plot_heads(), "heads.png")
+    ```
+    """
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"Figures are saved as {', '.join(FORMATS)}. Received: {path}")
+    content = io.BytesIO()
+    figure.savefig(content, format=suffix[1:], dpi=dpi)
+    write_atomically(path, content.getvalue())

@@ -27,10 +27,12 @@ examples:
   lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --output runs/shp
   lsmha shp runs/digits/preset --dataset digits --output runs/digits/shp --readout-epochs 20
   lsmha shp runs/mine/preset --dataset photos/ --output runs/mine/shp --blocks 5 6 --pooling both
+  lsmha shp lsmha-small --dataset cifar100 --output runs/small --beside runs/shp
   lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --split "test[:1000]" \\
     --train-split "train[:5000]" --output runs/glance --no-controls --no-head-scores
 
-The folder gets index.html, a page to explore all heads in a browser, figures (*.png), tables
+The folder gets index.html, a page to explore all heads in a browser, with images of the dataset
+that excite a head most; figures (*.png, *.svg, *.pdf), tables
 (*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). For another
 --threshold only the report is made again.
 
@@ -90,6 +92,23 @@ def add_parser(commands, parents):
         "--no-head-scores", action="store_true", help="leave out masking, gradients and attention"
     )
     parser.add_argument("--fresh", action="store_true", help="do not continue an earlier run")
+    parser.add_argument(
+        "--no-images", action="store_true", help="leave images of the dataset out of the page"
+    )
+    parser.add_argument(
+        "--readout-seeds",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="fit the readouts N times, with other seeds, and show the spread (default: 1)",
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="reports on other models, written with the same labels, to show on the page",
+    )
     add_verbosity(parser)
 
 
@@ -107,18 +126,26 @@ def run(args):
 def _analyse(args, output_dir):
     import_framework()
     from lsmha_keras.figure_style import import_matplotlib
+    from lsmha_keras.shp.report.read import read_beside
     from lsmha_keras.shp.report.tables import block_rows
     from lsmha_keras.shp.report.write import write_report
 
+    beside = read_beside(args.beside, args.threshold)  # before what takes long
     import_matplotlib()  # needed at the end; fail now if it is missing
     analysis = _analysis(args, output_dir)
     controls = {} if args.no_controls else analysis.controls()
     controls.update(analysis.other_pooling())
     scores = None if args.no_head_scores else analysis.head_scores()
+    found = {
+        "accuracy": analysis.accuracy(),
+        "exemplars": None if args.no_images else analysis.exemplars(),
+        "seeds": analysis.other_seeds(args.readout_seeds - 1),
+        "beside": beside,
+    }
     if not args.quiet:
         print("writing the report", flush=True)
     title = f"{args.name} on {args.dataset} ({args.split})"
-    page = write_report(analysis.results, output_dir, controls, scores, title=title)
+    page = write_report(analysis.results, output_dir, controls, scores, title=title, **found)
     analysis.readouts.save(output_dir / "readouts.npz")
     print(_figures(block_rows({"trained": analysis.results, **controls})))
     print(page)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.figure_style import draws, new_figure
-from lsmha_keras.files import write_atomically
+from lsmha_keras.figure_style import draws, new_figure, save_figure
 from lsmha_keras.types import PathLike
 
-FORMATS = (".png", ".svg", ".pdf")
 # From no relevance to all of it: clear, yellow, orange, red.
 COLORS = np.array([[255, 243, 176], [253, 190, 80], [240, 100, 40], [165, 15, 35]], "float64")
 _TITLES = {
@@ -181,28 +177,3 @@ class Explanation:
             ValueError: if it ends with something else.
         """
         save_figure(self.plot(), path)
-
-
-def save_figure(figure, path):
-    """Saves a figure, whole or not at all.
-
-    Args:
-        figure: `matplotlib.figure.Figure`.
-        path: file that ends with .png, .svg or .pdf.
-
-    Raises:
-        OSError: if it cannot be written.
-        ValueError: if it ends with something else.
-
-    Example:
-
-    ```python
-    save_figure(explanation.plot_heads(), "heads.png")
-    ```
-    """
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError(f"Figures are saved as {', '.join(FORMATS)}. Received: {path}")
-    content = io.BytesIO()
-    figure.savefig(content, format=suffix[1:], dpi=200)
-    write_atomically(path, content.getvalue())

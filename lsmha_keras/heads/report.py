@@ -2,15 +2,15 @@
 
 import base64
 import io
-import json
 import pathlib
-import re
 
 import numpy as np
 
+from lsmha_keras.figure_style import save_figure
 from lsmha_keras.files import fill_directory
-from lsmha_keras.heads.explanation import COLORS, save_figure
+from lsmha_keras.heads.explanation import COLORS
 from lsmha_keras.text_files import write_rows
+from lsmha_keras.web_page import render_web_page
 
 _WEB = pathlib.Path(__file__).parent / "web"
 _TOP = 5
@@ -110,11 +110,7 @@ def render_page(explanations, title, about=""):
         ],
         "head_note": _HEAD_NOTE,
     }
-    # In a script element only "<" can end the data.
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    parts = {"__STYLE__": _read("page.css"), "__DATA__": text, "__SCRIPT__": _read("page.js")}
-    # All in one pass: what is put in is not searched for marks.
-    return re.sub("|".join(parts), lambda mark: parts[mark[0]], _read("page.html"))
+    return render_web_page(_WEB, data)
 
 
 def _rows(explanations):
@@ -148,7 +144,3 @@ def _data_url(image):
     file = io.BytesIO()
     Image.fromarray(np.asarray(image)).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _read(name):
-    return (_WEB / name).read_text(encoding="utf-8")

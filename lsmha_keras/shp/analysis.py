@@ -7,11 +7,18 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.shp.cache import AnalysisCache
-from lsmha_keras.shp.controls import gaussian_null, permuted_labels, untrained_copy
+from lsmha_keras.shp.controls import (
+    THRESHOLDS,
+    gaussian_null,
+    permuted_labels,
+    untrained_copy,
+)
+from lsmha_keras.shp.exemplars import Exemplars, find_exemplars
 from lsmha_keras.shp.head_scores import CLASSICAL, head_scores
 from lsmha_keras.shp.performance import single_head_performance
 from lsmha_keras.shp.readout_trainer import fit_readout
 from lsmha_keras.shp.readouts import BlockReadouts
+from lsmha_keras.training.evaluate import evaluate
 
 
 class Analysis:
@@ -129,15 +136,69 @@ class Analysis:
 
         return self.cache.scores("classical", measure)  # the name in folders of version 0.1
 
+    def accuracy(self):
+        """Returns the accuracy of the model itself, in 0 .. 1."""
+
+        def measure():
+            self._log(f"the model's own accuracy: {len(self.test_data):,} images")
+            figures = evaluate(self.model, self.test_data, batch_size=self.batch_size)
+            return {"accuracy": np.array(figures["accuracy"])}
+
+        return float(self.cache.arrays("accuracy", measure)["accuracy"])
+
+    def exemplars(self):
+        """Returns the `Exemplars` of the trained model, of labels covered at the threshold.
+
+        What is kept is of all labels covered at the lowest threshold of the reports' sweep. `None`
+        if all heads are dead.
+        """
+        if all(result.dead.all() for result in self.results.values()):
+            return None
+        wide = {block: result.at(min(THRESHOLDS)) for block, result in self.results.items()}
+
+        def find():
+            self._log(f"images that excite heads most: {len(self.test_data):,} images")
+            return find_exemplars(
+                self.model,
+                self.readouts,
+                self.test_data,
+                wide,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+            ).arrays()
+
+        found = self.cache.arrays(f"exemplars_{self.pooling}", find)
+        found["grid_shape"] = tuple(found["grid_shape"].tolist())
+        return Exemplars(**found).covered_by(self.results)
+
+    def other_seeds(self, count):
+        """Measures the trained model with readouts of other seeds.
+
+        Args:
+            count: int, number of further readouts.
+
+        Returns:
+            A list of `{block: SHPResult}`.
+        """
+
+        def measured(seed):
+            fit = functools.partial(self._fit, self.model, self.readouts.blocks, seed)
+            make = functools.partial(self.cache.readouts, f"seed_{seed}", fit)
+            name = f"trained_seed_{seed}"
+            return self._measured(name, self.pooling, lambda: (self.model, make()))
+
+        return [measured(seed) for seed in range(1, count + 1)]
+
     def _load_or_fit(self):
         if self._given is None:
             return self._fit(self.model, self.blocks)
         self._log(f"taking the readouts of {self.readout}")
         return _select(self._given, self.blocks) if self.blocks else self._given
 
-    def _fit(self, model, blocks):
+    def _fit(self, model, blocks, seed=0):
         self._log(
             f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs"
+            + (f", seed {seed}" if seed else "")
         )
         return fit_readout(
             model,
@@ -145,6 +206,7 @@ class Analysis:
             blocks=blocks,
             validation_data=self.test_data,
             epochs=self.readout_epochs,
+            seed=seed,
             verbose=self.verbose,
         )
 

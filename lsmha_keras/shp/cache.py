@@ -79,6 +79,15 @@ class AnalysisCache:
                 scores.setdefault(int(block), {})[score] = file[key]
         return scores
 
+    def arrays(self, name, make):
+        """Returns the dict of arrays called `name`; `make()` makes it the first time."""
+
+        def save(arrays, path):
+            np.savez_compressed(path / "arrays.npz", **arrays)
+
+        with np.load(self._part(f"{name}_arrays", make, save) / "arrays.npz") as file:
+            return dict(file)
+
     def _part(self, name, make, save):
         """Returns the folder of a part, after making it if necessary."""
         done = self.folder / name

@@ -27,6 +27,10 @@ STAGES = {
     "untrained_recomputed_results",
     "permuted_recomputed_results",
     "classical_scores",
+    "accuracy_arrays",
+    "exemplars_recomputed_arrays",
+    "seed_1_readouts",
+    "trained_seed_1_recomputed_results",
 }
 
 
@@ -55,7 +59,8 @@ def arguments(preset):
 @pytest.fixture(scope="module")
 def done(arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "shp"
-    assert cli.main([*arguments, "--output", str(out), "--pooling", "both"]) == 0
+    more = ["--pooling", "both", "--readout-seeds", "2"]
+    assert cli.main([*arguments, "--output", str(out), *more]) == 0
     return out
 
 
@@ -90,7 +95,8 @@ def test_given_again_nothing_is_measured_again(done, arguments, monkeypatch, cap
     def refuse(*args, **kwargs):
         raise AssertionError("measured again")
 
-    for name in ("fit_readout", "single_head_performance", "permuted_labels", "head_scores"):
+    measuring = ("fit_readout", "single_head_performance", "permuted_labels", "head_scores")
+    for name in (*measuring, "evaluate", "find_exemplars"):
         monkeypatch.setattr(analysis, name, refuse)
     again = [*arguments, "--output", str(done), "--pooling", "both", "--threshold", "0.5"]
     assert cli.main(again) == 0
@@ -99,6 +105,32 @@ def test_given_again_nothing_is_measured_again(done, arguments, monkeypatch, cap
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("block 1, trained"))
     assert f"{float(rows[1]['noise_per_head']):.1f}" in row.split()
+
+
+def test_the_model_itself_other_seeds_and_images(done, preset):
+    digits = lsmha_keras.open_dataset("digits", "test[:100]")
+    own = lsmha_keras.evaluate(preset, digits)["accuracy"]
+    assert json.loads((done / "statistics.json").read_text())["accuracy"] == pytest.approx(own)
+    first, second = (
+        BlockReadouts.load(done / "stages" / f"{name}_readouts" / "readouts.npz")
+        for name in ("trained", "seed_1")
+    )
+    assert first.digest() != second.digest() and first.epochs == second.epochs
+    rows = _read(done / "readout_seeds.csv")
+    assert [row["variant"] for row in rows] == ["seed 0"] * 2 + ["seed 1"] * 2
+    page = (done / "index.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg" in page
+
+
+def test_a_page_without_images_and_beside_another_model(done, arguments, tmp_path, no_figures):
+    given = ["--readout", str(done / "readouts.npz"), "--no-controls", "--no-head-scores"]
+    out = tmp_path / "out"
+    more = ["--no-images", "--beside", str(done)]
+    assert cli.main([*arguments, *given, *more, "--output", str(out)]) == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg" not in page
+    title = json.loads((done / "statistics.json").read_text())["title"]
+    assert page.count(json.dumps(title)) == 2  # its own, as it is the same model, and the other's
 
 
 def test_goes_on_after_a_kill(arguments, tmp_path, monkeypatch, no_figures):
@@ -192,6 +224,7 @@ def test_the_control_is_fitted_as_long_as_the_readouts(
         (["--readout-epochs", "3"], "--fresh"),
         (["--dataset", "digitz"], "digits"),
         (["--readout", "missing.npz", "--fresh"], "missing.npz"),
+        (["--beside", "nowhere"], "no report: `lsmha shp` writes"),
     ],
 )
 def test_mistakes_are_named(changes, message, done, arguments, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """What zoo/EVIDENCE.md concludes is what the csv files say."""
 
+import itertools
 import re
 import statistics
 
@@ -47,14 +48,32 @@ def test_t1_trained_heads_cover_more_with_less_noise(blocks, text):
     assert f"their mean size is {min(sizes):.2f} to {max(sizes):.2f}" in text
 
 
-def test_t2_all_rise_in_trained_models_and_fall_in_untrained(blocks, text):
-    assert "In the trained models all three rise from the first block to the second" in text
+def test_t2_along_the_blocks(blocks, text):
+    assert "In all trained models the accuracy of the readout rises from each block to the" in text
+    assert "From the first block with heads to the second, the SNR and the field SNR rise too" in text
+    changes = []
     for variants in blocks.values():
-        for key in ("readout_accuracy", "snr", "field_snr"):
-            first, second = (float(row[key]) for row in variants["trained"])
+        accuracy = _column(variants["trained"], "readout_accuracy")
+        assert accuracy == sorted(accuracy)
+        for key in ("snr", "field_snr"):
+            first, second, *_ = _column(variants["trained"], key)
             assert second > first, key
-            first, second = (float(row[key]) for row in variants["untrained trunk"])
-            assert second < first, key
+        untrained = _column(variants["untrained trunk"], "readout_accuracy")
+        changes += [100 * abs(b - a) for a, b in itertools.pairwise(untrained)]
+    assert f"in the untrained models it changes by at most {max(changes):.1f} points" in text
+
+
+def test_t2_snr_falls_where_blocks_were_added(blocks, text):
+    trained = blocks["cct_7_3x2_ib_h16_c2_cifar100_56_epochs"]["trained"]
+    accuracy, snr = (_column(trained, key) for key in ("readout_accuracy", "snr"))
+    assert len(snr) == 5 and snr[2] < snr[0]
+    figures = ", ".join(f"{value:.1f}" for value in snr[:-1])
+    assert f"the SNR of its five blocks is {figures} and {snr[-1]:.1f}" in text
+    assert f"from {100 * accuracy[0]:.1f} to {100 * accuracy[-1]:.1f} %" in text
+
+
+def _column(rows, key):
+    return [float(row[key]) for row in rows]
 
 
 def test_t3_layouts(text):

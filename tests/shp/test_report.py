@@ -8,9 +8,22 @@ import pytest
 from PIL import Image
 
 from lsmha_keras.shp.controls import THRESHOLDS
+from lsmha_keras.shp.report import plots
+from lsmha_keras.shp.report import write as report
+from lsmha_keras.shp.report.read import read_beside, read_report
 from lsmha_keras.shp.report.tables import block_rows
 from lsmha_keras.shp.report.write import write_report
-from tests.shp.results import BLOCKS, DEAD, HEADS, LABELS, MISSING, NAMES, make_report_inputs
+from tests.shp.pages import make_exemplars
+from tests.shp.results import (
+    BLOCKS,
+    DEAD,
+    HEADS,
+    LABELS,
+    MISSING,
+    NAMES,
+    make_report_inputs,
+    make_results,
+)
 
 pytest.importorskip("matplotlib", reason='figures need pip install "lsmha-keras[plots]"')
 
@@ -28,7 +41,9 @@ def made():
 @pytest.fixture(scope="module")
 def folder(made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "new"
-    assert write_report(made[0], folder, made[1], made[2], title="test") == folder / "index.html"
+    more = {"accuracy": 0.625, "exemplars": make_exemplars(), "seeds": [make_results(4, seed=8)]}
+    page = write_report(made[0], folder, made[1], made[2], title="test", **more)
+    assert page == folder / "index.html"
     return folder
 
 
@@ -39,6 +54,60 @@ def test_figures_are_pictures(folder):
     for name in names:
         pixels = np.asarray(Image.open(folder / name).convert("L"))
         assert min(pixels.shape) > 300 and pixels.std() > 5, name
+        drawing = (folder / name).with_suffix(".svg").read_text(encoding="utf-8")
+        assert drawing.startswith("<?xml") and "</svg>" in drawing
+        assert (folder / name).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_figures_say_what_they_are_of(made, tmp_path, monkeypatch):
+    """Model, data, images and threshold stand below each title, and nothing lies over them."""
+    signed = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path, dpi: signed.append(figure))
+    write_report(made[0], tmp_path / "out", made[1], title="model on data (test)")
+    for figure in signed:
+        text = figure.texts[-1]
+        images = f"{made[0][1].label_counts.sum()} images · threshold 0.3 · recomputed pooling"
+        assert text.get_text() == f"model on data (test) · {images}"
+        figure.draw_without_rendering()
+        box = text.get_window_extent()
+        others = [axes.get_tightbbox() for axes in figure.axes]
+        others += [
+            line.get_window_extent() for line in figure.texts[1:-1]
+        ]  # the title is the first
+        assert not any(box.overlaps(other) for other in others)
+        assert box.x1 < figure.bbox.x1
+
+
+def test_the_model_itself_is_a_line_along_the_blocks(made):
+    axes = plots.plot_along_blocks(made[0], accuracy=0.625).axes[0]
+    assert axes.lines[-1].get_ydata() == pytest.approx([62.5, 62.5])
+    assert axes.get_ylim()[1] > 62.5
+
+
+def test_readouts_of_other_seeds(folder, made):
+    rows = _read(folder / "readout_seeds.csv")
+    assert [(row["variant"], row["block"]) for row in rows] == [
+        (f"seed {seed}", str(block)) for seed in (0, 1) for block in BLOCKS
+    ]
+    for row, results in zip(rows[1::2], (made[0], make_results(4, seed=8)), strict=True):
+        assert float(row["snr"]) == pytest.approx(results[2].snr, rel=1e-5)
+
+
+def test_a_report_is_read_back(folder, made):
+    title, results = read_report(folder, threshold=0.4)
+    assert title == "test" and list(results) == list(BLOCKS)
+    for block, result in results.items():
+        expected = made[0][block].at(0.4)
+        assert result.clusters == expected.clusters and result.snr == expected.snr
+        assert result.label_names == NAMES and result.readout_accuracy == 0.5
+    assert list(read_beside([folder])) == ["test"]
+
+
+def test_what_is_no_report_is_named(folder, tmp_path):
+    with pytest.raises(ValueError, match=f"no report: .* Received: {tmp_path}"):
+        read_beside([folder, tmp_path])
+    with pytest.raises(ValueError, match="same title.* Received: 'test'"):
+        read_beside([folder, folder])
 
 
 def test_arrays(folder, made):
@@ -103,7 +172,7 @@ def test_threshold_sweep(folder, made):
 def test_json_holds_the_same_tables_and_no_infinity(folder, made):
     text = (folder / "statistics.json").read_text()
     content = json.loads(text, parse_constant=pytest.fail)
-    assert content["title"] == "test"
+    assert content["title"] == "test" and content["accuracy"] == 0.625
     assert len(content["statistics"]) == len(VARIANTS) * len(BLOCKS) * HEADS
     assert content["blocks"][1]["snr"] == pytest.approx(made[0][2].snr)
     # A score that is the same for all heads has no rank correlation.

@@ -1,7 +1,5 @@
-"use strict";
+// The photo and what was found in it.
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const [rows, columns] = data.grid;
 const overlay = byId("overlay");
 const pixels = overlay.getContext("2d");
@@ -12,7 +10,8 @@ function color(share) {
   const place = share * (data.colors.length - 1);
   const below = Math.min(Math.floor(place), data.colors.length - 2);
   return data.colors[below].map(
-    (start, i) => start + (place - below) * (data.colors[below + 1][i] - start));
+    (start, i) => start + (place - below) * (data.colors[below + 1][i] - start),
+  );
 }
 
 // A small canvas of one pixel a token, which the browser enlarges.
@@ -45,8 +44,10 @@ function paint(canvas, tokens, strength) {
 }
 
 function say() {
-  const value = cursor === null ? "" :
-    `row ${Math.floor(cursor / columns)}, column ${cursor % columns}: ${shown.tokens[cursor].toPrecision(3)}`;
+  const value =
+    cursor === null
+      ? ""
+      : `row ${Math.floor(cursor / columns)}, column ${cursor % columns}: ${shown.tokens[cursor].toPrecision(3)}`;
   byId("value").textContent = [shown.title, value].filter(Boolean).join(" · ");
 }
 
@@ -65,8 +66,9 @@ function draw() {
 function show(choice, note, button) {
   shown = choice;
   byId("note").textContent = note;
-  document.querySelectorAll("[aria-pressed]").forEach(
-    (each) => each.setAttribute("aria-pressed", each === button));
+  document
+    .querySelectorAll("[aria-pressed]")
+    .forEach((each) => each.setAttribute("aria-pressed", each === button));
   draw();
 }
 
@@ -81,8 +83,8 @@ function addButton(place, choice, note) {
 
 function moveCursor(event) {
   const box = overlay.getBoundingClientRect();
-  const column = Math.floor((event.clientX - box.left) / box.width * columns);
-  const row = Math.floor((event.clientY - box.top) / box.height * rows);
+  const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+  const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
   if (row < 0 || column < 0 || row >= rows || column >= columns) return;
   cursor = row * columns + column;
   draw();
@@ -101,23 +103,22 @@ function turn(step) {
   buttons[(now + step + buttons.length) % buttons.length].click();
 }
 
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = theme === "dark" ? "Light" : "Dark";
-}
-
 function listClasses() {
-  byId("classes").append(...data.classes.map(({ name, share, explained }) => {
-    const row = document.createElement("li");
-    row.className = explained ? "explained" : "";
-    const [label, bar, number] = ["span", "span", "span"].map((tag) => document.createElement(tag));
-    label.textContent = name;
-    bar.className = "bar";
-    bar.style.width = `${100 * share}%`;
-    number.textContent = `${(100 * share).toFixed(1)} %`;
-    row.append(label, bar, number);
-    return row;
-  }));
+  byId("classes").append(
+    ...data.classes.map(({ name, share, explained }) => {
+      const row = document.createElement("li");
+      row.className = explained ? "explained" : "";
+      const [label, bar, number] = ["span", "span", "span"].map((tag) =>
+        document.createElement(tag),
+      );
+      label.textContent = name;
+      bar.className = "bar";
+      bar.style.width = `${100 * share}%`;
+      number.textContent = `${(100 * share).toFixed(1)} %`;
+      row.append(label, bar, number);
+      return row;
+    }),
+  );
 }
 
 function listHeads() {
@@ -150,11 +151,6 @@ function start() {
   byId("methods").firstElementChild.click();
 }
 
-document.title = byId("title").textContent = data.title;
-byId("about").textContent = data.about;
-setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-byId("theme").addEventListener("click",
-  () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 byId("strength").addEventListener("input", draw);
 overlay.addEventListener("pointermove", moveCursor);
 overlay.addEventListener("pointerdown", moveCursor);
@@ -165,7 +161,6 @@ document.addEventListener("keydown", (event) => {
     moveByKey(event.key);
   } else if (event.target.tagName !== "INPUT" && event.key === "ArrowLeft") turn(-1);
   else if (event.target.tagName !== "INPUT" && event.key === "ArrowRight") turn(1);
-  else if (event.key.toLowerCase() === "t") byId("theme").click();
 });
 byId("photo").addEventListener("load", start);
 byId("photo").src = data.photo;

@@ -1,25 +1,45 @@
 """The interactive page of a report: one self-contained HTML file."""
 
-import base64
-import json
 import pathlib
-import re
 
 import numpy as np
 
+import lsmha_keras
+from lsmha_keras.shp.report.page_data import THRESHOLDS, block_data, exemplar_data
 from lsmha_keras.shp.report.tables import label_names
+from lsmha_keras.web_page import render_web_page
 
 _WEB = pathlib.Path(__file__).parent / "web"
-_SCRIPTS = ("statistics.js", "tools.js", "matrix.js", "page.js")
-# Codes of responses: hundredths, rounded up, plus _ZERO; 0 stands for a label without images.
-_ZERO = 155
+_SCRIPTS = (
+    "state.js",
+    "tools.js",
+    "matrix.js",
+    "heads.js",
+    "map.js",
+    "charts.js",
+    "figures.js",
+    "page.js",
+)
+_PAPER = (
+    "R. D. Gross, T. Halevi, E. Koresh, Y. Tzach and I. Kanter: Low-latency vision transformers "
+    "via large-scale multi-head attention. Physica A 675 (2025), arXiv:2506.23832"
+)
 
 
-def render_page(variants, title, scores=None, correlations=None):
+def render_page(
+    variants,
+    title,
+    scores=None,
+    correlations=None,
+    accuracy=None,
+    exemplars=None,
+    seeds=(),
+    beside=None,
+):
     """Renders results as an HTML page that needs no other file and no network.
 
-    Responses are embedded in steps of 0.01, rounded up: for a threshold of whole hundredths, the
-    page thus finds the same responses above it as this package does.
+    The page shows responses in steps of 0.01, rounded up, and the clusters and figures that this
+    package finds at the thresholds 0.05, 0.06, ..., 0.95.
 
     Args:
         variants: dict from a name to `{block: SHPResult}`. The first is the subject of the page,
@@ -27,6 +47,11 @@ def render_page(variants, title, scores=None, correlations=None):
         title: str.
         scores: `{block: {name: (heads,) array}}` or `None`, other scores of the heads.
         correlations: `{block: {name: float}}` or `None`, as `rank_correlations` returns it.
+        accuracy: float in 0 .. 1 or `None`, the accuracy of the model itself on these images.
+        exemplars: `Exemplars` or `None`, the images that excite the subject's heads most.
+        seeds: list of `{block: SHPResult}`, the subject measured with readouts of other seeds.
+        beside: dict from a name to `{block: SHPResult}` or `None`, other models on data with the
+            same labels; their blocks and numbers of heads may differ.
 
     Returns:
         The page as a str.
@@ -42,63 +67,50 @@ def render_page(variants, title, scores=None, correlations=None):
     first = next(iter(results.values()))
     report = {
         "title": title,
-        "about": _about(first),
+        "about": f"What each attention head alone has learnt: {_setting(first)}",
+        "setting": _setting(first),
+        "cite": [
+            _PAPER,
+            f"{title}. Single-head performance, measured with lsmha-keras "
+            f"{lsmha_keras.__version__}",
+        ],
         "threshold": float(first.threshold),
+        "thresholds": THRESHOLDS,
         "label_names": label_names(first),
         "blocks": sorted(results),
+        "accuracy": accuracy,
         "variants": [
-            {"name": name, "blocks": {block: _block(r) for block, r in by_block.items()}}
-            for name, by_block in variants.items()
+            {"name": name, "blocks": {block: block_data(r) for block, r in by_block.items()}}
+            for name, by_block in {**variants, **(beside or {})}.items()
         ],
+        "spread": _spread(results, seeds),
         "scores": _plain(scores or {}),
         "rank_correlations": _plain(correlations or {}),
+        "exemplars": exemplar_data(exemplars),
     }
-    # "</script>" in a name would end the script element.
-    text = json.dumps(report, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    parts = {
-        "__STYLE__": _read("page.css"),
-        "__REPORT__": text,
-        "__SCRIPT__": "\n".join(map(_read, _SCRIPTS)),
-    }
-    # In one pass, so that marks inside the inserted text are left alone.
-    return re.sub("|".join(parts), lambda mark: parts[mark[0]], _read("page.html"))
+    return render_web_page(_WEB, report, _SCRIPTS)
 
 
-def encode_responses(matrices):
-    """Encodes normalised matrices with one byte per entry; see `render_page`.
-
-    Args:
-        matrices: float array.
-
-    Returns:
-        uint8 array of the same shape; responses below -1.54 are encoded as -1.54.
-
-    Example:
-        >>> encode_responses(np.array([1.0, 0.3, 0.301, 0.0, -9.0, np.nan])).tolist()
-        [255, 185, 186, 155, 1, 0]
-    """
-    # In float32, 0.3 is 30.000001 hundredths; rounding to 1e-4 of them undoes that.
-    hundredths = np.ceil(np.round(100 * np.asarray(matrices, "float64"), 4))
-    codes = np.clip(hundredths, 1 - _ZERO, 100) + _ZERO
-    return np.nan_to_num(codes, nan=0.0).astype("uint8")
-
-
-def _about(result):
+def _setting(result):
     num_labels = int((result.label_counts > 0).sum())
-    return (
-        f"What each attention head alone has learnt: {result.label_counts.sum():,} images of "
-        f"{num_labels} labels, {result.pooling} pooling"
-    )
+    return f"{result.label_counts.sum():,} images of {num_labels} labels, {result.pooling} pooling"
 
 
-def _block(result):
-    return {
-        "heads": len(result.matrices),
-        "missing": result.missing_labels,
-        "dead": np.flatnonzero(result.dead).tolist(),
-        "accuracy": result.readout_accuracy,
-        "codes": base64.b64encode(encode_responses(result.matrices).tobytes()).decode("ascii"),
-    }
+def _spread(results, seeds):
+    """Standard deviation of each block's figures over seeds, at the results' threshold."""
+    if not seeds:
+        return None
+    spread = {}
+    for block in results:
+        runs = [by_block[block] for by_block in (results, *seeds)]
+        accuracy, snr = [r.readout_accuracy for r in runs], [r.snr for r in runs]
+        spread[block] = {"accuracy": _deviation(accuracy), "snr": _deviation(snr)}
+    return {"seeds": 1 + len(seeds), "blocks": spread}
+
+
+def _deviation(values):
+    known = None not in values and np.isfinite(values).all()
+    return float(np.std(values, ddof=1)) if known else None
 
 
 def _plain(value):
@@ -108,7 +120,3 @@ def _plain(value):
     if np.ndim(value):
         return [_plain(item) for item in value]
     return None if np.isnan(value) else float(value)
-
-
-def _read(name):
-    return (_WEB / name).read_text(encoding="utf-8")

@@ -27,6 +27,9 @@ _BY_BLOCK = {
     "clusters per head": lambda result: np.mean(result.statistics.num_clusters),
     "noise per head": lambda result: result.noise,
 }
+_ORDER = (
+    "Labels: the head's clusters first, the larger ones before; then the others, as in the data."
+)
 _BY_THRESHOLD = {name: value for name, value in _BY_BLOCK.items() if "accuracy" not in name}
 
 
@@ -52,7 +55,7 @@ def plot_matrices(result, heads=None):
     ```
     """
     title = f"Block {result.block}: what each head answers to each label"
-    note = "Row: label of the image. Column: output unit. The head's clusters come first, framed."
+    note = f"Row: label of the image. Column: output unit. {_ORDER}"
     figure, panels = _head_panels(result, heads, title, note)
     for axes, head, order in panels:
         matrix = result.matrices[head][np.ix_(order, order)]
@@ -87,7 +90,7 @@ def plot_boolean(result, heads=None):
     ```
     """
     title = f"Block {result.block}: responses above {result.threshold:g}"
-    note = "Blue: on a cluster. Orange: noise. A head that knows its labels shows little noise."
+    note = f"Blue: on a cluster. Orange: noise. Row: label of the image. {_ORDER}"
     figure, panels = _head_panels(result, heads, title, note)
     for axes, head, order in panels:
         cells = result.boolean[head].astype("int8")
@@ -137,7 +140,7 @@ def plot_coverage(result, controls=None):
         bars.axhline(np.mean(coverage), linewidth=1.2, **line_style(i))
     _name_labels(bars.xaxis, result, order)
     bars.set(ylabel="heads", xlim=(-0.7, len(order) - 0.3), ylim=(0, None))
-    bars.set_title("each label; horizontal lines: means", loc="left")
+    bars.set_title("each label, the most covered first; horizontal lines: means", loc="left")
     shares.set(xlabel="labels (%)", xlim=(0, None))
     shares.set_title("distribution over labels", loc="left")
     figure.legend(*shares.get_legend_handles_labels(), loc="outside lower left", ncols=3)
@@ -175,7 +178,7 @@ def plot_head_label_map(result):
     _name_labels(cells.xaxis, result, order, offset=0.5)
     cells.set_yticks(np.arange(num_heads) + 0.5, range(num_heads))
     cells.tick_params(length=0)
-    cells.set(ylabel="head")
+    cells.set(ylabel="head", xlabel="label, the most covered first")
     cells.invert_yaxis()
     covered = labels_covered(result)
     bars.barh(np.arange(num_heads) + 0.5, covered, height=0.7, color=SIGNAL)
@@ -187,12 +190,13 @@ def plot_head_label_map(result):
 
 
 @draws
-def plot_along_blocks(results, controls=None):
+def plot_along_blocks(results, controls=None, accuracy=None):
     """Plots readout accuracy, SNR, clusters and noise of each block, beside the controls.
 
     Args:
         results: `{block: SHPResult}`.
         controls: dict from a name to such a dict.
+        accuracy: float in 0 .. 1, of the model itself, or `None`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -212,6 +216,18 @@ def plot_along_blocks(results, controls=None):
         for name, by_block in {"trained": results, **(controls or {})}.items()
     }
     figure = _line_panels(series, blocks, _BY_BLOCK, "Along the blocks")
+    if accuracy is not None:
+        axes = figure.axes[0]
+        axes.set_ylim(0, max(axes.get_ylim()[1], 110 * accuracy))
+        axes.axhline(100 * accuracy, color=INK, linewidth=0.8)
+        axes.text(
+            0.02,
+            100 * accuracy,
+            "the model itself",
+            transform=axes.get_yaxis_transform(),
+            fontsize=7,
+            va="bottom",
+        )
     for axes in figure.axes:
         axes.set(xlabel="block", xticks=blocks)
     return figure

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.figure_style import FORMATS, add_line, save_figure
 from lsmha_keras.files import fill_directory
 from lsmha_keras.shp.controls import THRESHOLDS
 from lsmha_keras.shp.head_score_table import rank_correlations
@@ -21,6 +22,9 @@ from lsmha_keras.shp.report.tables import (
 )
 from lsmha_keras.text_files import write_rows
 
+# Enough for a screen: a folder holds many figures.
+_DPI = 150
+
 
 def write_report(
     results,
@@ -29,17 +33,22 @@ def write_report(
     head_scores=None,
     thresholds=THRESHOLDS,
     title="Single-head performance",
+    accuracy=None,
+    exemplars=None,
+    seeds=(),
+    beside=None,
 ):
     """Writes a report on the heads of a model to a folder.
 
     * `index.html`: a self-contained page to explore all heads;
     * `blocks.csv`, `statistics.csv` (a row per block and head), `labels.csv` (how many heads cover
-      each label), `threshold_sweep.csv`, `rank_correlations.csv`, and all of these in
-      `statistics.json`;
+      each label), `threshold_sweep.csv`, `rank_correlations.csv`, `readout_seeds.csv`, and all of
+      these in `statistics.json`;
     * `shp.npz`: the mean fields, `<variant>/block_<i>` of shape `(heads, labels, labels)`, with
       `label_counts` and `label_names`;
-    * figures: `along_blocks.png` and, for each block, its matrices, the Boolean matrices, the
-      coverage of labels, the map of heads and labels, and the threshold sweep.
+    * figures: `along_blocks` and, for each block, its matrices, the Boolean matrices, the coverage
+      of labels, the map of heads and labels, and the threshold sweep; each as `.png`, `.svg` and
+      `.pdf`.
 
     Args:
         results: `{block: SHPResult}`.
@@ -47,7 +56,11 @@ def write_report(
         controls: dict from a control's name to `{block: SHPResult}` with the same blocks.
         head_scores: dict as `head_scores` returns it, for some or all of the blocks.
         thresholds: list of floats, for the threshold sweep.
-        title: str, title of the page.
+        title: str, title of the page, and what the figures say they are of: model and data.
+        accuracy: float in 0 .. 1, of the model itself on these images, or `None`.
+        exemplars: `Exemplars`, as `find_exemplars` returns them, or `None`.
+        seeds: list of `{block: SHPResult}`, the same measured with readouts of other seeds.
+        beside: dict from a name to `{block: SHPResult}`, other models, for the page alone.
 
     Returns:
         The path of `index.html`.
@@ -66,28 +79,38 @@ def write_report(
     _check_blocks(variants)
     output_dir = pathlib.Path(output_dir)
     with fill_directory(output_dir) as folder:
-        _write(folder, variants, head_scores, thresholds, title)
+        _write_tables(folder, variants, head_scores, thresholds, title, accuracy, seeds)
+        _write_arrays(folder / "shp.npz", variants)
+        _draw(folder, variants, thresholds, title, accuracy)
+        page = render_page(
+            *(variants, title, head_scores, _correlations(results, head_scores), accuracy),
+            *(exemplars, seeds, beside),
+        )
+        (folder / "index.html").write_text(page, encoding="utf-8")
     return output_dir / "index.html"
 
 
-def _write(output_dir, variants, head_scores, thresholds, title):
+def _correlations(results, head_scores):
+    covered = {block: labels_covered(result) for block, result in results.items()}
+    return rank_correlations(head_scores or {}, covered)
+
+
+def _write_tables(output_dir, variants, head_scores, thresholds, title, accuracy, seeds):
     results = variants["trained"]
-    covered = {block: labels_covered(results[block]) for block in results}
-    correlations = rank_correlations(head_scores or {}, covered)
+    correlations = _correlations(results, head_scores)
+    by_seed = {f"seed {seed}": found for seed, found in enumerate([results, *seeds])}
     tables = {
         "blocks": block_rows(variants),
         "statistics": head_rows(variants, head_scores),
         "labels": label_rows(variants),
         "threshold_sweep": sweep_rows(variants, thresholds),
         "rank_correlations": [{"block": b, **row} for b, row in correlations.items()],
+        "readout_seeds": block_rows(by_seed) if seeds else [],
     }
     for name, rows in tables.items():
         _write_csv(output_dir / f"{name}.csv", rows)
-    _write_json(output_dir / "statistics.json", {"title": title, **tables})
-    _write_arrays(output_dir / "shp.npz", variants)
-    _draw(output_dir, variants, thresholds)
-    page = render_page(variants, title, head_scores, correlations)
-    (output_dir / "index.html").write_text(page, encoding="utf-8")
+    content = {"title": title, "accuracy": accuracy, **tables}
+    _write_json(output_dir / "statistics.json", content)
 
 
 def _check_blocks(variants):
@@ -139,10 +162,16 @@ def _write_arrays(path, variants):
     np.savez_compressed(path, **arrays)
 
 
-def _draw(output_dir, variants, thresholds):
+def _draw(output_dir, variants, thresholds, title, accuracy):
     results = variants["trained"]
     controls = {name: found for name, found in variants.items() if name != "trained"}
-    plots.plot_along_blocks(results, controls).savefig(output_dir / "along_blocks.png")
+    first = next(iter(results.values()))
+    text = (
+        f"{title} · {first.label_counts.sum():,} images · threshold {first.threshold:g} · "
+        f"{first.pooling} pooling"
+    )
+    along = plots.plot_along_blocks(results, controls, accuracy)
+    _save(output_dir, {"along_blocks": along}, text)
     for block, result in results.items():
         others = {name: by_block[block] for name, by_block in controls.items()}
         figures = {
@@ -152,5 +181,11 @@ def _draw(output_dir, variants, thresholds):
             "head_label_map": plots.plot_head_label_map(result),
             "threshold_sweep": plots.plot_threshold_sweep(result, thresholds, others),
         }
-        for name, figure in figures.items():
-            figure.savefig(output_dir / f"block_{block}_{name}.png")
+        _save(output_dir, {f"block_{block}_{name}": f for name, f in figures.items()}, text)
+
+
+def _save(output_dir, figures, text):
+    for name, figure in figures.items():
+        add_line(figure, text)
+        for ending in FORMATS:
+            save_figure(figure, output_dir / f"{name}{ending}", _DPI)
