@@ -89,7 +89,7 @@ def test_the_output_of_convert_had_a_position(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.warns(DeprecationWarning, match="--output DIR"):
         assert cli.main(["convert", "missing.pth", "out"]) == 2
-    assert "no such checkpoint" in capsys.readouterr().err
+    assert "checkpoint does not exist" in capsys.readouterr().err
     assert (tmp_path / "out").is_dir()
     assert cli.main(["convert", "missing.pth"]) == 2
     assert "Received: no --output" in capsys.readouterr().err

@@ -13,10 +13,9 @@ from lsmha_keras.presets import read_config, resolve_preset, tuning_dir
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from lsmha_keras.training.settings import (
-    check_section,
+    Section,
     differences,
     find_toml,
-    read_section,
     read_toml,
     recipe_field,
     to_toml_text,
@@ -27,13 +26,8 @@ TUNERS = ("RandomSearch", "GridSearch", "BayesianOptimization", "Hyperband")
 OBJECTIVES = ("val_accuracy", "shp_snr", "shp_readout_accuracy")
 
 
-class _Section:
-    def __post_init__(self):
-        check_section(self)
-
-
 @dataclasses.dataclass(frozen=True)
-class TunerSection(_Section):
+class TunerSection(Section):
     """[tuner]: how to search the space.
 
     Attributes:
@@ -58,7 +52,7 @@ class TunerSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class BudgetSection(_Section):
+class BudgetSection(Section):
     """[budget]: limits on the cost of a model on this machine; trials above them are not trained.
 
     Attributes:
@@ -80,7 +74,7 @@ class BudgetSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class SHPSection(_Section):
+class SHPSection(Section):
     """[shp]: single-head performance while a trial trains; see `SHPCallback`.
 
     Attributes:
@@ -97,7 +91,11 @@ class SHPSection(_Section):
     monitor: str = recipe_field("str", "snr", choices=("snr", "readout_accuracy"))
 
 
-_SECTIONS = {"tuner": TunerSection, "budget": BudgetSection, "shp": SHPSection}
+_SECTIONS: dict[str, type[Section]] = {
+    "tuner": TunerSection,
+    "budget": BudgetSection,
+    "shp": SHPSection,
+}
 _KEYS = ("name", "recipe", "space", *_SECTIONS)
 # Dimensions that stand for a key of the recipe.
 _SHORT = {"learning_rate": "optimizer.learning_rate", "weight_decay": "optimizer.weight_decay"}
@@ -228,9 +226,7 @@ class Study:
             if not isinstance(values.get(key), dict):
                 raise InputError(f"A study needs a section [{key}]. Received: {list(values)}")
         sections = {
-            key: read_section(section, values[key])
-            for key, section in _SECTIONS.items()
-            if key in values
+            key: section.read(values[key]) for key, section in _SECTIONS.items() if key in values
         }
         return cls(
             name=values.get("name", "study"),

@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Self
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.presets import preset_name, zoo_dir
 from lsmha_keras.training.settings import (
-    check_section,
+    Section,
     differences,
     find_toml,
-    read_section,
     read_toml,
     recipe_field,
     to_toml_text,
@@ -22,13 +21,8 @@ from lsmha_keras.types import PathLike
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16")
 
 
-class _Section:
-    def __post_init__(self):
-        check_section(self)
-
-
 @dataclasses.dataclass(frozen=True)
-class ModelSection(_Section):
+class ModelSection(Section):
     """[model]: what is trained.
 
     Attributes:
@@ -59,7 +53,7 @@ class ModelSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSection(_Section):
+class DataSection(Section):
     """[data]: what it is trained on.
 
     Attributes:
@@ -84,7 +78,7 @@ class DataSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleSection(_Section):
+class ScheduleSection(Section):
     """[schedule]: the length of the run, and the learning rate, which changes at every step.
 
     Attributes:
@@ -128,7 +122,7 @@ class ScheduleSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerSection(_Section):
+class OptimizerSection(Section):
     """[optimizer]: any optimiser of Keras.
 
     Attributes:
@@ -146,7 +140,7 @@ class OptimizerSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class LossSection(_Section):
+class LossSection(Section):
     """[loss]: cross-entropy with soft targets.
 
     Attributes:
@@ -158,7 +152,7 @@ class LossSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillationSection(_Section):
+class DistillationSection(Section):
     """[distillation]: a trained model that is learnt from; see `CCTImageClassifier.distill_from`.
 
     Attributes:
@@ -175,7 +169,7 @@ class DistillationSection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class EMASection(_Section):
+class EMASection(Section):
     """[ema]: exponential moving average of the weights. If enabled, it is validated and saved.
 
     Attributes:
@@ -189,7 +183,7 @@ class EMASection(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeSection(_Section):
+class RuntimeSection(Section):
     """[runtime]: precision, seed and devices.
 
     Attributes:
@@ -208,7 +202,7 @@ class RuntimeSection(_Section):
     deterministic: bool = recipe_field("bool", False)
 
 
-_SECTIONS = {
+_SECTIONS: dict[str, type[Section]] = {
     "model": ModelSection,
     "data": DataSection,
     "schedule": ScheduleSection,
@@ -313,9 +307,7 @@ class Recipe:
                 raise InputError(f"A recipe needs a section [{key}]. Received: {list(values)}")
         values = {"name": "recipe", **values}
         sections = {
-            key: read_section(section, values[key])
-            for key, section in _SECTIONS.items()
-            if key in values
+            key: section.read(values[key]) for key, section in _SECTIONS.items() if key in values
         }
         return cls(**{**values, **sections})
 

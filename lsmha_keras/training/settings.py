@@ -6,6 +6,7 @@ import numbers
 import os
 import pathlib
 import tomllib
+from typing import ClassVar
 
 import tomli_w
 
@@ -54,50 +55,53 @@ def recipe_field(kind, default=dataclasses.MISSING, optional=False, choices=None
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_section(section):
-    """Checks every value of a section and converts numbers and lists to their type.
+class Section:
+    """Base of the sections of recipes and studies, which are frozen dataclasses.
 
-    Args:
-        section: instance of a frozen dataclass whose fields come from `recipe_field`, with a class
-            attribute `SECTION`.
+    Their fields come from `recipe_field`, and a class attribute `SECTION` is the name of the table
+    in the TOML file. Every value is checked when a section is made, and numbers and lists are
+    converted to their type.
 
     Raises:
         ValueError: naming the first key whose value has the wrong type or range.
     """
-    for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        key = f"{section.SECTION}.{field.name}"
-        object.__setattr__(section, field.name, _check_value(key, value, field.metadata))
 
+    SECTION: ClassVar[str]
 
-def read_section(section_class, values):
-    """Makes a section from a TOML table.
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            key = f"{self.SECTION}.{field.name}"
+            object.__setattr__(self, field.name, _check_value(key, value, field.metadata))
 
-    Args:
-        section_class: dataclass whose fields come from `recipe_field`.
-        values: dict.
+    @classmethod
+    def read(cls, values):
+        """Makes a section from a TOML table.
 
-    Returns:
-        An instance of `section_class`.
+        Args:
+            values: dict.
 
-    Raises:
-        ValueError: for an unknown key, naming the nearest, a missing one, or a bad value.
-    """
-    name = section_class.SECTION
-    if not isinstance(values, dict):
-        raise InputError(f"[{name}] must be a table. Received: {name}={values!r}")
-    fields = {field.name: field for field in dataclasses.fields(section_class)}
-    for key in values:
-        if key not in fields:
-            raise InputError(
-                f"[{name}] has the keys {', '.join(fields)}{nearest(key, fields)}. "
-                f"Received: {name}.{key}"
-            )
-    for key, field in fields.items():
-        required = field.default is dataclasses.MISSING
-        if required and field.default_factory is dataclasses.MISSING and key not in values:
-            raise InputError(f"`{name}.{key}` is required. Received: [{name}] without {key}")
-    return section_class(**values)
+        Returns:
+            An instance of this class.
+
+        Raises:
+            ValueError: for an unknown key, naming the nearest, a missing one, or a bad value.
+        """
+        name = cls.SECTION
+        if not isinstance(values, dict):
+            raise InputError(f"[{name}] must be a table. Received: {name}={values!r}")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                raise InputError(
+                    f"[{name}] has the keys {', '.join(fields)}{nearest(key, fields)}. "
+                    f"Received: {name}.{key}"
+                )
+        for key, field in fields.items():
+            required = field.default is dataclasses.MISSING
+            if required and field.default_factory is dataclasses.MISSING and key not in values:
+                raise InputError(f"`{name}.{key}` is required. Received: [{name}] without {key}")
+        return cls(**values)
 
 
 def _check_value(key, value, metadata):
