@@ -63,6 +63,15 @@ def test_t2_along_the_blocks(blocks, text):
     assert f"in the untrained models it changes by at most {max(changes):.1f} points" in text
 
 
+def test_t2_snr_falls_where_blocks_were_added(blocks, text):
+    trained = blocks["cct_7_3x2_ib_h16_c2_cifar100_56_epochs"]["trained"]
+    accuracy, snr = (_column(trained, key) for key in ("readout_accuracy", "snr"))
+    assert len(snr) == 5 and snr[2] < snr[0]
+    figures = ", ".join(f"{value:.1f}" for value in snr[:-1])
+    assert f"the SNR of its five blocks is {figures} and {snr[-1]:.1f}" in text
+    assert f"from {100 * accuracy[0]:.2f} to {100 * accuracy[-1]:.2f} %" in text
+
+
 def _column(rows, key):
     return [float(row[key]) for row in rows]
 
