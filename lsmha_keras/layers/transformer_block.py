@@ -90,8 +90,8 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
     Returns:
         The output, of the shape of `x` but for the tokens that are left; with flags set, a tuple of
         the output, the head outputs `(batch, tokens, num_heads, head_dim)`, the attention weights
-        `(batch, num_heads, tokens, tokens)`, with `head_tokens` more in both of the last axes, and
-        the dict of `TokenReduction`, as asked for.
+        `(batch, num_heads, tokens, tokens)`, with `head_tokens` more keys in the last axis, and the
+        dict of `TokenReduction`, as asked for.
 
     Raises:
         ValueError: if an argument is out of range, `num_heads` does not divide the token width
@@ -278,7 +278,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         x = self.mlp_norm(x + self.drop(attended, training))
         reduction = {}
         if reduces:
-            own = heard_scores(scores, head_mask, head_scale)[:, :, : x.shape[1], : x.shape[1]]
+            own = heard_scores(scores, head_mask, head_scale)[..., : x.shape[1]]
             x, reduction = self.token_reduction_layer(x, own, training=training, padding_mask=valid)
             valid = reduction.get("padding_mask")
         x = self.add_second_branch(x, valid, training)
@@ -312,6 +312,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         scores = outputs.pop() if arguments["return_attention_scores"] else None
         if self.head_tokens:
             outputs = [part[:, : -self.head_tokens] for part in outputs]
+            scores = None if scores is None else scores[:, :, : -self.head_tokens]
         return outputs[0], outputs[1] if arguments["return_head_outputs"] else None, scores
 
     def _drop_heads(self, x, head_scale, training):
@@ -347,7 +348,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             shapes.append((batch, tokens, self.num_heads, self.attention.width))
         if return_attention_scores:
             seen = None if tokens is None else tokens + self.head_tokens
-            shapes.append((batch, self.num_heads, seen, seen))
+            shapes.append((batch, self.num_heads, tokens, seen))
         outputs = tuple(keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes)
         if return_reduction and self.token_keep == 1:
             outputs += ({},)

@@ -60,7 +60,10 @@ def test_attention_sees_them_and_the_block_drops_them():
     output, heads, scores = block(x, return_head_outputs=True, return_attention_scores=True)
     assert output.shape == x.shape
     assert tuple(heads.shape) == (2, TOKENS, 4, 3)
-    assert tuple(scores.shape) == (2, 4, TOKENS + GROUPS, TOKENS + GROUPS)
+    assert tuple(scores.shape) == (2, 4, TOKENS, TOKENS + GROUPS)
+    np.testing.assert_allclose(to_numpy(scores).sum(-1), 1, rtol=1e-5)
+    symbolic = block(keras.Input(x.shape[1:]), return_attention_scores=True)[1]
+    assert tuple(symbolic.shape) == (None, 4, TOKENS, TOKENS + GROUPS)
     normed = to_numpy(block.attention_norm(x))
     joined = np.concatenate([normed, to_numpy(block.head_token_layer(normed))], axis=1)
     expected = to_numpy(block.attention(joined, return_head_outputs=True)[1])[:, :TOKENS]

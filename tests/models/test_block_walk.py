@@ -233,6 +233,11 @@ def test_what_needs_all_tokens_says_so():
         head_scores(fused, data, ["offset"], [1], verbose=0)
     with pytest.raises(ValueError, match="blocks up to 0 or from 2 on.*block 1"):
         head_scores(skipping, data, ["mask_gradient"], [1], verbose=0)
+    # With tokens beside those of the grid: maps of their keys are no pictures.
+    exciting = shaken(**HEAD_TOKENS)
+    assert exciting.backbone.intermediates(["block_0/attention_scores"])(IMAGES)[
+        "block_0/attention_scores"
+    ].shape == (2, 4, 16, 20)
     # A block with convolutions after tokens have come back is fine.
     order = {"num_layers": 3, "blocks": ["attention", "attention", "conv"]}
     CCTBackbone(**SMALL | order, token_keep=[0.5, 1.0], token_reduction="skip")

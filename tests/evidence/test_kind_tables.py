@@ -1,0 +1,53 @@
+"""The tables of kinds of attention: what is measured, and what is said of the rest."""
+
+import pytest
+
+from lsmha_keras.attention.registry import attention_names
+from lsmha_keras.evidence.kind_tables import TABLES, accuracy_table, cost_table
+from lsmha_keras.evidence.tables import evidence_text
+from lsmha_keras.presets import zoo_dir
+
+pytestmark = pytest.mark.backend_free
+
+COST = """\
+backend,phase,batch,heads,attention,ratio_to_multi_head,ratio_of_multiply_adds
+torch,inference,1,16,multi_head,1.0,1.0
+torch,inference,1,16,grouped,0.95,0.69
+jax,training,64,64,multi_head,1.0,1.0
+"""
+ACCURACY = """\
+attention,seed,options,accuracy,top5_accuracy,parameters,multiply_adds,epochs,train_split,\
+clusters_per_head,coverage,noise_per_head
+moh,0,{},0.40,0.7,300123,27000000,8,train[:50%],16.25,4.1,301
+moh,1,{},0.42,0.7,300123,27000000,8,train[:50%],15.75,4.3,299
+"""
+
+
+def line_of(table, kind):
+    (line,) = [text for text in table.splitlines() if text.startswith(f"| `{kind}` |")]
+    return line
+
+
+def test_cost(tmp_path):
+    assert "not measured yet" in cost_table(tmp_path)
+    (tmp_path / "attention_kinds.csv").write_text(COST)
+    table = cost_table(tmp_path)
+    assert "| time, 64 heads, training, batch 64 (jax) |" in table
+    assert line_of(table, "multi_head") == "| `multi_head` | 1.00 | 1.00 | 1.00 | 1.00 |"
+    expected = "| `grouped` | 0.69 | not measured | 0.95 | not measured |"
+    assert line_of(table, "grouped") == expected
+    assert len(table.splitlines()) == 2 + len(attention_names())
+
+
+def test_accuracy(tmp_path):
+    assert "not measured yet" in accuracy_table(tmp_path)
+    (tmp_path / "kinds.csv").write_text(ACCURACY)
+    table = accuracy_table(tmp_path)
+    assert line_of(table, "moh") == "| `moh` | 41.00 | 2 | 300,123 | 27.0 | 16.0 | 4.20 | 300 |"
+    assert line_of(table, "eit").startswith("| `eit` | not measured |")
+
+
+@pytest.mark.skipif(not (zoo_dir() / "VARIANTS.md").exists(), reason="needs a checkout")
+def test_the_page_is_what_the_csv_files_give():
+    text = (zoo_dir() / "VARIANTS.md").read_text(encoding="utf-8")
+    assert evidence_text(text, zoo_dir() / "results", TABLES) == text
