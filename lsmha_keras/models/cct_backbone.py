@@ -185,6 +185,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             kinds,
             grid_shape,
             hidden_dim,
+            position_embedding,
             conv={"design": conv_block_design, "fused": fused_conv_blocks},
             lists={
                 "num_heads": num_heads,
@@ -293,7 +294,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         head_masks = head_masks or {}
         walk = BlockWalk(self)
         x = walk.embed(images)  # (batch, tokens, hidden_dim)
-        values = {"embedding": x}
+        values = {"embedding": x, "padding_mask": walk.padding_mask}
         for i in range(len(self.blocks)):
             kinds = [kind for kind in HEAD_KINDS if f"block_{i}/{kind}" in names]
             mask = {"head_mask": head_masks[i]} if i in head_masks else {}
@@ -306,7 +307,15 @@ class CCTBackbone(keras_hub.models.Backbone):
         values["output"] = self.layer_norm(x)
         return values
 
-    def fuse(self) -> CCTBackbone:
+    def embed(self, images: Any, training: bool | None = None) -> Any:
+        """Makes tokens `(batch, tokens, hidden_dim)` of the inputs, before positions are added."""
+        return self.tokenizer(images, training=training)
+
+    def token_mask(self, images: Any) -> Any:
+        """Returns which tokens are no padding, boolean `(batch, tokens)`; `None`: all of them."""
+        return None
+
+    def fuse(self) -> Self:
         """Builds a copy for inference, with tokenizer and convolutional blocks folded.
 
         Batch normalisation and parallel branches are folded into the convolutions, and LoRA updates
@@ -314,12 +323,12 @@ class CCTBackbone(keras_hub.models.Backbone):
         quantised.
 
         Returns:
-            A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
+            A new backbone of this class with `fused_conv_blocks=True` and weights of its own.
 
         Raises:
             ValueError: if LoRA is enabled in layers quantised to anything but int8 or int4.
         """
-        fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
+        fused = type(self).from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
             copy = fused.get_layer(layer.name)
             if hasattr(layer, "fused_weights"):
@@ -379,6 +388,10 @@ class CCTBackbone(keras_hub.models.Backbone):
         with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
+    def _constructor(self):
+        """Returns the `__init__` whose arguments are the config; a subclass may take `**kwargs`."""
+        return CCTBackbone.__init__
+
     def get_config(self):
         """Returns the arguments of the constructor.
 
@@ -390,7 +403,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             for layer in self._flatten_layers()
             if getattr(layer, "quantization_config", None) is not None
         }
-        parameters = inspect.signature(CCTBackbone.__init__).parameters
+        parameters = inspect.signature(self._constructor()).parameters
         names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
         return {
             **super().get_config(),

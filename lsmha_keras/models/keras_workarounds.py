@@ -285,10 +285,11 @@ def cloneable(cls):
         # Keras compiles the clone afterwards if the original is compiled.
         return kind.from_config({**original.get_config(), "compile": False})
 
-    def _run_through_graph(self, inputs, **functions):
+    def _run_through_graph(self, inputs, *recorder, **functions):
         run = super(cls, self)._run_through_graph
-        if set(functions) != {"operation_fn", "call_fn"}:  # only `clone_model` passes both
-            return run(inputs, **functions)
+        # Only `clone_model` passes both by name; a decorated subclass passes its own recorder.
+        if recorder or set(functions) != {"operation_fn", "call_fn"}:
+            return run(inputs, *recorder, **functions)
         clones = {}
 
         def recorded(operation):
