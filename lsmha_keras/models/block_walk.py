@@ -7,8 +7,9 @@ from lsmha_keras.layers.token_reduction import put_back
 class BlockWalk:
     """Runs a backbone's blocks one after the other.
 
-    Beside the tokens, blocks hand on which of them are padding, positions, if each adds its own (LaPE), and tokens that skip
-    some blocks. Whatever runs the blocks of a backbone does so through a walk.
+    Beside the tokens, blocks hand on which of them are padding, positions, if each adds its own
+    (LaPE), and tokens that skip some blocks. Whatever runs the blocks of a backbone does so through
+    a walk.
 
     Args:
         backbone: `CCTBackbone`.

@@ -22,7 +22,9 @@ from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_in
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     locked,
+    quantization_configs,
     register_torch_parameters,
+    restore_quantization,
     torch_parameters_up_to_date,
 )
 from lsmha_keras.models.make_blocks import make_blocks
@@ -185,7 +187,6 @@ class CCTBackbone(keras_hub.models.Backbone):
             kinds,
             grid_shape,
             hidden_dim,
-            position_embedding,
             conv={"design": conv_block_design, "fused": fused_conv_blocks},
             lists={
                 "num_heads": num_heads,
@@ -342,14 +343,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         """Builds from a config and restores custom quantisation configurations."""
         config = dict(config)
         configurations = config.pop("quantization_configs", {})
-        backbone = super().from_config(config)
-        for layer in backbone._flatten_layers():
-            if layer.path in configurations:
-                # Keras 3.15 restores them only for layers that are saved one by one.
-                found = keras.saving.deserialize_keras_object(configurations[layer.path])
-                layer.quantization_config = found
-                layer.inputs_quantizer = found.activation_quantizer
-        return backbone
+        return restore_quantization(super().from_config(config), configurations)
 
     def default_lora_layer_names(self):
         """Returns the names of the layers that `enable_lora` adapts."""
@@ -388,22 +382,14 @@ class CCTBackbone(keras_hub.models.Backbone):
         with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
-    def _constructor(self):
-        """Returns the `__init__` whose arguments are the config; a subclass may take `**kwargs`."""
-        return CCTBackbone.__init__
-
-    def get_config(self):
+    def get_config(self, constructor=None):
         """Returns the arguments of the constructor.
 
         Adds `quantization_configs`, which `from_config` reads, if the model was quantised with a
         custom configuration.
         """
-        own = {
-            layer.path: keras.saving.serialize_keras_object(layer.quantization_config)
-            for layer in self._flatten_layers()
-            if getattr(layer, "quantization_config", None) is not None
-        }
-        parameters = inspect.signature(self._constructor()).parameters
+        own = quantization_configs(self)
+        parameters = inspect.signature(constructor or CCTBackbone.__init__).parameters
         names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
         return {
             **super().get_config(),

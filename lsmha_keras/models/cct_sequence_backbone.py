@@ -279,8 +279,9 @@ class CCTSequenceBackbone(CCTBackbone):
         mask = self.padding_mask(inputs)
         return None if mask is None else self.tokenizer.token_mask(mask)
 
-    def _constructor(self):
-        return CCTSequenceBackbone.__init__
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        return super().get_config(CCTSequenceBackbone.__init__)
 
 
 def _check_masks(kinds):

@@ -50,7 +50,7 @@ def test_t1_trained_heads_cover_more_with_less_noise(blocks, text):
 
 def test_t2_along_the_blocks(blocks, text):
     assert "In all trained models the accuracy of the readout rises from each block to the" in text
-    assert "From the first block with heads to the second, the SNR and the field SNR rise too" in text
+    assert "From the first block with heads to the second, the SNR and the field SNR rise" in text
     changes = []
     for variants in blocks.values():
         accuracy = _column(variants["trained"], "readout_accuracy")
@@ -61,15 +61,6 @@ def test_t2_along_the_blocks(blocks, text):
         untrained = _column(variants["untrained trunk"], "readout_accuracy")
         changes += [100 * abs(b - a) for a, b in itertools.pairwise(untrained)]
     assert f"in the untrained models it changes by at most {max(changes):.1f} points" in text
-
-
-def test_t2_snr_falls_where_blocks_were_added(blocks, text):
-    trained = blocks["cct_7_3x2_ib_h16_c2_cifar100_56_epochs"]["trained"]
-    accuracy, snr = (_column(trained, key) for key in ("readout_accuracy", "snr"))
-    assert len(snr) == 5 and snr[2] < snr[0]
-    figures = ", ".join(f"{value:.1f}" for value in snr[:-1])
-    assert f"the SNR of its five blocks is {figures} and {snr[-1]:.1f}" in text
-    assert f"from {100 * accuracy[0]:.1f} to {100 * accuracy[-1]:.1f} %" in text
 
 
 def _column(rows, key):
