@@ -120,6 +120,8 @@ def test_longer_padding_gives_the_same(attention, kernel_size):
         {"mlp_conv": True, "context_broadcast": True},
         {"tokenizer_layers": 0, "embedding_dim": 12, "position_embedding": "sine"},
         {"tokenizer_layers": 2},
+        {"position_embedding_join": "layer"},
+        {"head_tokens": 2},
     ],
     ids=str,
 )
@@ -309,6 +311,7 @@ def test_bad_series_are_named():
         {"vocabulary_size": 1},
         {"vocabulary_size": 5, "mask_value": 0.0},
         {"vocabulary_size": 5, "blocks": ["spectral", "attention"]},
+        {"vocabulary_size": 5, "token_keep": 0.5},
         {"num_features": 2, "tokenizer_layers": 0},
         {"num_features": 2, "num_conv_blocks": 3},
         {"vocabulary_size": 5, "image_shape": (8, 8, 3)},
