@@ -23,6 +23,8 @@ _PUBLIC = {
     "GLMixBlock": "lsmha_keras.layers.glmix_block",
     "SpectralBlock": "lsmha_keras.layers.spectral_block",
     "SequencePooling": "lsmha_keras.layers.sequence_pooling",
+    "LAMAPooling": "lsmha_keras.layers.lama_pooling",
+    "SequenceTokenizer": "lsmha_keras.layers.sequence_tokenizer",
     "StochasticDepth": "lsmha_keras.layers.stochastic_depth",
     # kinds of attention
     "list_attention": "lsmha_keras.attention.registry",
@@ -47,6 +49,10 @@ _PUBLIC = {
     "CCTImageConverter": "lsmha_keras.models",
     "CCTImageClassifierPreprocessor": "lsmha_keras.models",
     "CCTImageClassifier": "lsmha_keras.models",
+    "CCTSequenceBackbone": "lsmha_keras.models",
+    "CCTSequenceClassifier": "lsmha_keras.models",
+    "CCTTextClassifier": "lsmha_keras.models",
+    "CCTTextClassifierPreprocessor": "lsmha_keras.models",
     "SoftCommittee": "lsmha_keras.models",
     "load_classifier": "lsmha_keras.models.load_classifier",
     "list_presets": "lsmha_keras.presets",
@@ -155,11 +161,13 @@ if TYPE_CHECKING:
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
     from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
     from lsmha_keras.layers.glmix_block import GLMixBlock as GLMixBlock
+    from lsmha_keras.layers.lama_pooling import LAMAPooling as LAMAPooling
     from lsmha_keras.layers.large_scale_multi_head_attention import (
         LargeScaleMultiHeadAttention as LargeScaleMultiHeadAttention,
     )
     from lsmha_keras.layers.position_embedding import PositionEmbedding as PositionEmbedding
     from lsmha_keras.layers.sequence_pooling import SequencePooling as SequencePooling
+    from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer as SequenceTokenizer
     from lsmha_keras.layers.spectral_block import SpectralBlock as SpectralBlock
     from lsmha_keras.layers.stochastic_depth import StochasticDepth as StochasticDepth
     from lsmha_keras.layers.transformer_block import TransformerBlock as TransformerBlock
@@ -167,6 +175,10 @@ if TYPE_CHECKING:
     from lsmha_keras.models import CCTImageClassifier as CCTImageClassifier
     from lsmha_keras.models import CCTImageClassifierPreprocessor as CCTImageClassifierPreprocessor
     from lsmha_keras.models import CCTImageConverter as CCTImageConverter
+    from lsmha_keras.models import CCTSequenceBackbone as CCTSequenceBackbone
+    from lsmha_keras.models import CCTSequenceClassifier as CCTSequenceClassifier
+    from lsmha_keras.models import CCTTextClassifier as CCTTextClassifier
+    from lsmha_keras.models import CCTTextClassifierPreprocessor as CCTTextClassifierPreprocessor
     from lsmha_keras.models import SoftCommittee as SoftCommittee
     from lsmha_keras.models.load_classifier import load_classifier as load_classifier
     from lsmha_keras.predictor import Predictor as Predictor

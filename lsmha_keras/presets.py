@@ -45,10 +45,11 @@ _REFERENCE = {
 }
 _LISTED = ["cct_2_3x2", "cct_4_3x2", "cct_6_3x1", "cct_6_3x2", "cct_7_3x1", "cct_7_3x2"]
 _LISTED += ["cct_7_7x2", "cct_14_7x2"]
+_LISTED += ["text_cct_2_4x1", "text_cct_4_4x1", "text_cct_6_4x1", "series_cct_2_3x1"]
 _LISTED += [f"cct_2_3x2_h{heads}" for heads in ("16", "32", "25x5")]
 _LISTED += [f"cct_7_3x1_h{heads}" for heads in ("16", "32", "64", "25x10")]
 _NAME = re.compile(
-    r"cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<design>_sep|_ib)?(?P<sine>_sine)?"
+    r"(?P<kind>text_|series_)?cct_(?P<layers>\d+)_(?P<kernel>\d+)x(?P<convs>\d+)(?P<design>_sep|_ib)?(?P<sine>_sine)?"
     r"(?:_h(?P<heads>\d+)(?:x(?P<head_dim>\d+))?)?(?:_(?P<attention>[a-z]{2,}(?:_[a-z]{2,})*))?"
     r"(?:_c(?P<conv_blocks>\d+))?"
 )
@@ -254,8 +255,9 @@ def read_committee(directory):
 def parse_architecture(name):
     """Reads an architecture's name such as `cct_7_3x1_h25x10_c3`.
 
-    The parts: `7` blocks, `3x1` kernel size and number of tokenizer stages, optional `_sep` or
-    `_ib` stages of separable convolutions or inverted bottlenecks, optional `_sine` position
+    The parts: optional `text_` or `series_` for sequences in place of images, `7` blocks, `3x1`
+    kernel size and number of tokenizer stages, optional `_sep` or `_ib` stages of separable
+    convolutions or inverted bottlenecks, optional `_sine` position
     embedding, optional `_h25x10` 25 heads of width 10 (`_h16`: 16 heads that share the width),
     optional `_moh` a kind of attention (`list_attention`), optional `_c3` the first 3 blocks
     convolutional.
@@ -264,7 +266,8 @@ def parse_architecture(name):
         name: str.
 
     Returns:
-        A dict with arguments of `CCTBackbone`, or `None` if the name is not an architecture's.
+        A dict with arguments of `CCTBackbone`, or of `CCTSequenceBackbone` without the size of the
+        vocabulary or the number of features, or `None` if the name is not an architecture's.
     """
     match = _NAME.fullmatch(name)
     if match is None or int(match["layers"]) not in _REFERENCE:
@@ -272,13 +275,16 @@ def parse_architecture(name):
     if match["attention"] and match["attention"] not in attention_names():
         return None
     side = 224 if int(match["kernel"]) == 7 else 32
+    shape = {"sequence_length": 64} if match["kind"] else {"image_shape": (side, side, 3)}
     config = {
-        "image_shape": (side, side, 3),
+        **shape,
         "num_layers": int(match["layers"]),
         **_REFERENCE[int(match["layers"])],
         "tokenizer_kernel_size": int(match["kernel"]),
         "tokenizer_layers": int(match["convs"]),
     }
+    if match["design"] and match["kind"]:
+        return None  # tokenizers of sequences have one design
     if match["design"]:
         config["tokenizer_design"] = _TOKENIZERS[match["design"]]
     if match["sine"]:

@@ -197,6 +197,16 @@ def test_explanations():
         assert f"| {row['method']} | {' | '.join(cells)} |" in page("docs/explain.md")
 
 
+def test_what_text_models_reach():
+    rows, text = _rows("sequences.csv"), page("docs/sequences.md")
+    for row in rows:
+        figures = (f"{100 * float(row[key]):.2f}" for key in ("accuracy", "macro_accuracy"))
+        cells = [row["model"], row["heads"], row["seed"], *figures, f"{int(row['parameters']):,}"]
+        assert f"| {' | '.join(cells)} |" in text
+        assert row["dataset"] == "trec" and row["num_texts"] == "500"
+    assert text.count("| text_cct_2_2x1_h16_trec |") + text.count("| linear, ") == len(rows)
+
+
 def test_what_each_convolution_saves():
     rows = [r for r in _rows("hybrid_latency.csv") if r["way"] == "Predictor, openvino"]
     assert len(rows) == 5

@@ -11,6 +11,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.layers.glmix_block import SlotMixing
 from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.ista import ISTAStep
+from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
@@ -211,7 +212,13 @@ _COUNTERS = {
     (_layers.Dense,): _count_dense,
     (_layers.EinsumDense,): _count_einsum,
     (_layers.MultiHeadAttention,): _count_attention,
-    (LargeScaleMultiHeadAttention, SpectralFilter, SlotMixing, ISTAStep): _count_ours,
+    (
+        LargeScaleMultiHeadAttention,
+        SpectralFilter,
+        SlotMixing,
+        ISTAStep,
+        LAMAPooling,
+    ): _count_ours,
     (TokenReduction,): _count_reduction,
     (SequencePooling,): _count_pooling,
     # The projection of head tokens is a separate dense layer.

@@ -29,10 +29,12 @@ class ImageDataset(abc.ABC):
         ValueError: if there are no images or a label is out of range.
     """
 
+    dtype = np.dtype("uint8")  # of what `load` returns
+
     def __init__(self, labels, class_names, stored_shape, image_size=None, name="dataset"):
         self.name = name
         self.class_names = [str(class_name) for class_name in class_names]
-        self.labels = _check_labels(labels, len(self.class_names), name)
+        self.labels = check_labels(labels, len(self.class_names), name)
         self._rows = np.arange(len(self.labels))
         self.image_size = parse_image_size(image_size)
         if self.image_size is None and None in stored_shape:
@@ -119,7 +121,17 @@ def parse_image_size(image_size):
     return size
 
 
-def _check_labels(labels, num_classes, name):
+def check_labels(labels, num_classes, name):
+    """Returns labels as an int32 vector.
+
+    Args:
+        labels: `(n,)` or `(n, 1)` integers.
+        num_classes: int.
+        name: str, of the dataset, for the message.
+
+    Raises:
+        ValueError: if there are none, they are no integers, or one is not of `num_classes` classes.
+    """
     labels = np.asarray(labels)
     if labels.size == 0:
         raise InputError(f"{name!r} holds no images; expected at least one. Received: 0 images")

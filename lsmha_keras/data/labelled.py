@@ -42,7 +42,7 @@ def labelled_batches(dataset, batch_size):
                 f"Received: {type(batch).__name__}"
             )
         images, labels = (_to_numpy(part) for part in batch[:2])
-        if images.ndim != 4:
+        if images.ndim != 4 and not _are_sequences(images):
             raise InputError(
                 "Images must have shape (batch, height, width, channels). "
                 f"Received: images of shape {images.shape}"
@@ -53,6 +53,14 @@ def labelled_batches(dataset, batch_size):
                 f"Received: {len(images)} images and labels of shape {labels.shape}"
             )
         yield images, labels
+
+
+def _are_sequences(values):
+    """Whether a batch holds texts, `(batch, time)` ids or `(batch, time, features)` floats."""
+    kind = values.dtype.kind
+    if kind in "OUS":
+        return values.ndim == 1
+    return (values.ndim, kind) in ((2, "i"), (3, "f"))
 
 
 def _batches(dataset, batch_size):

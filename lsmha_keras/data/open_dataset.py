@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 from lsmha_keras import presets
 from lsmha_keras.data.datasets import ConcatenatedDataset, ImageDataset
+from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.data.sources import cifar, digits, image_folder, npz, tfds_dataset
+from lsmha_keras.data.sources import text as texts
 from lsmha_keras.errors import ImageSizeError, InputError, nearest
 from lsmha_keras.types import PathLike
 
 _TERM = re.compile(r"^(?P<base>[\w.-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?$")
 _BOUND = re.compile(r"^-?\d+%?$")
-BUILT_IN = ("digits", "cifar10", "cifar100")
+BUILT_IN = ("digits", "digits_series", "cifar10", "cifar100", *texts.KNOWN)
 
 
 def open_dataset(
@@ -26,7 +28,7 @@ def open_dataset(
     data_dir: PathLike | None = None,
     image_size: int | Sequence[int] | None = None,
 ) -> ImageDataset:
-    """Opens labelled images for reading by index.
+    """Opens labelled images, texts or series for reading by index.
 
     Args:
         name: one of
@@ -37,7 +39,13 @@ def open_dataset(
             * a folder of class folders of images, or of `train`, `test`, ... each with them;
             * a folder of `.npz` parts named like `train-1-of-3.npz`, `test-1-of-1.npz`; in
               `data_dir` it may have the name of a dataset, and takes its place;
-            * an `.npz` file with `x_train, y_train, x_test, y_test`, or `x, y`;
+            * an `.npz` file with `x_train, y_train, x_test, y_test`, or `x, y`; for series
+              `(series, time, features)`, `series_train` and so on in place of `x_train`;
+            * "trec" (6 classes), "trec_fine" (50) and "sst2": questions and sentences in a folder
+              `trec` or `sst2`, or `text/trec`, of `data_dir`, with `train.csv` and `test.csv`;
+            * a `.csv` file with the columns `label` and `text`, or a folder of them, one a split;
+            * a folder of class folders of `.txt` files, or of `train`, `test`, ... each with them;
+            * "digits_series": the digits as 8 time steps of 8 features;
             * any name of TensorFlow Datasets.
         split: "train", "test", or a range such as "train[:90%]", "train[90%:]", "train[:1000]";
             several joined by "+".
@@ -47,7 +55,8 @@ def open_dataset(
 
     Returns:
         An `ImageDataset`: `len()`, `.labels` (int32), `.class_names`, `.image_shape`, and
-        `.load(indices)`, which returns uint8 images.
+        `.load(indices)`, which returns uint8 images. For texts and series a `SequenceDataset`,
+        whose `load` returns an array of str or of float32.
 
     Raises:
         ValueError: if the dataset or the split is unknown, or a file is damaged or not in the
@@ -70,14 +79,25 @@ def open_dataset(
             bases[term.base] = open_base(term.base)
         dataset = bases[term.base]
         parts.append(dataset.select(term.slice(len(dataset))))
-    return parts[0] if len(parts) == 1 else ConcatenatedDataset(parts)
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], SequenceDataset):
+        return SequenceDataset.joined(parts)
+    return ConcatenatedDataset(parts)
 
 
 def _opener(name, data_dir, image_size):
     """Returns a function that opens a part of the dataset, such as "train"."""
     if name == "digits":
         return lambda base: digits.open_digits(_check(name, base, digits.SPLITS), image_size)
+    if name == "digits_series":
+        return lambda base: digits.open_digits_series(_check(name, base, digits.SPLITS))
     hint = ""
+    if name in texts.KNOWN:
+        hint = texts.what_to_provide(name)
+        folder = texts.find_text(name, data_dir)
+        if folder is not None:
+            return lambda base: texts.open_known_text(name, folder, base)
     if name in ("cifar10", "cifar100"):
         hint = cifar.what_to_provide(name)
         path = cifar.find_cifar(name, data_dir)
@@ -88,14 +108,18 @@ def _opener(name, data_dir, image_size):
     path = _existing_path(name, data_dir)
     if path is not None and path.is_dir() and npz.find_npz_parts(path):
         return lambda base: npz.open_npz_parts(path, base, image_size)
+    if path is not None and (path.suffix == ".csv" or texts.find_csv_parts(path)):
+        return lambda base: texts.open_csv(path, base)
+    if path is not None and path.is_dir() and texts.find_text_folder(path):
+        return lambda base: texts.open_text_folder(path, base)
     if path is not None and path.is_dir():
         return lambda base: image_folder.open_image_folder(path, base, image_size)
     if path is not None and path.suffix == ".npz":
         return lambda base: npz.open_npz(path, base, image_size)
     is_path = os.sep in name and not tfds_dataset.is_configuration(name)
-    if path is not None or is_path or name.endswith(".npz"):
+    if path is not None or is_path or name.endswith((".npz", ".csv")):
         raise InputError(
-            "A dataset must be a known name, a folder of class folders, or an .npz file. "
+            "A dataset must be a known name, a folder of class folders, or an .npz or .csv file. "
             f"Received: name={name!r}, which is {'another file' if path else 'no file or folder'}"
         )
     return lambda base: tfds_dataset.open_tfds(name, base, data_dir, image_size, BUILT_IN, hint)
@@ -131,7 +155,7 @@ def model_image_size(model_or_name):
             another Keras model that takes images, or a preset's name or directory.
 
     Returns:
-        `(height, width)`.
+        `(height, width)`; for series and texts their length, `(time,)`.
 
     Raises:
         ValueError: if the preset is unknown.
@@ -142,11 +166,14 @@ def model_image_size(model_or_name):
     """
     if not isinstance(model_or_name, (str, os.PathLike)):
         shape = getattr(model_or_name, "image_shape", None) or model_or_name.input_shape[1:]
-        return tuple(shape[:2])
+        return tuple(shape[:2]) if len(shape) == 3 else tuple(shape[:1])
     source = presets.resolve_preset(model_or_name)
     if presets.is_committee(source):
         return max(model_image_size(path) for path in presets.read_committee(source)["members"])
-    return tuple(presets.read_config(model_or_name)["image_shape"][:2])
+    config = presets.read_config(model_or_name)
+    if "sequence_length" in config:
+        return (config["sequence_length"],)
+    return tuple(config["image_shape"][:2])
 
 
 def open_dataset_for_model(name, split, data_dir, image_size, model_size):
@@ -207,9 +234,11 @@ def can_open_offline(name, data_dir=None):
     """
     name = os.fspath(name)
     data_dir = data_dir or os.environ.get("LSMHA_DATA_DIR") or None
-    if name == "digits":  # part of scikit-learn
+    if name in ("digits", "digits_series"):  # part of scikit-learn
         return importlib.util.find_spec("sklearn") is not None
     if name in ("cifar10", "cifar100") and cifar.find_cifar(name, data_dir):
+        return True
+    if name in texts.KNOWN and texts.find_text(name, data_dir):
         return True
     # TensorFlow Datasets keeps `mnist:3.0.1` in `mnist/3.0.1`.
     folder = pathlib.Path(data_dir or ".") / name.partition(":")[0]

@@ -40,7 +40,8 @@ def load_dataset(
         batch_size: int, or None for single images (without TensorFlow, for batches of 128).
 
     Returns:
-        A `tf.data.Dataset` of uint8 images and int32 labels, with an attribute `class_names`.
+        A `tf.data.Dataset` of uint8 images, texts or float32 series, and int32 labels, with an
+        attribute `class_names`.
         Without TensorFlow, a `keras.utils.PyDataset` of batches with the same attribute.
 
     Raises:
@@ -72,7 +73,8 @@ def _tf_dataset(source, batch_size):
         return source.load(rows), source.labels[rows.start : rows.stop]
 
     def load(start):
-        images, labels = tf.numpy_function(read, [start], ["uint8", "int32"], stateful=False)
+        types = [_tf_type(source), "int32"]
+        images, labels = tf.numpy_function(read, [start], types, stateful=False)
         return (
             tf.ensure_shape(images, (None, *source.image_shape)),
             tf.ensure_shape(labels, (None,)),
@@ -85,6 +87,11 @@ def _tf_dataset(source, batch_size):
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
     dataset.class_names = source.class_names
     return dataset
+
+
+def _tf_type(source):
+    """Returns the dtype in TensorFlow of what a source loads: texts are Python objects in NumPy."""
+    return "string" if source.dtype == object else source.dtype.name
 
 
 class _Batches(keras.utils.PyDataset):
@@ -202,7 +209,7 @@ def _reader(plan, run):
     import tensorflow as tf
 
     count = plan.batch_size if plan.drop_remainder else None
-    types = ["uint8", "float32" if plan.one_hot else "int32"]
+    types = [_tf_type(plan.source), "float32" if plan.one_hot else "int32"]
 
     def read(step):
         return plan.augment(run, step, *plan.read(step)) if run else plan.read(step)
@@ -357,8 +364,8 @@ class EpochPlan:
             step: int, number of the batch, counted from the first batch of epoch 0.
 
         Returns:
-            `(batch, height, width, channels)` uint8 images, and `(batch,)` int32 labels or, if
-            `one_hot`, `(batch, classes)` float32 labels.
+            `(batch, height, width, channels)` uint8 images, texts or series, and `(batch,)` int32
+            labels or, if `one_hot`, `(batch, classes)` float32 labels.
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
         start = batch * self.batch_size

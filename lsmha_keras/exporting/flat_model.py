@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.onnx_attention import KINDS
 from lsmha_keras.layers.conv_block import ConvBlock
@@ -71,6 +72,7 @@ def check_exportable(classifier):
             "Only a `CCTImageClassifier` can be exported; export the members of a committee one by "
             f"one. Received: {type(classifier).__name__}"
         )
+    check_takes_images(classifier, "The export")
     if getattr(classifier.preprocessor, "image_converter", None) is None:
         raise InputError(
             "The preprocessing becomes part of the file, and the model has none: build it with a "

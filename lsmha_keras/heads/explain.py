@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.attention_trace import trace_attention
 from lsmha_keras.heads.explanation import Explanation
@@ -140,6 +141,7 @@ def check_classifier(model):
             "The model must be a `CCTImageClassifier`; of a committee, take one of its members. "
             f"Received: {type(model).__name__}"
         )
+    check_takes_images(model, "`explain`")
 
 
 def find_label(model, label):

@@ -10,6 +10,7 @@ from keras import ops
 
 from lsmha_keras.arguments import grid, plain, positive_int
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.weight_arguments import (
@@ -70,6 +71,8 @@ class ConvBlock(keras.layers.Layer):
     For inference, `fused=True` is the same block with the normalisations and parallel branches
     folded into the convolutions; see `fused_weights`.
 
+    On a grid of one column, the tokens of a sequence, the convolutions are one-dimensional.
+
     Args:
         grid_shape: pair of ints, `(grid_height, grid_width)` of the tokens.
         design: str, see above. Defaults to `"separable"`, by far the fastest of the four; after a
@@ -87,6 +90,8 @@ class ConvBlock(keras.layers.Layer):
     Call arguments:
         x: tokens, float tensor of shape `(batch, grid_height * grid_width, channels)`.
         training: bool or `None`.
+        padding_mask: optional boolean tensor of shape `(batch, tokens)`, `False` for tokens that no
+            other token may see, and that do not count in the statistics of a training batch.
 
     Returns:
         A tensor of the shape of `x`, in the compute dtype.
@@ -150,7 +155,7 @@ class ConvBlock(keras.layers.Layer):
         ):
             conv = ConvNorm(
                 filters,
-                kernel_size,
+                (kernel_size, 1) if self.grid_shape[1] == 1 else kernel_size,
                 parallel=parallel,
                 fused=self.fused,
                 dtype=self.dtype_policy,
@@ -162,11 +167,14 @@ class ConvBlock(keras.layers.Layer):
             self.convs.append(conv)
             self._activated.append(activated)
 
-    def call(self, x, training=None):
+    def call(self, x, training=None, padding_mask=None):
         shape = ops.shape(x)
+        if padding_mask is not None:
+            padding_mask = joint_mask(x, padding_mask=padding_mask)
+            padding_mask = ops.reshape(padding_mask, (shape[0], *self.grid_shape))
         branch = ops.reshape(x, (shape[0], *self.grid_shape, shape[-1]))
         for conv, activated in zip(self.convs, self._activated, strict=True):
-            branch = conv(branch, training=training)
+            branch = conv(branch, training=training, padding_mask=padding_mask)
             branch = ops.gelu(branch, approximate=False) if activated else branch
         return x + self.drop_path(ops.reshape(branch, shape), training=training)
 

@@ -24,7 +24,7 @@ class ConvNorm(keras.layers.Layer):
 
     Args:
         filters: int, or `None` for a depthwise convolution, one filter per channel.
-        kernel_size: int, side of the kernel. Defaults to `3`.
+        kernel_size: int, side of the kernel, or `(height, width)`. Defaults to `3`.
         parallel: bool, see above; needs as many filters as channels. Defaults to `False`.
         fused: bool, whether this is the folded form. Defaults to `False`.
         kernel_initializer: initializer of the kernels. Defaults to `"he_normal"`.
@@ -35,12 +35,14 @@ class ConvNorm(keras.layers.Layer):
     Call arguments:
         x: float tensor of shape `(batch, height, width, channels)`.
         training: bool or `None`.
+        padding_mask: optional boolean tensor `(batch, height, width)`, `False` for padding: it
+            enters as zeros, and the statistics of a training batch leave it out.
 
     Returns:
         A tensor of shape `(batch, height, width, filters)`, in the compute dtype.
 
     Raises:
-        ValueError: if `kernel_size` or `filters` is not a positive int, or branches to add have
+        ValueError: if `kernel_size` or `filters` is no positive int, or branches to add have
             another number of filters than the input has channels.
 
     Example:
@@ -71,8 +73,10 @@ class ConvNorm(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        # The mask that normalisation attaches to its output is no concern of the next layer.
+        self.supports_masking = True
         self.filters = None if filters is None else positive_int("filters", filters)
-        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.kernel_size = _kernel(kernel_size)
         self.parallel = plain(parallel)
         self.fused = plain(fused)
         set_weight_arguments(
@@ -123,9 +127,11 @@ class ConvNorm(keras.layers.Layer):
             norm = BatchNormalization(dtype=self.dtype_policy, name=f"{prefix}batch_norm")
         return conv, norm
 
-    def call(self, x, training=None):
+    def call(self, x, training=None, padding_mask=None):
+        if padding_mask is not None:
+            x = x * ops.cast(padding_mask, x.dtype)[..., None]
         outputs = [
-            conv(x) if norm is None else norm(conv(x), training=training)
+            conv(x) if norm is None else norm(conv(x), training=training, mask=padding_mask)
             for conv, norm in self._branches
         ]
         return sum(outputs[1:], outputs[0])
@@ -140,9 +146,9 @@ class ConvNorm(keras.layers.Layer):
             return self.get_weights()
         folded = [self._fold(conv, norm) for conv, norm in self._branches]
         kernel, bias = folded[0]
-        middle = (self.kernel_size - 1) // 2
+        middle = tuple((side - 1) // 2 for side in kernel.shape[:2])
         for other, other_bias in folded[1:]:
-            kernel[middle, middle] += other[0, 0]
+            kernel[middle] += other[0, 0]
             bias += other_bias
         return [kernel, bias]
 
@@ -179,3 +185,10 @@ class ConvNorm(keras.layers.Layer):
             "fused": self.fused,
             **weight_config(self, "kernel"),
         }
+
+
+def _kernel(size):
+    """Returns the size of a kernel, an int or a pair of ints."""
+    if isinstance(size, (tuple, list)) and len(size) == 2:
+        return tuple(positive_int("kernel_size", side) for side in size)
+    return positive_int("kernel_size", size)

@@ -9,6 +9,10 @@ from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
+from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
+from lsmha_keras.models.cct_sequence_classifier import CCTSequenceClassifier
+from lsmha_keras.models.cct_text_classifier import CCTTextClassifier
+from lsmha_keras.models.cct_text_classifier_preprocessor import CCTTextClassifierPreprocessor
 from lsmha_keras.models.load_classifier import load_classifier
 from lsmha_keras.models.soft_committee import SoftCommittee
 from lsmha_keras.presets import is_committee, list_presets
@@ -18,6 +22,10 @@ __all__ = [
     "CCTImageClassifier",
     "CCTImageClassifierPreprocessor",
     "CCTImageConverter",
+    "CCTSequenceBackbone",
+    "CCTSequenceClassifier",
+    "CCTTextClassifier",
+    "CCTTextClassifierPreprocessor",
     "SoftCommittee",
     "load_classifier",
 ]

@@ -7,8 +7,9 @@ from lsmha_keras.layers.token_reduction import put_back
 class BlockWalk:
     """Runs a backbone's blocks one after the other.
 
-    Beside the tokens, blocks hand on positions, if each adds its own (LaPE), and tokens that skip
-    some blocks. Whatever runs the blocks of a backbone does so through a walk.
+    Beside the tokens, blocks hand on which of them are padding, positions, if each adds its own
+    (LaPE), and tokens that skip some blocks. Whatever runs the blocks of a backbone does so through
+    a walk.
 
     Args:
         backbone: `CCTBackbone`.
@@ -31,6 +32,7 @@ class BlockWalk:
         self.backbone = backbone
         self._position, self._next_norm = None, 0
         self._ends = dict(skips(backbone))
+        self.padding_mask = None  # of the tokens of `embed`, which all blocks get
         self._skipping = None  # the tokens, their order, and the block after which they return
         for start, end in self._ends.items():
             if start < first <= end:
@@ -48,7 +50,8 @@ class BlockWalk:
             **arguments: of the layers' calls: `training`.
         """
         backbone = self.backbone
-        tokens = backbone.tokenizer(images, **arguments)
+        tokens = backbone.embed(images, **arguments)
+        self.padding_mask = backbone.token_mask(images)
         if backbone.position_embedding_join == "input":
             tokens = backbone.position_embedding_layer(tokens)
         return backbone.embedding_dropout(tokens, **arguments)
@@ -66,6 +69,8 @@ class BlockWalk:
         """
         if block in self.backbone.position_norms:
             arguments["position"] = self._position_of(block, tokens)
+        if self.padding_mask is not None:
+            arguments["padding_mask"] = self.padding_mask
         if block in self._ends:
             arguments["return_reduction"] = True
         outputs = self.backbone.blocks[block](tokens, **arguments)

@@ -22,7 +22,9 @@ from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_in
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     locked,
+    quantization_configs,
     register_torch_parameters,
+    restore_quantization,
     torch_parameters_up_to_date,
 )
 from lsmha_keras.models.make_blocks import make_blocks
@@ -293,7 +295,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         head_masks = head_masks or {}
         walk = BlockWalk(self)
         x = walk.embed(images)  # (batch, tokens, hidden_dim)
-        values = {"embedding": x}
+        values = {"embedding": x, "padding_mask": walk.padding_mask}
         for i in range(len(self.blocks)):
             kinds = [kind for kind in HEAD_KINDS if f"block_{i}/{kind}" in names]
             mask = {"head_mask": head_masks[i]} if i in head_masks else {}
@@ -306,7 +308,15 @@ class CCTBackbone(keras_hub.models.Backbone):
         values["output"] = self.layer_norm(x)
         return values
 
-    def fuse(self) -> CCTBackbone:
+    def embed(self, images: Any, training: bool | None = None) -> Any:
+        """Makes tokens `(batch, tokens, hidden_dim)` of the inputs, before positions are added."""
+        return self.tokenizer(images, training=training)
+
+    def token_mask(self, images: Any) -> Any:
+        """Returns which tokens are no padding, boolean `(batch, tokens)`; `None`: all of them."""
+        return None
+
+    def fuse(self) -> Self:
         """Builds a copy for inference, with tokenizer and convolutional blocks folded.
 
         Batch normalisation and parallel branches are folded into the convolutions, and LoRA updates
@@ -314,12 +324,12 @@ class CCTBackbone(keras_hub.models.Backbone):
         quantised.
 
         Returns:
-            A new `CCTBackbone` with `fused_conv_blocks=True` and weights of its own.
+            A new backbone of this class with `fused_conv_blocks=True` and weights of its own.
 
         Raises:
             ValueError: if LoRA is enabled in layers quantised to anything but int8 or int4.
         """
-        fused = CCTBackbone.from_config({**self.get_config(), "fused_conv_blocks": True})
+        fused = type(self).from_config({**self.get_config(), "fused_conv_blocks": True})
         for layer in self.layers:
             copy = fused.get_layer(layer.name)
             if hasattr(layer, "fused_weights"):
@@ -333,14 +343,7 @@ class CCTBackbone(keras_hub.models.Backbone):
         """Builds from a config and restores custom quantisation configurations."""
         config = dict(config)
         configurations = config.pop("quantization_configs", {})
-        backbone = super().from_config(config)
-        for layer in backbone._flatten_layers():
-            if layer.path in configurations:
-                # Keras 3.15 restores them only for layers that are saved one by one.
-                found = keras.saving.deserialize_keras_object(configurations[layer.path])
-                layer.quantization_config = found
-                layer.inputs_quantizer = found.activation_quantizer
-        return backbone
+        return restore_quantization(super().from_config(config), configurations)
 
     def default_lora_layer_names(self):
         """Returns the names of the layers that `enable_lora` adapts."""
@@ -379,18 +382,14 @@ class CCTBackbone(keras_hub.models.Backbone):
         with save_preset(preset_dir, self.variables) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
 
-    def get_config(self):
+    def get_config(self, constructor=None):
         """Returns the arguments of the constructor.
 
         Adds `quantization_configs`, which `from_config` reads, if the model was quantised with a
         custom configuration.
         """
-        own = {
-            layer.path: keras.saving.serialize_keras_object(layer.quantization_config)
-            for layer in self._flatten_layers()
-            if getattr(layer, "quantization_config", None) is not None
-        }
-        parameters = inspect.signature(CCTBackbone.__init__).parameters
+        own = quantization_configs(self)
+        parameters = inspect.signature(constructor or CCTBackbone.__init__).parameters
         names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
         return {
             **super().get_config(),

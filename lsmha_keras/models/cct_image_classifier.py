@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import keras
 import keras_hub
-import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
@@ -18,7 +17,7 @@ from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.layers.weight_arguments import built_with_weights, initial_values
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
-from lsmha_keras.models.cct_image_converter import CCTImageConverter
+from lsmha_keras.models.cct_image_converter import CCTImageConverter, fit_converter
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.distillation import LearnsFromTeacher
 from lsmha_keras.models.intermediates import Intermediates, check_intermediates
@@ -84,8 +83,9 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
     """
 
-    backbone_cls = CCTBackbone
-    preprocessor_cls = CCTImageClassifierPreprocessor
+    backbone_cls: Any = CCTBackbone  # KerasHub's; subclasses that it should not find set `None`
+    own_backbone_cls: type[CCTBackbone] = CCTBackbone
+    preprocessor_cls: Any = CCTImageClassifierPreprocessor
 
     def __init__(
         self,
@@ -99,12 +99,13 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         **kwargs: Any,
     ) -> None:
         check_channels_last(kwargs.pop("data_format", None))
-        hint = "It belongs to the backbone: pass it to `CCTBackbone`, or to this `from_preset`"
+        owner = self.own_backbone_cls.__name__
+        hint = f"It belongs to the backbone: pass it to `{owner}`, or to this `from_preset`"
         check_arguments(
             kwargs,
             CCTImageClassifier,
             base=("name", "trainable", "compile"),
-            hints=dict.fromkeys(arguments_of(CCTBackbone), hint),
+            hints=dict.fromkeys(arguments_of(self.own_backbone_cls), hint),
         )
         num_classes = positive_int("num_classes", num_classes)
         if class_names is not None and len(class_names) != num_classes:
@@ -117,7 +118,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
-        self.pooler = SequencePooling(dtype=policy, name="pooler")
+        self.pooler = self.make_pooler(policy)
         self.output_dropout = keras.layers.Dropout(dropout, dtype=policy, name="output_dropout")
         self.output_dense = keras.layers.Dense(
             num_classes,
@@ -129,7 +130,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
 
         # === Functional Model ===
         images = backbone.input
-        outputs = self._head(backbone(images))
+        outputs = self._head(backbone(images), backbone.token_mask(images))
         # `ImageClassifier.__init__` would build a head for 4-D feature maps.
         with KERAS_LOCK:
             super(keras_hub.models.ImageClassifier, self).__init__(
@@ -149,8 +150,13 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         """`(height, width, channels)` of the images after preprocessing."""
         return self.backbone.image_shape
 
-    def _head(self, tokens):
-        return self.output_dense(self.output_dropout(self.pooler(tokens)))
+    def make_pooler(self, policy: Any) -> keras.layers.Layer:
+        """Makes the layer that pools tokens, with a dtype policy."""
+        return SequencePooling(dtype=policy, name="pooler")
+
+    def _head(self, tokens, padding_mask=None):
+        pooled = self.pooler(tokens, padding_mask=padding_mask)
+        return self.output_dense(self.output_dropout(pooled))
 
     def intermediates(
         self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
@@ -172,26 +178,26 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
     ) -> dict[str, Any]:
         """As `CCTBackbone.trace`, plus `"logits"`."""
         values = self.backbone.trace(images, names, head_masks)
-        return {**values, "logits": self._head(values["output"])}
+        return {**values, "logits": self._head(values["output"], values.get("padding_mask"))}
 
-    def fuse(self) -> CCTImageClassifier:
+    def fuse(self) -> Self:
         """Builds a copy for inference; see `CCTBackbone.fuse`.
 
         Returns:
-            A new `CCTImageClassifier` whose logits are the same up to rounding.
+            A new classifier whose logits are the same up to rounding.
         """
         return self.with_backbone(self.backbone.fuse())
 
-    def with_backbone(self, backbone: CCTBackbone) -> CCTImageClassifier:
+    def with_backbone(self, backbone: CCTBackbone) -> Self:
         """Builds a classifier with another backbone and a copy of this one's head.
 
         Args:
             backbone: `CCTBackbone` of the same `hidden_dim`.
 
         Returns:
-            A new `CCTImageClassifier`.
+            A new classifier.
         """
-        classifier = CCTImageClassifier(
+        classifier = type(self)(
             backbone,
             self.num_classes,
             preprocessor=self.preprocessor,
@@ -200,10 +206,15 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
             head_dtype=self.head_dtype,
             class_names=self.class_names,
             name=self.name,
+            **self._own_options(),
         )
         for layer in (self.pooler, self.output_dense):
             copy_weights(layer, classifier.get_layer(layer.name))
         return classifier
+
+    def _own_options(self):
+        """Returns the arguments that a subclass adds to the constructor."""
+        return {}
 
     def quantize(self, mode=None, config=None, **kwargs):
         """Quantises the backbone; the head, a fraction of the weights, stays as it is.
@@ -275,10 +286,19 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
         """
         check_channels_last(kwargs.pop("data_format", None))
         source = presets.resolve_preset(preset)
-        head, inner = split_arguments(kwargs, cls, CCTBackbone)
+        if not isinstance(source, dict) and not presets.is_committee(source):
+            presets.verify_checksums(source)
+            # From here on the class that was saved, whose backbone may be another.
+            cls, arguments = saved_classifier(source, cls)
+        head, inner = split_arguments(kwargs, cls, cls.own_backbone_cls)
         if image_shape is not None:
             inner["image_shape"] = tuple(image_shape)
         if isinstance(source, dict):
+            if num_classes is None:
+                raise InputError(
+                    f"{preset!r} is an architecture without trained weights: give `num_classes`. "
+                    f"Received: num_classes={num_classes}"
+                )
             return cls._from_architecture(preset, {**source, **inner}, num_classes, head)
         if presets.is_committee(source):
             raise InputError(
@@ -286,10 +306,8 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
                 "`lsmha_keras.SoftCommittee.from_preset`, or with `lsmha_keras.load_classifier`, "
                 f"which takes either. Received: preset={str(preset)!r}"
             )
-        presets.verify_checksums(source)
         if load_weights:
-            check_structure(preset, CCTBackbone, presets.read_config(source), inner)
-        saved_cls, arguments = saved_classifier(source, cls)
+            check_structure(preset, cls.own_backbone_cls, presets.read_config(source), inner)
         if not arguments:
             if num_classes is None:
                 raise InputError(
@@ -300,25 +318,23 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
                 arguments["preprocessor"] = saved_preprocessor(source, cls.preprocessor_cls)
         if num_classes is not None:
             head = {"class_names": None, **head, "num_classes": num_classes}
-        backbone = CCTBackbone.from_preset(source, load_weights, **inner)
-        build = functools.partial(
-            saved_cls.from_config, {**arguments, **head, "backbone": backbone}
-        )
+        backbone = cls.own_backbone_cls.from_preset(source, load_weights, **inner)
+        build = functools.partial(cls.from_config, {**arguments, **head, "backbone": backbone})
         if load_weights and num_classes is None:
             file = source / "task.weights.h5"
             classifier = built_with_weights(lambda: _with_weights(build(), file))
         else:
             classifier = build()
         if "preprocessor" not in head:
-            classifier._fit_converter(image_shape)
+            fit_converter(classifier.preprocessor, image_shape)
         return classifier
 
     @classmethod
     def _from_architecture(cls, name, config, num_classes, head):
-        if num_classes is None:
+        if "sequence_length" in config:
             raise InputError(
-                f"{name!r} is an architecture without trained weights: give `num_classes`. "
-                f"Received: num_classes={num_classes}"
+                "The architecture is of sequences: load it with `CCTTextClassifier` or "
+                f"`CCTSequenceClassifier`. Received: preset={name!r}"
             )
         backbone = CCTBackbone(**config)
         if "preprocessor" not in head:
@@ -326,16 +342,6 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
                 CCTImageConverter.for_images(backbone.image_shape)
             )
         return cls(backbone, num_classes, **head)
-
-    def _fit_converter(self, image_shape):
-        """Makes the preset's image converter resize to another shape."""
-        converter = getattr(self.preprocessor, "image_converter", None)
-        if converter is None or image_shape is None:
-            return
-        if len(np.shape(converter.scale)) and len(converter.scale) != image_shape[2]:
-            self.preprocessor.image_converter = CCTImageConverter.for_images(image_shape)
-        else:
-            converter.image_size = tuple(image_shape[:2])
 
     def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
         """Saves configs and weights to a preset directory, with their checksums.
@@ -380,6 +386,7 @@ class CCTImageClassifier(LearnsFromTeacher, RawImageClassifier):
             if self.head_dtype is None or isinstance(self.head_dtype, str)
             else keras.dtype_policies.serialize(self.head_dtype),
             "class_names": self.class_names,
+            **self._own_options(),
         }
 
 

@@ -183,3 +183,19 @@ class CCTImageConverter(keras_hub.layers.ImageConverter):
                 f"channels){f' with {channels} channels' if channels else ''}. "
                 f"Received: images of shape {tuple(images.shape)}"
             )
+
+
+def fit_converter(preprocessor, image_shape):
+    """Makes a preset's image converter resize to another shape.
+
+    Args:
+        preprocessor: of a classifier, or `None`; without an image converter it is left as it is.
+        image_shape: `(height, width, channels)` or `None` for no change.
+    """
+    converter = getattr(preprocessor, "image_converter", None)
+    if converter is None or image_shape is None:
+        return
+    if len(np.shape(converter.scale)) and len(converter.scale) != image_shape[2]:
+        preprocessor.image_converter = CCTImageConverter.for_images(image_shape)
+    else:
+        converter.image_size = tuple(image_shape[:2])

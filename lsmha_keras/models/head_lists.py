@@ -11,6 +11,15 @@ KINDS = ("conv", "spectral", "glmix", "attention")
 WITH_HEADS = ("glmix", "attention")
 
 
+def check_depth(num_layers, num_conv_blocks):
+    """Refuses numbers of blocks, all and convolutional ones, that are out of range."""
+    if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
+        raise InputError(
+            "`num_layers` must be positive and `num_conv_blocks` from 0 to `num_layers`. "
+            f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
+        )
+
+
 def check_sizes(image_shape, num_layers, num_conv_blocks, token_return_after):
     """Refuses sizes of a backbone that are out of range.
 
@@ -28,11 +37,7 @@ def check_sizes(image_shape, num_layers, num_conv_blocks, token_return_after):
             "`image_shape` must be (height, width, channels), all positive. "
             f"Received: image_shape={image_shape}"
         )
-    if num_layers < 1 or not 0 <= num_conv_blocks <= num_layers:
-        raise InputError(
-            "`num_layers` must be positive and `num_conv_blocks` from 0 to `num_layers`. "
-            f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
-        )
+    check_depth(num_layers, num_conv_blocks)
     count = plain(token_return_after)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise InputError(

@@ -285,10 +285,11 @@ def cloneable(cls):
         # Keras compiles the clone afterwards if the original is compiled.
         return kind.from_config({**original.get_config(), "compile": False})
 
-    def _run_through_graph(self, inputs, **functions):
+    def _run_through_graph(self, inputs, *recorder, **functions):
         run = super(cls, self)._run_through_graph
-        if set(functions) != {"operation_fn", "call_fn"}:  # only `clone_model` passes both
-            return run(inputs, **functions)
+        # Only `clone_model` passes both by name; a decorated subclass passes its own recorder.
+        if recorder or set(functions) != {"operation_fn", "call_fn"}:
+            return run(inputs, *recorder, **functions)
         clones = {}
 
         def recorded(operation):
@@ -373,3 +374,23 @@ def check_shares(count, devices):
             "the last batch themselves. "
             f"Received: a batch of {count} images"
         )
+
+
+def quantization_configs(model):
+    """Returns the custom quantisation configurations of a model's layers, a dict by their paths."""
+    return {
+        layer.path: keras.saving.serialize_keras_object(layer.quantization_config)
+        for layer in model._flatten_layers()
+        if getattr(layer, "quantization_config", None) is not None
+    }
+
+
+def restore_quantization(model, configurations):
+    """Gives a model's layers their configurations of quantisation back; returns the model."""
+    for layer in model._flatten_layers():
+        if layer.path in configurations:
+            # Keras 3.15 restores them only for layers that are saved one by one.
+            found = keras.saving.deserialize_keras_object(configurations[layer.path])
+            layer.quantization_config = found
+            layer.inputs_quantizer = found.activation_quantizer
+    return model

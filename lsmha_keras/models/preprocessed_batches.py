@@ -147,7 +147,7 @@ def preprocessed(preprocess, x, y=None, sample_weight=None, check_count=None):
     images = x.get("image", x.get("images")) if isinstance(x, dict) else x
     if images is not None and check_count is not None:
         check_count(len(images))
-    if not (isinstance(x, np.ndarray) and x.dtype.kind == "O"):
+    if not (isinstance(x, np.ndarray) and x.dtype.kind == "O") or is_text(x):
         batch = preprocess(x, y, sample_weight)
         # A dict of images if the members of a committee preprocess differently.
         return keras.tree.map_structure(to_numpy, batch)
@@ -186,13 +186,20 @@ def no_batches(dataset):
     return f"Data must hold at least one batch. Received: a {type(dataset).__name__} without one"
 
 
-def check_batched(dataset, shape):
-    """Refuses a `tf.data.Dataset` that is empty or not batched."""
+def check_batched(dataset, shape, rank=3):
+    """Refuses a `tf.data.Dataset` that is empty or not batched.
+
+    Args:
+        dataset: `tf.data.Dataset`.
+        shape: `tf.TensorShape` of its first part.
+        rank: int, number of axes of one image, series or text. Defaults to `3`.
+    """
     if dataset.cardinality() == 0:
         raise InputError(no_batches(dataset))
-    if shape.rank == 3:
+    if shape.rank == rank:
+        kind = " of shape (batch, height, width, channels)" if rank == 3 else ""
         raise InputError(
-            "A tf.data.Dataset must give batches of shape (batch, height, width, channels): "
+            f"A tf.data.Dataset must give batches{kind}: "
             f"call its `batch`. Received: elements of shape {tuple(shape)}"
         )
 
@@ -276,8 +283,17 @@ def preprocessed_loader(preprocess, loader, check_count=None):
     return torch.utils.data.DataLoader(Batches(), batch_size=None)
 
 
+def is_text(x):
+    """Returns whether an array or a list begins with a text."""
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind in "US" or (x.dtype.kind == "O" and x.size and is_text([x.flat[0]]))
+    return bool(len(x)) and isinstance(x[0], (str, bytes))
+
+
 def _as_rows(images):
     """Returns an array of images, an object array if their shapes differ."""
+    if isinstance(images, (list, tuple)) and is_text(images):
+        return np.array(images, dtype=object)  # not "U", where all would be as long as the longest
     if isinstance(images, (list, tuple)) and len(images):
         images = [to_numpy(image) for image in images]
         if len({image.shape for image in images}) > 1:
@@ -310,7 +326,9 @@ def preprocessed_dataset(model, dataset, preprocess):
     """
     import tensorflow as tf
 
-    check_batched(dataset, tf.nest.flatten(dataset.element_spec)[0].shape)
+    spec = tf.nest.flatten(dataset.element_spec)[0]
+    text = spec.dtype == tf.string
+    check_batched(dataset, spec.shape, 0 if text else len(model.image_shape))
     devices, seen = devices_per_batch(model), []
 
     def check(owner, count):

@@ -8,6 +8,7 @@ from lsmha_keras.models.head_lists import block_kinds, count_heads_blocks
 # Weights fit any value of these. All other arguments of a backbone determine the weights.
 _FREE = {
     "image_shape",  # except the channels; position embeddings are resized
+    "spatial_dropout",
     "dropout_rate",
     "attention_dropout",
     "head_dropout",
@@ -105,7 +106,8 @@ def check_structure(preset, backbone_cls, saved, overrides):
     ]
     # The number of channels is fixed; height and width are, too, if weights depend on the grid.
     fixed = slice(0 if _has_weights_of_a_grid(asked) else 2, None)
-    if tuple(asked["image_shape"])[fixed] != tuple(saved["image_shape"])[fixed]:
+    shape = "image_shape" in asked  # sequences have none
+    if shape and tuple(asked["image_shape"])[fixed] != tuple(saved["image_shape"])[fixed]:
         changed.append("image_shape")
     if changed:
         raise InputError(

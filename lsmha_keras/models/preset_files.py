@@ -118,7 +118,8 @@ def saved_classifier(directory, cls):
             "`keras.saving.register_keras_serializable`, and import its module before loading. "
             f"Received: {name} in {path}"
         )
-    if not (issubclass(found, cls) or issubclass(cls, found)):
+    related = issubclass(found, cls) or issubclass(cls, found)
+    if not related or not issubclass(found.own_backbone_cls, cls.own_backbone_cls):
         raise InputError(f"The preset does not hold a `{cls.__name__}`. Received: {name} in {path}")
     arguments = {key: value for key, value in saved["config"].items() if key != "backbone"}
     return (found if issubclass(found, cls) else cls), arguments

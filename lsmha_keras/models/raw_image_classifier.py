@@ -192,7 +192,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "name", "")
         return "sparse_categorical" in (loss or getattr(self.loss, "__name__", ""))
 
-    def _as_images(self, x):
+    def _as_batch(self, x):
         """Adds a missing batch dimension, or the missing channel dimension of grey images."""
         if not hasattr(x, "__array__") or len(x.shape) != 3:
             return x
@@ -266,7 +266,7 @@ class RawImageClassifier(keras_hub.models.ImageClassifier):
         with state_of_its_own(self), self._plain_errors():
             if not self._is_known(x):
                 return super().predict(x, batch_size=batch_size, **kwargs)
-            x, count = _filled_up(self._as_images(x), devices_per_batch(self))
+            x, count = _filled_up(self._as_batch(x), devices_per_batch(self))
             batches = self._preprocessed(x, batch_size=batch_size)
             if kwargs.keys() == {"verbose"} and self._needs_no_pipeline(batches):
                 return self._predict_one_batch(batches[0], **kwargs)

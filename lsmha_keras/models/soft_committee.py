@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras import presets
+from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
@@ -265,6 +266,7 @@ def _check_members(members):
                 "Every member must be a `CCTImageClassifier` or the name or directory of its "
                 f"preset. Received: {type(member).__name__} as member {i}"
             )
+        check_takes_images(member, "A committee")
         if keras.activations.get(member.activation).__name__ not in ("linear", "softmax"):
             raise InputError(
                 "Every member must give logits or a softmax. "

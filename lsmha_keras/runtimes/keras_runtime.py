@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.models import load_classifier
 from lsmha_keras.models.keras_workarounds import KERAS_LOCK
 from lsmha_keras.runtimes.description import Description
@@ -30,6 +31,7 @@ class KerasRuntime:
 
     def __init__(self, preset):
         self.classifier = load_classifier(preset)
+        check_takes_images(self.classifier, "`Predictor`")
         self.description = Description(
             name=str(preset),
             image_shape=tuple(self.classifier.image_shape),

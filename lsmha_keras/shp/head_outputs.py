@@ -54,6 +54,7 @@ class HeadOutputs:
         self.source = None
         if hasattr(model, "intermediates"):
             backbone = getattr(model, "backbone", model)
+            _check_padding(backbone)
             valid = [i for i, block in enumerate(backbone.blocks) if hasattr(block, "attention")]
             self.blocks = check_blocks(blocks, valid)
             self.source = model.intermediates([f"block_{i}/head_outputs" for i in self.blocks])
@@ -106,6 +107,16 @@ class HeadOutputs:
                 asked = check_blocks(self.blocks, sorted(outputs))
                 outputs = {i: outputs[i] for i in asked}
         return {i: ops.cast(ops.stop_gradient(heads), "float32") for i, heads in outputs.items()}
+
+
+def _check_padding(backbone):
+    """Refuses models of texts: readouts pool all tokens, and would count padding."""
+    has_padding = getattr(backbone, "has_padding", False)
+    if has_padding:
+        raise InputError(
+            "Single-head performance is measured of images and of series without padding: its "
+            f"readouts take no mask. Received: {type(backbone).__name__} of sequences with padding"
+        )
 
 
 class _Probe(keras.layers.Layer):

@@ -50,7 +50,7 @@ def convert_attention(
         return model.with_backbone(converted)
     find_attention(attention)
     config = {**model.get_config(), "attention": attention, "attention_options": options}
-    converted = CCTBackbone.from_config(config)
+    converted = type(model).from_config(config)
     for layer in converted.layers:
         if not layer.weights:
             continue

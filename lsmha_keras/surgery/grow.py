@@ -87,7 +87,7 @@ def _deepen(model, num_layers):
     config["token_keep"] = joined([*keep, *[1.0] * (num_layers - model.num_layers)])
     if config["blocks"] is not None:
         config["blocks"] = [*config["blocks"], *["attention"] * (num_layers - model.num_layers)]
-    deeper = CCTBackbone.from_config(config)
+    deeper = type(model).from_config(config)
     _copy_layers(model, deeper, except_for=[])
     for block in deeper.blocks[model.num_layers :]:
         # The residual stream then passes unchanged, except for the block's second normalisation,
@@ -98,7 +98,7 @@ def _deepen(model, num_layers):
 
 
 def _widen(model, mlp_dim):
-    wider = CCTBackbone.from_config({**model.get_config(), "mlp_dim": mlp_dim})
+    wider = type(model).from_config({**model.get_config(), "mlp_dim": mlp_dim})
     blocks = [i for i, block in enumerate(model.blocks) if hasattr(block, "mlp_hidden")]
     _copy_layers(model, wider, except_for=[model.blocks[i].name for i in blocks])
     for i in blocks:

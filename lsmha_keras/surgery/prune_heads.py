@@ -273,7 +273,7 @@ def _without_heads(backbone, kept):
             lists["attention_options"][place] = {**(block.attention_options or {}), **options}
     # Equal entries become one value again, so configs stay readable.
     lists = {name: joined(values) for name, values in lists.items()}
-    smaller = CCTBackbone.from_config({**backbone.get_config(), **lists})
+    smaller = type(backbone).from_config({**backbone.get_config(), **lists})
     kept_of_layer = {backbone.blocks[index].name: heads for index, heads in kept.items()}
     for layer in smaller.layers:
         if not layer.weights:

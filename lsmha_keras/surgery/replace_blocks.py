@@ -67,7 +67,7 @@ def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> An
     for key in PER_BLOCK:
         if isinstance(config[key], (list, tuple)):
             config[key] = list(config[key][count_heads_blocks(kinds[:num_blocks]) :])
-    hybrid = CCTBackbone.from_config(config)
+    hybrid = type(model).from_config(config)
     for layer in hybrid.layers:
         if not _is_new(layer, model):
             copy_weights(model.get_layer(layer.name), layer)

@@ -12,7 +12,6 @@ from lsmha_keras._imports import needed_package
 from lsmha_keras.arguments import plain
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.errors import InputError
-from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.head_lists import count_heads_blocks, joined, per_block
 from lsmha_keras.progress import Progress
@@ -196,7 +195,7 @@ def _shared(backbone, groups):
         lists["attention"][place] = "clustered"
         lists["attention_options"][place] = {"map_of_head": map_of_head}
     lists = {name: joined(values) for name, values in lists.items()}
-    shared = CCTBackbone.from_config({**backbone.get_config(), **lists})
+    shared = type(backbone).from_config({**backbone.get_config(), **lists})
     medoids = {backbone.blocks[index].name: found for index, (_, found) in groups.items()}
     for layer in shared.layers:
         if not layer.weights:

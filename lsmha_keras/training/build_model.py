@@ -3,13 +3,25 @@
 import inspect
 
 import keras
+import numpy as np
 
 from lsmha_keras.data.augmentation_policy import AugmentationPolicy
+from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import InputError, nearest
-from lsmha_keras.models import CCTBackbone, CCTImageClassifier, SoftCommittee, load_classifier
+from lsmha_keras.models import (
+    CCTImageClassifier,
+    CCTSequenceClassifier,
+    CCTTextClassifier,
+    CCTTextClassifierPreprocessor,
+    SoftCommittee,
+    load_classifier,
+)
+from lsmha_keras.presets import parse_architecture
 from lsmha_keras.surgery.grow import grow
 from lsmha_keras.surgery.replace_blocks import replace_blocks
 
+# Words of a vocabulary, unless `vocabulary_size` says how many.
+_MOST_WORDS = 20_000
 # Arguments of an optimiser that a recipe sets elsewhere.
 _ELSEWHERE = {
     "learning_rate": "optimizer.learning_rate",
@@ -28,7 +40,8 @@ def build_model(recipe, source):
         source: `ImageDataset` to train on.
 
     Returns:
-        A `CCTImageClassifier`.
+        A `CCTImageClassifier`, or for texts and series a `CCTTextClassifier` or
+        `CCTSequenceClassifier`.
 
     Raises:
         ValueError: if the preset or an override is unknown (the message names the nearest), the
@@ -42,9 +55,10 @@ def build_model(recipe, source):
     ```
     """
     section = recipe.model
+    cls = _classifier_class(source)
     parameters = [
         name
-        for owner in (CCTBackbone, CCTImageClassifier)
+        for owner in (cls.own_backbone_cls, cls)
         for name in inspect.signature(owner.__init__).parameters
     ]
     known = set(parameters) - _FROM_THE_DATA - {"self", "kwargs"}
@@ -58,7 +72,8 @@ def build_model(recipe, source):
     num_classes = len(source.class_names)
     if not section.keep_head:
         arguments |= {"num_classes": num_classes, "class_names": source.class_names}
-    model = CCTImageClassifier.from_preset(
+    arguments |= _sequence_arguments(section.preset, arguments, source)
+    model = cls.from_preset(
         section.preset,
         image_shape=section.image_shape,
         load_weights=section.load_weights,
@@ -80,6 +95,34 @@ def build_model(recipe, source):
             recipe.distillation.temperature,
         )
     return model
+
+
+def _classifier_class(source):
+    """Returns the class of the classifier for images, texts or series."""
+    if not isinstance(source, SequenceDataset):
+        return CCTImageClassifier
+    return CCTTextClassifier if source.is_text else CCTSequenceClassifier
+
+
+def _sequence_arguments(preset, arguments, source):
+    """Returns what an architecture for sequences needs to know of the data to train on."""
+    architecture = parse_architecture(preset)
+    if not isinstance(source, SequenceDataset) or not architecture:
+        return {}
+    if "sequence_length" not in architecture:
+        raise InputError(
+            "Texts and series have architectures of their own, such as 'text_cct_2_4x1_h16' and "
+            f"'series_cct_2_3x1_h16'. Received: model.preset={preset!r} for {source!r}"
+        )
+    if not source.is_text:
+        time, features = source.image_shape
+        return {"sequence_length": time, "num_features": features}
+    preprocessor = CCTTextClassifierPreprocessor.from_texts(
+        source.load(np.arange(len(source))),
+        arguments.get("sequence_length", architecture["sequence_length"]),
+        max_words=arguments.get("vocabulary_size", _MOST_WORDS),
+    )
+    return {"preprocessor": preprocessor, "vocabulary_size": preprocessor.vocabulary_size}
 
 
 def _teacher(presets, image_shape):
@@ -115,7 +158,7 @@ def cast_to_float32(model):
     """
     if model.backbone.dtype_policy.name == "float32":
         return model
-    backbone = CCTBackbone.from_config({**model.backbone.get_config(), "dtype": "float32"})
+    backbone = type(model.backbone).from_config({**model.backbone.get_config(), "dtype": "float32"})
     backbone.set_weights(model.backbone.get_weights())
     return model.with_backbone(backbone)
 
@@ -141,6 +184,11 @@ def make_policy(recipe, source):
     """
     if not recipe.augmentation:
         return None
+    if isinstance(source, SequenceDataset):
+        raise InputError(
+            "[augmentation] is for images: leave it out for texts and series. Received: "
+            f"augmentation={recipe.augmentation} and {source!r}"
+        )
     return AugmentationPolicy.from_config(
         recipe.augmentation, source.image_shape, len(source.class_names), seed=recipe.runtime.seed
     )

@@ -11,6 +11,7 @@ import keras
 from lsmha_keras import __version__
 from lsmha_keras._imports import import_quietly
 from lsmha_keras.data.open_dataset import model_image_size
+from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import InputError
 
 # Fraction of the device's memory; the model, its gradients and activations need the rest.
@@ -181,6 +182,10 @@ def _obstacle(recipe, source, policy, callbacks):
         return "callbacks follow token_keep_epochs and expert_epochs, which cannot be called there"
     if policy is not None and not policy.reproducible:
         return "only this package's augmentation runs there"
+    if isinstance(source, SequenceDataset):
+        return "only images are trained on there, no texts or series"
+    if recipe.loss.class_weights != "none":
+        return "classes have no weights there"
     shape = recipe.model.image_shape or model_image_size(recipe.model.preset)
     if tuple(shape[:2]) != tuple(source.image_shape[:2]):
         return (

@@ -92,7 +92,8 @@ def checked_chunks(model, dataset, batch_size):
     warned = False
     _check_classes(dataset, model, num_classes)
     for images, labels in _chunks(labelled_batches(dataset, batch_size)):
-        _check_images(images, channels)
+        if images.ndim == 4:  # texts and series are checked by `predict`
+            _check_images(images, channels)
         # A model with `preprocess_samples` warns by itself.
         if not hasattr(model, "preprocess_samples") and not warned:
             warned = warn_of_fractions(images, stacklevel=3)
@@ -288,7 +289,10 @@ def class_report(model, dataset, batch_size=256):
     figures |= {"ece": float(sum(gaps) / len(labels)), "confidence": float(confidences.mean())}
     num_classes = model.output_shape[-1]
     names = getattr(model, "class_names", None) or [str(label) for label in range(num_classes)]
-    return ClassReport(_rounded(figures, 6), _per_class(labels, predicted, names), bins)
+    per_class = _per_class(labels, predicted, names)
+    shares = [row["accuracy"] for row in per_class if row["images"]]
+    figures["macro_accuracy"] = sum(shares) / len(shares)
+    return ClassReport(_rounded(figures, 6), per_class, bins)
 
 
 def _per_class(labels, predicted, names):
@@ -335,5 +339,5 @@ def _share(part, whole):
 
 
 def _rounded(figures, digits):
-    own = ("ece", "confidence")  # the others must equal what `evaluate` returns
+    own = ("ece", "confidence", "macro_accuracy")  # the others must equal what `evaluate` returns
     return {key: round(value, digits) if key in own else value for key, value in figures.items()}

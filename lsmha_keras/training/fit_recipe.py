@@ -98,9 +98,24 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
             *tensorboard(output_dir, log),
         ],
         shuffle=False,  # the batches are shuffled already
+        class_weight=_class_weights(recipe, sources["train"], policy),
         verbose=verbose,
     )
     return model, checkpoint
+
+
+def _class_weights(recipe, source, policy):
+    """Returns the weight of each class, a dict, or `None`."""
+    if recipe.loss.class_weights == "none":
+        return None
+    if policy is not None and policy.mixes_labels:
+        raise InputError(
+            "Images of mixed labels belong to no class that could be weighted: leave out mixup and "
+            'cutmix, or the weights. Received: loss.class_weights="balanced"'
+        )
+    counts = np.bincount(source.labels, minlength=len(source.class_names))
+    weights = len(source) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return {label: float(weight) for label, weight in enumerate(weights)}
 
 
 def evaluation_batch(recipe):

@@ -5,23 +5,23 @@ import itertools
 import json
 
 from lsmha_keras.presets import list_presets, parse_architecture
+from lsmha_keras.training.card_of_inputs import card_of_inputs
 
-_TAGS = ("lsmha-keras", "keras", "image-classification", "vision-transformer")
 _TEXT = """\
 {metadata}
 # {name}
 
-A compact convolutional transformer that classifies images of {image_shape} into
+A compact convolutional transformer that classifies {inputs} into
 {num_classes} classes, {start}
 ({structure}).
 
 | | |
 |---|---|
-| accuracy ({split}, {num_images:,} images) | {accuracy:.2%} |
-| top-5 accuracy | {top5_accuracy:.2%} |
+| accuracy ({split}, {num_images:,} {many}) | {accuracy:.2%} |
+{macro}| top-5 accuracy | {top5_accuracy:.2%} |
 | cross-entropy | {loss:.4f} |
 {calibration}| parameters | {parameters:,} |
-| latency of one image | {latency} |
+| latency of one {one} | {latency} |
 | training | {epochs} epochs in {precision}, {minutes:.1f} min |
 | hardware | {hardware} |
 | backend | {backend} |
@@ -36,20 +36,15 @@ training time includes whatever slowed the machine down.
 import lsmha_keras
 
 # A name, a directory or "hf://user/repository".
-classifier = lsmha_keras.CCTImageClassifier.from_preset({name!r})
-# Images of any size, (batch, height, width, {channels}), with values from 0 to 255.
-logits = classifier.predict(images)
+classifier = lsmha_keras.{loader}.from_preset({name!r})
+{use}
 ```
 
-`keras_hub.models.ImageClassifier.from_preset` loads it too, once `lsmha_keras` is imported. It
-runs on TensorFlow, JAX and PyTorch.
+{elsewhere}
 
 ## Intended use and limits
 
-For research, teaching and comparison, and as a start for fine-tuning on small images. It knows
-{num_classes} classes and gives one of them to every image, whatever the image shows. Larger images
-are reduced to {height}x{width} pixels. It was not tested on other data, on corrupted images or for
-bias. Do not use it to identify people or to decide about them.
+{limits}
 {classes}{siblings}{shp}
 ## Data
 
@@ -67,7 +62,7 @@ bias. Do not use it to identify people or to decide about them.
 ```
 
 Versions: {versions}. `recipe.toml` holds every setting, `history.csv` every epoch, `golden.npz`
-artificial images with the logits they must give.
+artificial {many} with the logits they must give.
 
 ## Licence
 
@@ -114,20 +109,17 @@ def model_card(recipe, model, results, per_class=(), shp=()):
     text = model_card(result.recipe, result.model, result.results)
     ```
     """
-    height, width, channels = model.backbone.image_shape
     data = recipe.data
     return _TEXT.format(
         **{key: value for key, value in results.items() if key != "versions"},
-        metadata=card_metadata(results),
+        metadata=card_metadata(results, task=card_of_inputs(model)["task"]),
         structure=_structure(model.backbone),
         num_classes=model.num_classes,
-        image_shape=f"{height}x{width}x{channels}",
-        height=height,
-        width=width,
-        channels=channels,
+        **card_of_inputs(model),
         start=_start(recipe.model),
         latency=_latency(results),
         minutes=results["train_seconds"] / 60,
+        macro=_macro(results),
         calibration=_calibration(results),
         classes=_classes(per_class),
         siblings=_siblings(results),
@@ -164,6 +156,12 @@ def _structure(backbone):
     if backbone.head_dim is not None:
         heads += f" of width {backbone.head_dim}"
     return f"blocks: {blocks}; {heads}; width of the tokens: {backbone.hidden_dim}"
+
+
+def _macro(results):
+    if "macro_accuracy" not in results:  # of presets written before it was measured
+        return ""
+    return f"| mean accuracy of the classes | {results['macro_accuracy']:.2%} |\n"
 
 
 def _calibration(results):
@@ -331,6 +329,28 @@ KNOWN_DATA = {
         "https://arxiv.org/abs/1708.07747",
         "The data is under the MIT licence.",
     ),
+    "trec": KnownData(
+        "TREC, coarse labels",
+        "CogComp/trec",
+        "Question types: Li and Roth, Learning Question Classifiers, 2002",
+        "https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        "For the licence of the data see its page.",
+    ),
+    "trec_fine": KnownData(
+        "TREC, fine labels",
+        "CogComp/trec",
+        "Question types: Li and Roth, Learning Question Classifiers, 2002",
+        "https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        "For the licence of the data see its page.",
+    ),
+    "sst2": KnownData(
+        "SST-2",
+        "stanfordnlp/sst2",
+        "Stanford Sentiment Treebank: Socher et al., Recursive Deep Models for Semantic "
+        "Compositionality Over a Sentiment Treebank, 2013",
+        "https://nlp.stanford.edu/sentiment/",
+        "For the licence of the data see its page.",
+    ),
     "mnist": KnownData(
         "MNIST",
         "ylecun/mnist",
@@ -341,11 +361,12 @@ KNOWN_DATA = {
 }
 
 
-def card_metadata(results):
+def card_metadata(results, task="image-classification"):
     """Returns the YAML front matter of a card, which Hugging Face reads.
 
     Args:
         results: dict, as in `results.json`.
+        task: str, what Hugging Face calls it.
 
     Returns:
         str, from `---` to `---`.
@@ -360,11 +381,12 @@ def card_metadata(results):
     hub = known.hub if known else None
     title = known.title if known else results["dataset"]
     lines = ["---", "library_name: keras-hub", "license: apache-2.0"]
-    lines += ["pipeline_tag: image-classification"]
-    lines += ["tags:", *(f"- {tag}" for tag in _TAGS)]
+    model = "vision-transformer" if task == "image-classification" else "transformer"
+    lines += [f"pipeline_tag: {task}"]
+    lines += ["tags:", *(f"- {tag}" for tag in ("lsmha-keras", "keras", task, model))]
     lines += ["datasets:", f"- {hub}"] if hub else []
     lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(results['name'])}"]
-    lines += ["  results:", "  - task:", "      type: image-classification", "    dataset:"]
+    lines += ["  results:", "  - task:", f"      type: {task}", "    dataset:"]
     # Every JSON string is a YAML string, so this quotes any name.
     lines += [f"      type: {json.dumps(hub or results['dataset'])}"]
     lines += [f"      name: {json.dumps(title)}", f"      split: {json.dumps(results['split'])}"]

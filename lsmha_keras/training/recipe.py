@@ -145,10 +145,13 @@ class LossSection(Section):
 
     Attributes:
         label_smoothing: float, fraction of the target that is spread over all classes.
+        class_weights: "none", or "balanced": the examples of a class weigh inversely to their
+            number, 1 on average.
     """
 
     SECTION: ClassVar[str] = "loss"
     label_smoothing: float = recipe_field("float", 0.0, at_least=0, below=1)
+    class_weights: str = recipe_field("str", "none", choices=("none", "balanced"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +232,7 @@ class Recipe:
         schedule: `ScheduleSection`: `epochs`, `warmup_epochs`, `warmup_learning_rate`, `decay`,
             `final_learning_rate`, `cooldown_epochs`.
         optimizer: `OptimizerSection`: `name`, `learning_rate`, `weight_decay`, `arguments`.
-        loss: `LossSection`: `label_smoothing`.
+        loss: `LossSection`: `label_smoothing`, `class_weights`.
         distillation: `DistillationSection`: `teacher`, `weight`, `temperature`.
         ema: `EMASection`: `enabled`, `momentum`.
         runtime: `RuntimeSection`: `precision`, `seed`, `devices`, `jit_compile`, `deterministic`.

@@ -185,7 +185,7 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
     directory = pathlib.Path(directory)
     results = _results(model, recipe, report.figures, history, train_seconds)
     results |= {key: trained[key] for key in _TRAINING} if trained else {}
-    images = golden_images(model.backbone.image_shape)
+    images = golden_inputs(model)
     logits = predict_logits(model, images, _GOLDEN_IMAGES * recipe.runtime.devices)
     golden = {"images": images, "labels": logits.argmax(axis=1), "logits": logits}
     with fill_directory(directory, replace=True) as folder:
@@ -200,6 +200,26 @@ def write_preset(directory, model, recipe, report, history, train_seconds, train
         write_atomically(folder / CARD, card)
         write_checksums(folder)
     return results
+
+
+def golden_inputs(model):
+    """Makes the artificial inputs of `golden.npz` for a model: images, ids or series.
+
+    Args:
+        model: `CCTImageClassifier` or one of its subclasses.
+
+    Returns:
+        An array of 8 inputs, always the same: see `golden_images`; ids in texts of 1 word and
+        more; or standard normal series.
+    """
+    if len(model.image_shape) == 3:
+        return golden_images(model.image_shape)
+    rng, time = np.random.default_rng(0), model.image_shape[0]
+    if len(model.image_shape) == 2:
+        return rng.normal(size=(_GOLDEN_IMAGES, *model.image_shape)).astype("float32")
+    ids = rng.integers(1, model.backbone.vocabulary_size, (_GOLDEN_IMAGES, time), "int32")
+    lengths = np.linspace(1, time, _GOLDEN_IMAGES).astype(int)
+    return np.where(np.arange(time) < lengths[:, None], ids, 0).astype("int32")
 
 
 def golden_images(image_shape):

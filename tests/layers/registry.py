@@ -9,9 +9,11 @@ from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.glmix_block import GLMixBlock
 from lsmha_keras.layers.head_tokens import HeadTokens
+from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_pooling import SequencePooling
+from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer
 from lsmha_keras.layers.spectral_block import SpectralBlock
 from lsmha_keras.layers.stochastic_depth import StochasticDepth
 from lsmha_keras.layers.transformer_block import TransformerBlock
@@ -58,6 +60,11 @@ LAYERS = [
     (PositionEmbedding, {"grid_shape": (3, 4), "kind": "sine"}, TOKENS),
     (PositionEmbedding, {"grid_shape": (3, 4), "kind": "none"}, TOKENS),
     (SequencePooling, {}, TOKENS),
+    (LAMAPooling, {"num_heads": 3}, TOKENS),
+    (LAMAPooling, {"num_heads": 2, "context": "mean", "normalize": True}, TOKENS),
+    (SequenceTokenizer, {"hidden_dim": 6, "num_layers": 2, "num_filters": 4}, TOKENS),
+    (SequenceTokenizer, {"hidden_dim": 8, "num_layers": 0}, TOKENS),
+    (ConvBlock, {"grid_shape": (12, 1), "design": "reparameterized"}, TOKENS),
     (StochasticDepth, {"rate": 0.25}, TOKENS),
     (StochasticDepth, {"rate": 0.0}, TOKENS),
     *(

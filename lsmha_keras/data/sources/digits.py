@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import PackageError
 from lsmha_keras.images import resize_image
 
@@ -34,6 +35,26 @@ def open_digits(base, image_size=None):
     rows = train if base == "train" else test
     names = [str(digit) for digit in range(10)]
     return ArrayDataset(images[rows], labels[rows], names, image_size, name="digits")
+
+
+def open_digits_series(base):
+    """Opens the same digits as series: the 8 rows of a digit are time steps of 8 features, 0 .. 1.
+
+    Args:
+        base: "train" or "test".
+
+    Returns:
+        A `SequenceDataset`.
+
+    Raises:
+        ImportError: if scikit-learn is not installed.
+    """
+    _, labels, train, test = _read_digits()
+    from sklearn.datasets import load_digits
+
+    rows = train if base == "train" else test
+    series, names = load_digits().images[rows] / 16, [str(digit) for digit in range(10)]
+    return SequenceDataset(series, labels[rows], names, name="digits_series")
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset
+from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import InputError
 from lsmha_keras.images import check_finite
 
@@ -17,20 +18,22 @@ def open_npz(path, base, image_size=None):
 
     Args:
         path: file with `x_train, y_train, x_test, y_test` (any `x_<part>, y_<part>` pairs), or
-            with `x, y`, whose only part is "train". Optional: `class_names`.
+            with `x, y`, whose only part is "train". Series, `(series, time, features)` numbers,
+            are called `series` in place of `x`. Optional: `class_names`.
         base: name of the part.
         image_size: see `ImageDataset`.
 
     Returns:
-        An `ArrayDataset`.
+        An `ArrayDataset`, or a `SequenceDataset` of series.
 
     Raises:
         ValueError: if the file is damaged or lacks the arrays, or they hold no images and labels.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            suffix = "" if {"x", "y"} <= set(archive) and base == "train" else f"_{base}"
-            wanted = (f"x{suffix}", f"y{suffix}")
+            kind = "series" if any(key.split("_")[0] == "series" for key in archive) else "x"
+            suffix = "" if {kind, "y"} <= set(archive) and base == "train" else f"_{base}"
+            wanted = (f"{kind}{suffix}", f"y{suffix}")
             if not set(wanted) <= set(archive):
                 raise InputError(
                     f"{path} must hold the arrays {wanted[0]!r} and {wanted[1]!r} for the split "
@@ -39,6 +42,8 @@ def open_npz(path, base, image_size=None):
             images, labels = (archive[key] for key in wanted)
             num_classes = 1 + max(_largest(archive[key]) for key in archive if _is_labels(key))
             names = archive["class_names"] if "class_names" in archive else range(num_classes)
+            if kind == "series":
+                return SequenceDataset(images, labels, list(names), name=str(path))
             return ArrayDataset(images, labels, list(names), image_size, name=str(path))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise InputError(f"{path} is not a valid .npz file. Received: {error}") from error

@@ -1,0 +1,140 @@
+"""Measures text recipes over heads and seeds, beside linear models of bags of words.
+
+`python -m benchmarks.sequences text_cct_2_4x1_h16_trec --data-dir DIR` adds what the table
+`zoo/results/sequences.csv` lacks, on the backend of KERAS_BACKEND.
+"""
+
+import argparse
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+
+from lsmha_keras.benchmark.results_table import ResultsTable
+from lsmha_keras.data.open_dataset import open_dataset
+from lsmha_keras.errors import PackageError
+from lsmha_keras.models.cct_text_classifier_preprocessor import split_words
+from lsmha_keras.training.recipe import load_recipe
+from lsmha_keras.training.train import train
+
+CASE = ("model", "dataset", "heads", "seed")
+FIGURES = ("accuracy", "macro_accuracy", "num_texts", "parameters", "epochs", "seconds")
+# Longest runs of words that count, by the name of the linear model.
+BASELINES = {"linear, words": 1, "linear, words and pairs": 2}
+
+
+def measure_recipe(recipe, heads, seed, data_dir=None):
+    """Trains a recipe of texts with another number of heads and another seed.
+
+    Args:
+        recipe: as for `lsmha_keras.train`.
+        heads: int, heads of each block.
+        seed: int.
+        data_dir: folder that holds the data.
+
+    Returns:
+        A dict with the keys `FIGURES`; accuracies of the recipe's test split, in 0 .. 1.
+
+    Example:
+
+    ```python
+    measure_recipe("text_cct_2_4x1_h16_trec", heads=32, seed=1, data_dir="datasets")
+    ```
+    """
+    values = load_recipe(recipe).to_dict()
+    values["model"]["overrides"] = {**values["model"]["overrides"], "num_heads": heads}
+    values["runtime"] |= {"seed": seed}
+    with tempfile.TemporaryDirectory() as directory:
+        results = train(values, directory + "/run", data_dir, verbose=0).results
+    return {
+        "accuracy": round(results["accuracy"], 4),
+        "macro_accuracy": round(results["macro_accuracy"], 4),
+        "num_texts": results["num_images"],
+        "parameters": results["parameters"],
+        "epochs": results["epochs"],
+        "seconds": results["train_seconds"],
+    }
+
+
+def measure_baseline(name, dataset, split="test", data_dir=None, train_split="train"):
+    """Fits a linear model to which words, or also which pairs of neighbours, a text has.
+
+    It is scikit-learn's logistic regression with its default penalty, on the words that the text
+    models have.
+
+    Args:
+        name: a key of `BASELINES`.
+        dataset: str, as for `open_dataset`.
+        split: str, split to measure the accuracy on.
+        data_dir: folder that holds the data.
+        train_split: str, split to train on.
+
+    Returns:
+        A dict with the keys `FIGURES`.
+
+    Raises:
+        ImportError: if scikit-learn is not installed.
+    """
+    try:
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise PackageError("The linear models need `pip install scikit-learn`.") from error
+    fitted, tested = (open_dataset(dataset, part, data_dir) for part in (train_split, split))
+    begun = time.perf_counter()
+    bags = CountVectorizer(
+        analyzer=lambda text: _grams(split_words(text, lowercase=True), BASELINES[name]),
+        binary=True,
+    )
+    model = LogisticRegression(max_iter=1000)
+    model.fit(bags.fit_transform(fitted.load(np.arange(len(fitted)))), fitted.labels)
+    seconds = time.perf_counter() - begun
+    right = model.predict(bags.transform(tested.load(np.arange(len(tested))))) == tested.labels
+    of_classes = [right[tested.labels == label].mean() for label in np.unique(tested.labels)]
+    return {
+        "accuracy": round(float(right.mean()), 4),
+        "macro_accuracy": round(float(np.mean(of_classes)), 4),
+        "num_texts": len(right),
+        "parameters": model.coef_.size + model.intercept_.size,
+        "epochs": "",
+        "seconds": round(seconds, 1),
+    }
+
+
+def _grams(words, longest):
+    return [
+        " ".join(words[i : i + length])
+        for length in range(1, longest + 1)
+        for i in range(len(words) - length + 1)
+    ]
+
+
+def main(arguments=None):
+    """Measures what the table does not hold yet, for these versions and this machine."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE")
+    parser.add_argument("--heads", nargs="+", type=int, default=[16])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--data-dir", metavar="DIR")
+    parser.add_argument("--output", default="zoo/results/sequences.csv", metavar="FILE.csv")
+    args = parser.parse_args(arguments)
+    table = ResultsTable(pathlib.Path(args.output), CASE, FIGURES)
+    for recipe in map(load_recipe, args.recipes):
+        data = recipe.data
+        for name in BASELINES:
+            case = {"model": name, "dataset": data.name, "heads": "", "seed": ""}
+            if not table.holds(case):
+                found = measure_baseline(
+                    name, data.name, data.test_split, args.data_dir, data.train_split
+                )
+                table.put(case, [found])
+        for heads in args.heads:
+            for seed in args.seeds:
+                case = dict(zip(CASE, (recipe.name, data.name, heads, seed), strict=True))
+                if not table.holds(case):
+                    table.put(case, [measure_recipe(recipe, heads, seed, args.data_dir)])
+
+
+if __name__ == "__main__":
+    main()

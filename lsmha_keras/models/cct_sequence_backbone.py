@@ -1,0 +1,324 @@
+"""The compact convolutional transformer for texts and series, without its head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.errors import InputError
+from lsmha_keras.layers.position_embedding import PositionEmbedding
+from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer
+from lsmha_keras.layers.weight_arguments import initial_values
+from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.copy_weights import resolve_policies
+from lsmha_keras.models.head_lists import block_kinds, check_depth
+from lsmha_keras.models.keras_workarounds import (
+    KERAS_LOCK,
+    register_torch_parameters,
+    torch_parameters_up_to_date,
+)
+from lsmha_keras.models.make_blocks import make_blocks
+from lsmha_keras.models.position_norms import check_join, make_position_norms
+from lsmha_keras.models.preset_arguments import check_arguments
+
+# Kinds of blocks and of attention that mix all places of a sequence, padding too.
+_WITHOUT_MASKS = ("spectral", "glmix", "hilo", "super", "normlin")
+# The id that ends a text which is shorter than the model's length.
+PADDING_ID = 0
+
+
+@torch_parameters_up_to_date
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class CCTSequenceBackbone(CCTBackbone):
+    """Compact convolutional transformer for sequences: token ids, or series of measurements.
+
+    Ids pass an embedding; then ids and series pass a 1-D convolutional tokenizer, a position
+    embedding and the same blocks as the image model's, on a grid of one column. Padding at the end
+    of a sequence changes nothing: convolutions see zeros there, and attention leaves it out.
+
+    The defaults are text CCT-2 of the reference, but for positions that are learned.
+
+    Args:
+        sequence_length: int, number of ids or time steps of an input.
+        vocabulary_size: int, number of different ids, with 0 for padding; `None` for series.
+            Defaults to `None`.
+        num_features: int, number of measurements of a time step; `None` for ids. Defaults to
+            `None`.
+        mask_value: float; the last time steps of a series whose measurements all have this value
+            are padding. `None` for series without padding, and for ids. Defaults to `None`.
+        embedding_dim: int, width of the embedding of ids. Defaults to `300`.
+        spatial_dropout: float in [0, 1), dropout of that embedding, in whole channels of a text.
+            Defaults to `0.0`.
+        hidden_dim: int, width of the tokens. Defaults to `128`.
+        num_layers: int, number of blocks. Defaults to `2`.
+        num_heads: int, or a list with one int per transformer block. Defaults to `2`.
+        mlp_dim: int, width of the hidden layer of the perceptrons. Defaults to `128`.
+        tokenizer_layers: int, convolutions of the tokenizer. With 0 the tokens are the ids'
+            embeddings, or the series, as in text CVT. Defaults to `1`.
+        tokenizer_kernel_size: int, length of their kernels. Defaults to `4`.
+        tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
+        head_dim, num_conv_blocks, conv_block_design, fused_conv_blocks, position_embedding,
+            dropout_rate, attention_dropout, stochastic_depth_rate, use_qkv_bias,
+            layer_norm_epsilon, attention, attention_options, blocks, head_dropout, mlp, mlp_conv,
+            context_broadcast, position_embedding_join, head_dropout_by, head_tokens, dtype: as in
+            `CCTBackbone`. Kinds of attention and blocks that take
+            no mask are for series without padding.
+        token_keep, token_reduction, token_return_after: for `CCTBackbone`; all tokens are kept.
+        **kwargs: base model arguments, such as `name`.
+
+    Returns:
+        Called on ids `(batch, sequence_length)` or series `(batch, sequence_length, num_features)`:
+        tokens `(batch, tokens, hidden_dim)` in the compute dtype.
+
+    Raises:
+        ValueError: if not one of `vocabulary_size` and `num_features` is given, a kind of block
+            cannot leave padding out, or an argument is unknown or out of range; see `CCTBackbone`.
+
+    Example:
+
+    ```python
+    backbone = lsmha_keras.CCTSequenceBackbone(32, vocabulary_size=1000, num_heads=16)
+    tokens = backbone(np.array([[5, 7, 2] + 29 * [0]]))  # (1, 17, 128)
+    ```
+
+    References:
+        - [Hassani et al., 2021](https://arxiv.org/abs/2104.05704), appendix on text
+    """
+
+    def __init__(
+        self,
+        sequence_length: int,
+        vocabulary_size: int | None = None,
+        num_features: int | None = None,
+        mask_value: float | None = None,
+        embedding_dim: int = 300,
+        spatial_dropout: float = 0.0,
+        hidden_dim: int = 128,
+        num_layers: int = 2,
+        num_heads: int | Sequence[int] = 2,
+        head_dim: int | Sequence[int | None] | None = None,
+        mlp_dim: int = 128,
+        tokenizer_layers: int = 1,
+        tokenizer_kernel_size: int = 4,
+        tokenizer_filters: int = 64,
+        num_conv_blocks: int = 0,
+        conv_block_design: str = "separable",
+        fused_conv_blocks: bool = False,
+        position_embedding: str = "learnable",
+        position_embedding_join: str = "input",
+        dropout_rate: float = 0.0,
+        attention_dropout: float = 0.1,
+        stochastic_depth_rate: float = 0.1,
+        use_qkv_bias: bool = False,
+        layer_norm_epsilon: float = 1e-05,
+        attention: str | Sequence[str] = "multi_head",
+        attention_options: Any = None,
+        blocks: Sequence[str] | None = None,
+        head_dropout: float = 0.0,
+        mlp: str = "perceptron",
+        mlp_conv: bool = False,
+        context_broadcast: bool = False,
+        head_dropout_by: str = "random",
+        head_tokens: int = 0,
+        token_keep: float | Sequence[float] = 1.0,
+        token_reduction: str = "fuse",
+        token_return_after: int = 1,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        check_arguments(kwargs, CCTSequenceBackbone)
+        front = {
+            "sequence_length": positive_int("sequence_length", sequence_length),
+            "vocabulary_size": plain(vocabulary_size),
+            "num_features": plain(num_features),
+            "mask_value": plain(mask_value),
+            "embedding_dim": positive_int("embedding_dim", embedding_dim),
+            "spatial_dropout": plain(spatial_dropout),
+            "hidden_dim": positive_int("hidden_dim", hidden_dim),
+            "tokenizer_layers": plain(tokenizer_layers),
+            "tokenizer_kernel_size": plain(tokenizer_kernel_size),
+            "tokenizer_filters": plain(tokenizer_filters),
+        }
+        _check_front(front)
+        lists = {
+            "num_heads": plain(num_heads),
+            "head_dim": plain(head_dim),
+            "attention": attention,
+            "attention_options": attention_options,
+            "token_keep": plain(token_keep),
+        }
+        conv = {"design": conv_block_design, "fused": plain(fused_conv_blocks)}
+        common = {
+            "mlp_dim": plain(mlp_dim),
+            "dropout_rate": plain(dropout_rate),
+            "attention_dropout": plain(attention_dropout),
+            "stochastic_depth_rate": plain(stochastic_depth_rate),
+            "use_qkv_bias": plain(use_qkv_bias),
+            "layer_norm_epsilon": plain(layer_norm_epsilon),
+        }
+        options = {
+            "head_dropout": plain(head_dropout),
+            "mlp": mlp,
+            "mlp_conv": plain(mlp_conv),
+            "context_broadcast": plain(context_broadcast),
+            "head_dropout_by": head_dropout_by,
+            "head_tokens": plain(head_tokens),
+            "token_reduction": token_reduction,
+            "token_return_after": plain(token_return_after),
+        }
+        depth = {"num_layers": plain(num_layers), "num_conv_blocks": plain(num_conv_blocks)}
+        check_depth(**depth)
+        kinds = block_kinds({**depth, "blocks": blocks})
+        check_join(position_embedding_join, position_embedding, token_keep)
+        _check_token_keep(token_keep)
+        if vocabulary_size is not None or mask_value is not None:
+            _check_masks([*kinds, *([attention] if isinstance(attention, str) else attention)])
+
+        # === Layers ===
+        self._make_front(front, dtype)
+        tokens = self.tokenizer.num_tokens((None, sequence_length, embedding_dim))
+        self.position_embedding_layer = PositionEmbedding(
+            (tokens, 1),
+            position_embedding,
+            position_embedding_join == "input",
+            dtype=dtype,
+            name="position_embedding",
+        )
+        self.position_norms = make_position_norms(
+            kinds, position_embedding_join, epsilon=layer_norm_epsilon, dtype=dtype
+        )
+        self.embedding_dropout = keras.layers.Dropout(
+            dropout_rate, dtype=dtype, name="embedding_dropout"
+        )
+        self.blocks = make_blocks(
+            kinds,
+            (tokens, 1),
+            hidden_dim,
+            conv=conv,
+            lists=lists,
+            options=options,
+            dtype=dtype,
+            **common,
+        )
+        self.layer_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
+        )
+        self.position_embedding_join = position_embedding_join
+        self.token_return_after = options["token_return_after"]
+
+        # === Functional Model ===
+        if num_features is None:
+            inputs = keras.Input((sequence_length,), dtype="int32", name="ids")
+        else:
+            inputs = keras.Input((sequence_length, num_features), name="series")
+        with KERAS_LOCK:
+            # `CCTBackbone.__init__` would build the front end of images.
+            super(CCTBackbone, self).__init__(
+                inputs, self.trace(inputs)["output"], dtype=dtype, **kwargs
+            )
+        resolve_policies(self)
+        register_torch_parameters(self)
+
+        # === Config ===
+        for name, value in {**front, **depth, **lists, **common, **options}.items():
+            setattr(self, name, value)
+        self.conv_block_design, self.fused_conv_blocks = conv["design"], conv["fused"]
+        self.position_embedding = position_embedding
+        self.block_kinds = kinds
+        self._blocks_argument = None if blocks is None else kinds
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether inputs may end with padding."""
+        return self.vocabulary_size is not None or self.mask_value is not None
+
+    def _make_front(self, front, dtype):
+        """Makes the layers before the position embedding; sets what `trace` asks."""
+        self.vocabulary_size, self.mask_value = front["vocabulary_size"], front["mask_value"]
+        if self.vocabulary_size is not None:
+            self.embedding = keras.layers.Embedding(
+                self.vocabulary_size,
+                front["embedding_dim"],
+                embeddings_initializer=initial_values(keras.initializers.RandomNormal(stddev=0.1)),
+                dtype=dtype,
+                name="embedding",
+            )
+            self.word_dropout = keras.layers.SpatialDropout1D(
+                front["spatial_dropout"], dtype=dtype, name="word_dropout"
+            )
+        self.tokenizer = SequenceTokenizer(
+            front["hidden_dim"],
+            num_layers=front["tokenizer_layers"],
+            kernel_size=front["tokenizer_kernel_size"],
+            num_filters=front["tokenizer_filters"],
+            dtype=dtype,
+            name="tokenizer",
+        )
+
+    def embed(self, inputs: Any, training: bool | None = None) -> Any:
+        """Makes tokens `(batch, tokens, hidden_dim)` of ids or series."""
+        x = inputs
+        if self.vocabulary_size is not None:
+            x = self.word_dropout(self.embedding(inputs), training=training)
+        return self.tokenizer(x, padding_mask=self.padding_mask(inputs))
+
+    def padding_mask(self, inputs: Any) -> Any:
+        """Returns which ids or time steps are no padding, boolean `(batch, sequence_length)`."""
+        if self.vocabulary_size is not None:
+            return ops.not_equal(inputs, PADDING_ID)
+        if self.mask_value is not None:
+            return ops.any(ops.not_equal(inputs, self.mask_value), axis=-1)
+        return None
+
+    def token_mask(self, inputs: Any) -> Any:
+        """Returns which tokens are no padding, boolean `(batch, tokens)`; `None`: all of them."""
+        mask = self.padding_mask(inputs)
+        return None if mask is None else self.tokenizer.token_mask(mask)
+
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        return super().get_config(CCTSequenceBackbone.__init__)
+
+
+def _check_masks(kinds):
+    if found := [kind for kind in kinds if kind in _WITHOUT_MASKS]:
+        raise InputError(
+            f"{', '.join(_WITHOUT_MASKS)} mix all places of a sequence and take no mask of its "
+            "padding: they are for series without `mask_value`. Received: blocks with "
+            f"{', '.join(found)}"
+        )
+
+
+def _check_token_keep(token_keep):
+    keeps = token_keep if isinstance(token_keep, (list, tuple)) else [token_keep]
+    if any(keep != 1 for keep in keeps):
+        raise InputError(
+            "Tokens of sequences are all kept: which of them are padding is not known of those "
+            f"that would be left. Received: token_keep={token_keep}"
+        )
+
+
+def _check_front(front):
+    vocabulary_size, num_features = front["vocabulary_size"], front["num_features"]
+    if (vocabulary_size is None) == (num_features is None):
+        raise InputError(
+            "Give `vocabulary_size` for token ids or `num_features` for series, one of the two. "
+            f"Received: vocabulary_size={vocabulary_size}, num_features={num_features}"
+        )
+    if num_features is not None:
+        positive_int("num_features", num_features)
+        return
+    if positive_int("vocabulary_size", vocabulary_size) < 2:
+        raise InputError(
+            "`vocabulary_size` counts the id of padding, 0, and must be at least 2. "
+            f"Received: vocabulary_size={vocabulary_size}"
+        )
+    if front["mask_value"] is not None:
+        raise InputError(
+            "`mask_value` is for series: the padding of ids is 0. "
+            f"Received: mask_value={front['mask_value']}"
+        )

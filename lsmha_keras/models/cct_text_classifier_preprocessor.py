@@ -1,0 +1,221 @@
+"""Turns texts into the ids of their words, in plain Python: it needs no TensorFlow."""
+
+from __future__ import annotations
+
+import collections
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import keras
+import keras_hub
+import numpy as np
+
+from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.errors import InputError
+from lsmha_keras.models.cct_sequence_backbone import PADDING_ID, CCTSequenceBackbone
+from lsmha_keras.models.preprocessed_batches import is_tf
+
+UNKNOWN_ID = 1
+_FIRST_ID = 2  # of a word of the vocabulary
+# Words, with the apostrophes inside of them, and every other sign on its own.
+_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+@keras.saving.register_keras_serializable(package="lsmha_keras")
+class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
+    """Splits texts into words and signs, and looks up their ids; labels pass unchanged.
+
+    Id 0 is padding, 1 a word that the vocabulary lacks, and `i + 2` word `i` of the vocabulary,
+    which is saved in the preset. Texts beyond `sequence_length` words are cut, with a warning once.
+
+    Args:
+        vocabulary: list of str, the words that have ids of their own.
+        sequence_length: int, number of ids of a text.
+        lowercase: bool, whether capitals count as small letters. Defaults to `True`.
+        **kwargs: base layer arguments, such as `name`.
+
+    Call arguments:
+        x: one text, a list or array of texts, a string tensor of TensorFlow, or ids
+            `(batch, sequence_length)`, which are checked and returned.
+        y, sample_weight: optional, returned unchanged.
+
+    Returns:
+        Ids, int32 of shape `(batch, sequence_length)`, `(ids, y)` or `(ids, y, sample_weight)`, as
+        given.
+
+    Raises:
+        ValueError: if the vocabulary is empty or has a word twice, `sequence_length` is not
+            positive, a text has no word, or ids are out of range.
+
+    Example:
+
+    ```python
+    preprocessor = lsmha_keras.CCTTextClassifierPreprocessor.from_texts(
+        ["What is a cat ?", "Who is Ada Lovelace ?"], sequence_length=8
+    )
+    preprocessor(["Who is a cat ?"])  # [[8, 3, 5, 6, 2, 0, 0, 0]]
+    ```
+    """
+
+    backbone_cls = CCTSequenceBackbone
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        sequence_length: int,
+        lowercase: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.vocabulary = list(vocabulary)
+        self.sequence_length = positive_int("sequence_length", sequence_length)
+        self.lowercase = plain(lowercase)
+        self._ids = {word: i for i, word in enumerate(self.vocabulary, _FIRST_ID)}
+        if not self._ids or len(self._ids) != len(self.vocabulary):
+            counts = collections.Counter(self.vocabulary)
+            twice = [f", {word!r} twice" for word, count in counts.items() if count > 1]
+            raise InputError(
+                "`vocabulary` must be words, each once; `from_texts` collects them. Received: "
+                f"{len(self.vocabulary)} words{''.join(twice[:1])}"
+            )
+        self._warned: set[str] = set()
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        sequence_length: int,
+        max_words: int = 20_000,
+        min_count: int = 1,
+        lowercase: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Collects the vocabulary of training texts, the most frequent words first.
+
+        Args:
+            texts: iterable of str.
+            sequence_length: int, number of ids of a text.
+            max_words: int, size of the vocabulary at most. Defaults to `20_000`.
+            min_count: int, how often a word must occur. Defaults to `1`.
+            lowercase: bool. Defaults to `True`.
+            **kwargs: base layer arguments, such as `name`.
+
+        Returns:
+            A `CCTTextClassifierPreprocessor`.
+
+        Raises:
+            ValueError: if no word occurs that often.
+        """
+        counts = collections.Counter(
+            word for text in texts for word in split_words(text, lowercase)
+        )
+        # Of words as frequent as each other, the first in the alphabet: any order of texts will do.
+        words = sorted(
+            (word for word, count in counts.items() if count >= min_count),
+            key=lambda word: (-counts[word], word),
+        )
+        if not words:
+            raise InputError(
+                "No word occurs often enough for the vocabulary. Received: "
+                f"{len(counts)} words, min_count={min_count}"
+            )
+        words = words[: positive_int("max_words", max_words)]
+        return cls(words, sequence_length, lowercase, **kwargs)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids: those of the words, of padding and of unknown words."""
+        return len(self.vocabulary) + _FIRST_ID
+
+    def call(self, x, y=None, sample_weight=None):
+        return keras.utils.pack_x_y_sample_weight(self._to_ids(x), y, sample_weight)
+
+    def _to_ids(self, x):
+        if is_tf(x):
+            import tensorflow as tf
+
+            ids = tf.numpy_function(self._to_ids, [x], tf.int32)
+            ids.set_shape((None, self.sequence_length))
+            return ids
+        x = np.atleast_1d(x if isinstance(x, np.ndarray) else np.array(x, dtype=object))
+        if x.dtype.kind in "iu":
+            check_ids(x, self.sequence_length, self.vocabulary_size)
+            return x.astype("int32")
+        ids = np.full((len(x), self.sequence_length), PADDING_ID, "int32")
+        longest = 0
+        for row, text in enumerate(x):
+            words = split_words(text, self.lowercase)
+            if not words:
+                raise InputError(f"A text must have a word. Received: text {row}, {text!r}")
+            longest = max(longest, len(words))
+            words = words[: self.sequence_length]
+            ids[row, : len(words)] = [self._ids.get(word, UNKNOWN_ID) for word in words]
+        self._warn(ids, longest)
+        return ids
+
+    def _warn(self, ids, longest):
+        if longest > self.sequence_length and "length" not in self._warned:
+            self._warned.add("length")
+            warnings.warn(
+                f"Texts are cut after {self.sequence_length} words, the `sequence_length` of the "
+                f"model. Received: a text of {longest} words",
+                stacklevel=4,
+            )
+        if len(ids) and ids.max() <= UNKNOWN_ID and "unknown" not in self._warned:
+            self._warned.add("unknown")
+            warnings.warn(
+                "The vocabulary has none of the words: is it of another language or spelling? "
+                f"Received: {len(ids)} texts, and words such as {self.vocabulary[:5]} in the "
+                "vocabulary",
+                stacklevel=4,
+            )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary": self.vocabulary,
+            "sequence_length": self.sequence_length,
+            "lowercase": self.lowercase,
+        }
+
+
+def split_words(text, lowercase):
+    """Returns the words and signs of a text, a list of str.
+
+    Args:
+        text: str, or bytes in UTF-8.
+        lowercase: bool, whether capitals become small letters.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    if not isinstance(text, str):
+        raise InputError(f"A text must be a str. Received: {text!r}")
+    return _WORDS.findall(text.lower() if lowercase else text)
+
+
+def check_ids(ids, sequence_length, vocabulary_size):
+    """Refuses ids that a model does not know.
+
+    Args:
+        ids: NumPy array.
+        sequence_length: int, how many ids a text has.
+        vocabulary_size: int, how many ids there are.
+
+    Raises:
+        ValueError: if the shape is not `(batch, sequence_length)`, or an id is out of range.
+    """
+    if ids.ndim != 2 or ids.shape[1] != sequence_length or ids.dtype.kind not in "iu":
+        raise InputError(
+            f"Ids must be ints of shape (batch, {sequence_length}), with {PADDING_ID} after the "
+            f"end of shorter texts. Received: {ids.dtype} of shape {ids.shape}"
+        )
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary_size):
+        raise InputError(
+            f"Ids must be from 0 to {vocabulary_size - 1}: the vocabulary has {vocabulary_size}. "
+            f"Received: ids from {ids.min()} to {ids.max()}"
+        )

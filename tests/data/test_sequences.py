@@ -1,0 +1,165 @@
+"""Texts and series by name: csv files, folders of text files, archives."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from lsmha_keras.data.labelled import labelled_batches
+from lsmha_keras.data.open_dataset import can_open_offline, open_dataset
+from lsmha_keras.data.pipelines import epoch_batches, load_dataset
+from lsmha_keras.data.sequences import SequenceDataset
+
+ROWS = [("NUM", "NUM:dist", "How far is it ?"), ("HUM", "HUM:ind", "Who, exactly, is Ada ?")]
+
+
+def write_csv(path, columns, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return path
+
+
+@pytest.fixture
+def trec(tmp_path):
+    columns = ("coarse", "fine", "text")
+    write_csv(tmp_path / "text" / "trec" / "train.csv", columns, ROWS * 5)
+    write_csv(tmp_path / "text" / "trec" / "test.csv", columns, [("LOC", "LOC:city", "Où ?")])
+    return tmp_path
+
+
+def test_known_names_open_by_their_columns(trec):
+    assert can_open_offline("trec_fine", trec)
+    coarse, fine = (open_dataset(name, "train", trec) for name in ("trec", "trec_fine"))
+    # The classes of all splits, so that they agree.
+    assert (
+        coarse.class_names
+        == ["HUM", "LOC", "NUM"]
+        == open_dataset("trec", "test", trec).class_names
+    )
+    assert fine.class_names == ["HUM:ind", "LOC:city", "NUM:dist"]
+    assert coarse.labels.tolist() == [2, 0] * 5 and len(fine) == 10
+    assert coarse.load([1, 0]).tolist() == ["Who, exactly, is Ada ?", "How far is it ?"]
+    assert open_dataset("trec", "test", trec).load([0]).tolist() == ["Où ?"]
+
+
+def test_ranges_and_sums_of_splits(trec):
+    part = open_dataset("trec", "train[80%:]+test", trec)
+    assert part.labels.tolist() == [2, 0, 1]
+    assert part.load([2, 0]).tolist() == ["Où ?", "How far is it ?"]
+
+
+def test_sst2_has_names_for_its_numbers(tmp_path):
+    write_csv(tmp_path / "sst2" / "train.csv", ("label", "text"), [("1", "charming"), ("0", "bad")])
+    dataset = open_dataset("sst2", "train", tmp_path)
+    assert dataset.class_names == ["negative", "positive"] and dataset.labels.tolist() == [1, 0]
+    write_csv(tmp_path / "sst2" / "train.csv", ("label", "text"), [("2", "charming")])
+    with pytest.raises(ValueError, match="'2' in line 2"):
+        open_dataset("sst2", "train", tmp_path)
+
+
+def test_a_csv_file_and_a_folder_of_them(tmp_path):
+    rows = [("10", "b", "x"), ("9", "a", "y")]
+    file = write_csv(tmp_path / "mine.csv", ("label", "text", "note"), rows)
+    dataset = open_dataset(file, "train")
+    assert dataset.class_names == ["9", "10"] and dataset.load([0]).tolist() == ["b"]
+    write_csv(tmp_path / "folder" / "dev.csv", ("label", "text"), [("no", "a"), ("yes", "b")])
+    assert open_dataset(tmp_path / "folder", "dev").class_names == ["no", "yes"]
+    with pytest.raises(ValueError, match="splits dev.*'train'"):
+        open_dataset(tmp_path / "folder", "train")
+
+
+@pytest.mark.parametrize(
+    "columns, rows, message",
+    [
+        (("sentence", "label"), [("a", "0")], "no 'text' among sentence, label"),
+        (("a", "b"), [], "no 'label' and 'text' among a, b"),
+        (("label", "text"), [("0", " ")], "text ' ' in line 2"),
+        (("label", "text"), [("0", "a"), ("1",)], "text None in line 3"),
+        (("label", "text"), [], "no images"),
+    ],
+)
+def test_bad_csv_files_are_named(tmp_path, columns, rows, message):
+    with pytest.raises(ValueError, match=message):
+        open_dataset(write_csv(tmp_path / "bad.csv", columns, rows), "train")
+
+
+def test_folders_of_text_files(tmp_path):
+    for split, label, text in (
+        ("train", "neg", "bad"),
+        ("train", "pos", "good"),
+        ("test", "pos", "ok"),
+    ):
+        folder = tmp_path / split / label
+        folder.mkdir(parents=True)
+        (folder / "1.txt").write_text(text, encoding="utf-8")
+    train, test = (open_dataset(tmp_path, split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ["neg", "pos"]
+    assert train.labels.tolist() == [0, 1] and test.load([0]).tolist() == ["ok"]
+    classes = open_dataset(tmp_path / "train", "train")
+    assert classes.load([0, 1]).tolist() == ["bad", "good"]
+    (tmp_path / "test" / "pos" / "1.txt").write_text(" ")
+    with pytest.raises(ValueError, match="empty"):
+        open_dataset(tmp_path, "test")
+
+
+def test_series_of_an_archive(tmp_path):
+    series = np.random.default_rng(0).normal(size=(4, 6, 3))
+    path = tmp_path / "series.npz"
+    arrays = {"series_train": series, "y_train": [0, 1, 2, 0]}
+    np.savez(path, **arrays, series_test=series[:1], y_test=[1])
+    train, test = open_dataset(path, "train"), open_dataset(path, "test")
+    assert train.image_shape == (6, 3) and train.dtype == "float32" and not train.is_text
+    np.testing.assert_allclose(train.load([2]), series[2:3], atol=1e-6)
+    assert train.class_names == test.class_names == ["0", "1", "2"]
+    series[1, 0, 0] = np.nan
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="finite.*1"):
+        open_dataset(path, "train")
+    np.savez(path, series=series[0], y=[0] * 6)
+    with pytest.raises(ValueError, match=r"\(series, time, features\)"):
+        open_dataset(path, "train")
+
+
+def test_digits_are_series_too():
+    pytest.importorskip("sklearn")
+    images, series = (open_dataset(name, "test") for name in ("digits", "digits_series"))
+    assert series.image_shape == (8, 8) and len(series) == len(images) == 360
+    np.testing.assert_array_equal(series.labels, images.labels)
+    values = series.load(np.arange(360))
+    assert values.min() == 0 and values.max() == 1
+    # The same digits: where the image of a pixel's middle is bright, so is the series.
+    small = images.load(np.arange(360))[:, 2::4, 2::4, 0] / 255
+    assert np.corrcoef(small.ravel(), values.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("name", ["trec", "digits_series"])
+def test_pipelines_carry_them(trec, name):
+    if name == "digits_series":
+        pytest.importorskip("sklearn")
+    source = open_dataset(name, "train[:10]", trec)
+    first, again = (
+        [_rows(batch) for batch in epoch_batches(source, 4, one_hot=True, epochs=2)[0]]
+        for _ in range(2)
+    )
+    assert first == again and len(first) == 6 and sorted(first[0] + first[1] + first[2])
+    rows = [row for batch in first[:3] for row in batch]
+    assert sorted(rows) == sorted(
+        _rows((source.load(range(10)), np.eye(len(source.class_names))[source.labels]))
+    )
+    (values, labels), *_ = labelled_batches(source, 4)
+    assert len(values) == 4 and labels.tolist() == source.labels[:4].tolist()
+    (values, labels), *_ = load_dataset(name, "train[:10]", trec, batch_size=4)
+    assert len(values) == 4 and np.asarray(labels).tolist() == source.labels[:4].tolist()
+
+
+def _rows(batch):
+    """The examples of a batch in a form that can be compared, texts as str."""
+    values, labels = (np.asarray(part) for part in batch)
+    texts = [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
+    return [(str(value), str(label)) for value, label in zip(texts, labels.tolist(), strict=True)]
+
+
+def test_one_label_for_each_sequence():
+    with pytest.raises(ValueError, match="2 sequences, 1 labels"):
+        SequenceDataset(["a", "b"], [0], ["x"])
