@@ -339,7 +339,7 @@ TABLES = {
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def evidence_text(text, results_dir):
+def evidence_text(text, results_dir, tables=None):
     r"""Replaces the tables in the text by those made from the csv files.
 
     A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around it is left as
@@ -348,6 +348,8 @@ def evidence_text(text, results_dir):
     Args:
         text: str, Markdown.
         results_dir: path of `zoo/results`.
+        tables: dict from a table's name to the function that makes it; `None` for those of
+            `zoo/EVIDENCE.md`.
 
     Returns:
         str, the text with every table as the csv files give it now.
@@ -362,16 +364,17 @@ def evidence_text(text, results_dir):
     print(evidence_text(text, "zoo/results"))
     ```
     """
+    tables = TABLES if tables is None else tables
     places = _PLACE.findall(text)
     names = [name for _, name, _, _ in places]
-    if sorted(names) != sorted(TABLES) or text.count("<!-- table:") != len(TABLES):
+    if sorted(names) != sorted(tables) or text.count("<!-- table:") != len(tables):
         raise InputError(
             "The text must have the tables "
-            f"{', '.join(TABLES)}, each once, as `<!-- table: NAME -->` and `<!-- end -->` on "
+            f"{', '.join(tables)}, each once, as `<!-- table: NAME -->` and `<!-- end -->` on "
             f"lines of their own. Received: {', '.join(names) or 'none'}"
         )
 
     def fill(match):
-        return f"{match[1]}\n{TABLES[match[2]](results_dir)}\n{match[4]}"
+        return f"{match[1]}\n{tables[match[2]](results_dir)}\n{match[4]}"
 
     return _PLACE.sub(fill, text)

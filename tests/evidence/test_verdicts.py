@@ -50,7 +50,9 @@ def test_t1_trained_heads_cover_more_with_less_noise(blocks, text):
 
 def test_t2_along_the_blocks(blocks, text):
     assert "In all trained models the accuracy of the readout rises from each block to the" in text
-    assert "From the first block with heads to the second, the SNR and the field SNR rise too" in text
+    assert (
+        "From the first block with heads to the second, the SNR and the field SNR rise too" in text
+    )
     changes = []
     for variants in blocks.values():
         accuracy = _column(variants["trained"], "readout_accuracy")
