@@ -184,15 +184,14 @@ class _Preset:
 
 
 def _commit():
-    """The commit of the package that measures, or "" outside of a repository."""
+    """The commit of the package that measures, or "" outside of a repository.
+
+    A plus sign follows if the code was changed since.
+    """
     folder = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         return ""
     return found.stdout.strip()

@@ -19,18 +19,18 @@ from lsmha_keras.progress import Progress
 
 
 class ScaledHeads(keras.Model):
-    """The part of a classifier that has heads; these are scaled, image by image.
+    """A classifier whose heads are scaled, image by image.
 
-    The tokens that enter the first block with heads are the input, so that what comes before it
-    runs once however many scales are tried. `entry` is the name under which
-    `backbone.intermediates` gives them.
+    It begins with images, or with the tokens that enter the first block with heads, so that what
+    comes before it runs once however many scales are tried. `entry` is the name under which
+    `backbone.intermediates` gives these tokens.
 
     Args:
         classifier: a `CCTImageClassifier`; it runs in inference mode.
 
     Call arguments:
-        inputs: dict of `"tokens"`, `(batch, tokens, channels)`, and `"scales"`, `(batch, heads of
-            all blocks)`, the first transformer block first.
+        inputs: dict of `"scales"`, `(batch, heads of all blocks)`, the first transformer block
+            first, and `"images"`, preprocessed, or `"tokens"`, `(batch, tokens, channels)`.
 
     Returns:
         What the classifier returns, `(batch, classes)`.
@@ -44,8 +44,9 @@ class ScaledHeads(keras.Model):
         self.built = True
 
     def call(self, inputs):
-        classifier, x, scales = self.classifier, inputs["tokens"], inputs["scales"]
+        classifier, scales = self.classifier, inputs["scales"]
         backbone, first = classifier.backbone, 0
+        x = inputs["tokens"] if "tokens" in inputs else self._enter(inputs["images"])
         walk = BlockWalk(backbone, self.first_block)
         for i, block in enumerate(backbone.blocks[self.first_block :], self.first_block):
             own = {}
@@ -54,6 +55,13 @@ class ScaledHeads(keras.Model):
                 first += block.num_heads
             x = walk.run(i, x, training=False, **own)
         return classifier.output_dense(classifier.pooler(backbone.layer_norm(x)))
+
+    def _enter(self, images):
+        walk = BlockWalk(self.classifier.backbone)
+        x = walk.embed(images, training=False)
+        for i in range(self.first_block):
+            x = walk.run(i, x, training=False)
+        return x
 
 
 def scaled_answers(model, data, scales, batch_size=64, verbose="auto", **batch_options):

@@ -152,7 +152,10 @@ def test_superclasses_hold_each_class_of_the_presets_once():
 def scaled(model, images, scales):
     runner = ScaledHeads(model)
     tokens = model.backbone.intermediates([runner.entry])(images)[runner.entry]
-    return ops.convert_to_numpy(runner({"tokens": tokens, "scales": scales}))
+    found = ops.convert_to_numpy(runner({"tokens": tokens, "scales": scales}))
+    from_images = ops.convert_to_numpy(runner({"images": images, "scales": scales}))
+    np.testing.assert_allclose(from_images, found, atol=1e-5)
+    return found
 
 
 def test_scales_of_one_and_zero_are_the_model_and_its_masks(model):
