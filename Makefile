@@ -47,6 +47,7 @@ bench: $(VENV)/.stamp-dev  ## Run the benchmarks, half an hour and more; writes 
 	$(VENV)/bin/lsmha bench model cct_2_3x2_h16 cct_2_3x2_h16_c1 --fuse --against vit_pytorch.cct keras_hub.vit \
 		--output $(RUNS)/benchmark_model.csv
 	$(PY) -m benchmarks.shp --output $(RUNS)/shp.csv
+	$(PY) -m benchmarks.heads --output $(RUNS)/head_speed.csv
 
 clean:  ## Remove the virtual environment and what the demo wrote
 	rm -rf $(VENV) $(RUNS)

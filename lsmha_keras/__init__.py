@@ -94,6 +94,7 @@ _PUBLIC = {
     "explanation_curves": "lsmha_keras.heads.curves",
     "HeadPursuit": "lsmha_keras.heads.pursuit",
     "head_pursuit": "lsmha_keras.heads.pursuit",
+    "HeadSchedule": "lsmha_keras.heads.head_schedule",
     "intervene_on_heads": "lsmha_keras.heads.interventions",
     # committees
     "measure_committee": "lsmha_keras.committee.measure_committee",
@@ -108,6 +109,7 @@ _PUBLIC = {
     "convert_attention": "lsmha_keras.surgery.convert_attention",
     "grow": "lsmha_keras.surgery.grow",
     "prune_heads": "lsmha_keras.surgery.prune_heads",
+    "merge_committee": "lsmha_keras.surgery.merge_committee",
     "share_heads": "lsmha_keras.surgery.share_heads",
     "head_similarity": "lsmha_keras.surgery.share_heads",
     "prune_steps": "lsmha_keras.surgery.prune_steps",
@@ -154,6 +156,7 @@ if TYPE_CHECKING:
     from lsmha_keras.heads.curves import explanation_curves as explanation_curves
     from lsmha_keras.heads.explain import explain as explain
     from lsmha_keras.heads.explanation import Explanation as Explanation
+    from lsmha_keras.heads.head_schedule import HeadSchedule as HeadSchedule
     from lsmha_keras.heads.interventions import intervene_on_heads as intervene_on_heads
     from lsmha_keras.heads.mask_important_heads import MaskImportantHeads as MaskImportantHeads
     from lsmha_keras.heads.pursuit import HeadPursuit as HeadPursuit
@@ -200,6 +203,7 @@ if TYPE_CHECKING:
         convert_torch_checkpoint as convert_torch_checkpoint,
     )
     from lsmha_keras.surgery.grow import grow as grow
+    from lsmha_keras.surgery.merge_committee import merge_committee as merge_committee
     from lsmha_keras.surgery.prune_heads import prune_heads as prune_heads
     from lsmha_keras.surgery.prune_steps import prune_steps as prune_steps
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks

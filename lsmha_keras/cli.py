@@ -135,7 +135,8 @@ def main(argv=None):
 def _how_to_resume(args):
     if args.resumes is None:
         return ""
-    anew = " without --fresh" if getattr(args, "fresh", False) else ""
+    given = [name for name in ("fresh", "overwrite") if getattr(args, name, False)]
+    anew = "".join(f" without --{name}" for name in given)
     return f". Give the same command again{anew} to go on {args.resumes}."
 
 

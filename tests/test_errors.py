@@ -91,6 +91,8 @@ MISTAKES = {
     "HeadScoreTable": lambda: lsmha.HeadScoreTable({0: {"random": [1]}, 1: {"offset": [1]}}),
     "prune_heads": lambda: lsmha.prune_heads(model(), remove={0: [0, 1]}),
     "prune_steps": lambda: list(lsmha.prune_steps(model(), 2.0, "random")),
+    "merge_committee": lambda: lsmha.merge_committee([model(2), model(4)]),
+    "HeadSchedule": lambda: lsmha.HeadSchedule(None, {1: 2.0}),
     "share_heads": lambda: lsmha.share_heads(model(), 3, similarity={0: np.eye(2)}),
     "head_similarity": lambda: lsmha.head_similarity(NONE, "digits"),
     "explain": lambda: lsmha.explain(model(), np.zeros((8, 8, 3)), NONE),

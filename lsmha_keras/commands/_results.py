@@ -10,6 +10,8 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.files import append_atomically
 from lsmha_keras.text_files import csv_text, read_text
 
+# What `append_rows` adds to each row.
+SURROUNDINGS = ("backend", "machine", "versions", "date")
 COLUMNS = (
     "preset",
     "dataset",
@@ -19,10 +21,7 @@ COLUMNS = (
     "top5_accuracy",
     "loss",
     "seconds",
-    "backend",
-    "machine",
-    "versions",
-    "date",
+    *SURROUNDINGS,
 )
 
 

@@ -7,13 +7,11 @@ larger model teaches.
 """
 
 import argparse
-import pathlib
 
 from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
     check_presets,
-    empty_dir,
     import_framework,
     positive,
     table,
@@ -41,14 +39,23 @@ every step: curve.csv and curve.png have accuracy before and after fine-tuning, 
 multiply-adds and latency.
 
 The folder gets preset/, which the other commands take, and heads.csv: which heads are left; both
-after every step, so that an interrupted run leaves what was done. Heads are scored on images of
---train-split; --split tells what was lost.
+after every step. After an interruption the same command goes on after the last step. Heads are
+scored on images of --train-split; --split tells what was lost.
 """
+
+
+# What decides the result: a pruning that is not finished goes on with the same only.
+_DECIDING = (
+    *("name", "dataset", "fraction", "by", "steps", "protect", "normalise", "finetune"),
+    *("learning_rate", "teach", "curve", "images", "split", "train_split", "seed"),
+)
 
 
 def add_parser(commands, parents):
     """Adds `lsmha prune`."""
-    parser = add_command(commands, "prune", globals(), _EPILOG, parents)
+    parser = add_command(
+        commands, "prune", globals(), _EPILOG, parents, resumes="after the last step"
+    )
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
     parser.add_argument("--dataset", required=True, help="as for lsmha evaluate")
     parser.add_argument(
@@ -116,42 +123,48 @@ def run(args):
     check_presets(args.name)
     import_framework()
     from lsmha_keras.heads.pruning import PruningReport, draw_curve
+    from lsmha_keras.heads.pruning_folder import PruningFolder
 
     if args.curve:
         from lsmha_keras.figure_style import import_matplotlib
 
         import_matplotlib()  # Needed last; if it is missing, say so now.
-    if pathlib.Path(args.output).expanduser().exists():
-        empty_dir(args.output, args.overwrite)  # before anything is measured
-    steps, test_data = _steps(args)
+    # Before anything is measured.
+    folder = PruningFolder(
+        args.output, {name: getattr(args, name) for name in _DECIDING}, args.overwrite
+    )
+    import keras
+
+    keras.utils.set_random_seed(args.seed)
+    model, train_data, test_data = _open(args)
     report = PruningReport(test_data)
-    for number, step in enumerate(steps):
+    done = folder.load(report, model)
+    if done and not args.quiet:
+        print(f"going on after step {done.number} of {args.steps}", flush=True)
+    step, steps = done, _steps(args, model, train_data, done)
+    for number in range(done.number + 1 if done else 0, args.steps + 1):
+        # Whether it was interrupted before or not, a step's dropout is the same.
+        keras.utils.set_random_seed(args.seed + number)
+        step = next(steps)
         if args.curve or number in (0, args.steps):
             row = report.add(step)
             if not args.quiet:
                 print(_line(number, args.steps, row), flush=True)
-        if number == 0:
-            output = empty_dir(args.output, args.overwrite)
-        else:  # What is done stays, if the next step is interrupted.
-            step.model.save_to_preset(output / "preset")
-            report.save(output, step)
+        folder.save(step, report)
     if args.curve:
         report.measure_latency()
-        report.save(output, step)
-        draw_curve(report.rows, output, title=f"{args.name} without heads, by {args.by}")
+        report.save(folder.path, step)
+        draw_curve(report.rows, folder.path, title=f"{args.name} without heads, by {args.by}")
+    folder.finish()
     print(_table(report.rows))
-    print(output / "preset")
+    print(folder.path / "preset")
     return 0
 
 
-def _steps(args):
-    """Returns the generator of the steps, and the images that they are measured on."""
-    import keras
-
+def _open(args):
+    """Returns the model, and the images to score and train on and those to measure on."""
     from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
-    from lsmha_keras.heads.pruning import FineTuning, split_for_scores
     from lsmha_keras.models import CCTImageClassifier
-    from lsmha_keras.surgery.prune_steps import prune_steps
 
     train_data, test_data = (
         open_dataset_for_model(
@@ -159,8 +172,14 @@ def _steps(args):
         )
         for split in (args.train_split, args.split)
     )
-    keras.utils.set_random_seed(args.seed)  # dropout
-    model = CCTImageClassifier.from_preset(args.name)
+    return CCTImageClassifier.from_preset(args.name), train_data, test_data
+
+
+def _steps(args, model, train_data, done):
+    """Returns the generator of the steps that are left."""
+    from lsmha_keras.heads.pruning import FineTuning, split_for_scores
+    from lsmha_keras.surgery.prune_steps import prune_steps
+
     tune = None
     if args.finetune:
         tune = FineTuning(
@@ -174,7 +193,7 @@ def _steps(args):
             verbose=verbosity(args),
         )
     scored, readout_data = split_for_scores(train_data, args.images, args.seed)
-    steps = prune_steps(
+    return prune_steps(
         model,
         args.fraction,
         args.by,
@@ -183,11 +202,11 @@ def _steps(args):
         args.protect,
         args.normalise,
         data=scored,
+        after=done,
         readout_data=readout_data,
         seed=args.seed,
         verbose=verbosity(args),
     )
-    return steps, test_data
 
 
 def _fraction(text):

@@ -1,12 +1,14 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
 verify measures presets again; cards rewrites their cards; onnx rewrites their model.onnx; collect
-puts training runs into a table; front compares presets with published CNNs; evidence makes the
-tables of zoo/EVIDENCE.md from the csv files in zoo/results; pack makes small files to carry away.
+puts training runs into a table; front compares presets with published CNNs; heads measures what
+presets lose without some of their heads; evidence makes the tables of zoo/EVIDENCE.md and
+zoo/HEADS.md from the csv files in zoo/results; pack makes small files to carry away.
 """
 
 import sys
 
+from lsmha_keras.commands import _zoo_heads
 from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
@@ -95,10 +97,11 @@ RUN_DIR is the output directory of `lsmha train`, or the preset in it.
 """
 
 _EVIDENCE = """\
-Make the tables of the zoo's evidence from its csv files.
+Make the tables of the zoo's evidence, and those about heads, from its csv files.
 
-In zoo/EVIDENCE.md, each table is between `<!-- table: NAME -->` and `<!-- end -->`; the text around
-it does not change. The csv files are in zoo/results; a table without one reads "not measured yet".
+In zoo/EVIDENCE.md and zoo/HEADS.md, each table is between `<!-- table: NAME -->` and
+`<!-- end -->`; the text around it does not change. The csv files are in zoo/results; a table
+without one reads "not measured yet".
 """
 
 _EVIDENCE_EPILOG = """\
@@ -148,6 +151,7 @@ def add_parser(commands, parents):
     _add_collect(kinds, parents)
     _add_evidence(kinds, parents)
     add_command(kinds, "front", {"__doc__": _FRONT, "run": front}, _FRONT_EPILOG, parents)
+    _zoo_heads.add_parser(kinds, parents)
     _add_pack(kinds, parents)
 
 
@@ -228,21 +232,24 @@ def collect(args):
 
 def evidence(args):
     """Rewrites the tables, or checks them against the csv files."""
-    from lsmha_keras.evidence.tables import evidence_text
+    from lsmha_keras.evidence import head_tables, tables
 
-    path = zoo_dir() / "EVIDENCE.md"
-    before = path.read_text(encoding="utf-8")
-    after = evidence_text(before, zoo_dir() / "results")
+    pages = {"EVIDENCE.md": tables.TABLES, "HEADS.md": head_tables.TABLES}
+    found = {}
+    for name, makers in pages.items():
+        before = (zoo_dir() / name).read_text(encoding="utf-8")
+        found[name] = before, tables.evidence_text(before, zoo_dir() / "results", makers)
+    outdated = [zoo_dir() / name for name, (before, after) in found.items() if before != after]
     if args.check:
-        if before != after:
+        for path in outdated:
             print(
                 f"lsmha: {path} is not what the csv files give; `lsmha zoo evidence` writes it",
                 file=sys.stderr,
             )
-        return int(before != after)
-    if before != after:
-        write_atomically(path, after)
-    print(path)
+        return int(bool(outdated))
+    for path in outdated:
+        write_atomically(path, found[path.name][1])
+    print(*(zoo_dir() / name for name in pages), sep="\n")
     return 0
 
 

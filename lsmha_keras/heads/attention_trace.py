@@ -10,6 +10,7 @@ from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_changes import changing_weights
 from lsmha_keras.models.block_walk import BlockWalk
 from lsmha_keras.shp.head_scores import gradient
+from lsmha_keras.surgery.convert_attention import convert_attention
 
 # What to do about a kind of attention that cannot be traced.
 _WAY_OUT = "`method='occlusion'` works with every kind"
@@ -47,7 +48,8 @@ def trace_attention(model, images, labels=None):
 
     Raises:
         ValueError: if the model has no transformer block, one of its kinds of attention has no
-            scores, or with labels computes them otherwise than as one map per head.
+            scores, or with labels computes them otherwise than as one map per head. Maps that heads
+            share count as each head's own.
 
     Example:
 
@@ -63,6 +65,8 @@ def trace_attention(model, images, labels=None):
             "Received: a model without transformer blocks"
         )
     check_same_tokens(model.backbone, f"Maps are followed from block to block; {_WAY_OUT}")
+    if labels is not None:
+        model = _with_a_map_for_each_head(model, indices)
     run = _Run(model, indices, _tokens_before(model, indices[0], images))
     maps, tokens = run.forward()
     pooling = model.pooler.token_weights(tokens)
@@ -75,6 +79,14 @@ def trace_attention(model, images, labels=None):
     kernel = _to_numpy(model.output_dense.kernel)[:, labels]  # (channels, batch)
     by_pooling = np.einsum("btc,cb->bt", _to_numpy(tokens), kernel)
     return AttentionTrace(maps, _to_numpy(pooling), gradients, by_pooling)
+
+
+def _with_a_map_for_each_head(model, indices):
+    """Writes clustered heads as plain attention, which is exact; other models stay as they are."""
+    kinds = {model.backbone.blocks[i].attention_kind for i in indices}
+    if "clustered" in kinds and kinds <= {"clustered", "multi_head"}:
+        return convert_attention(model, "multi_head")
+    return model
 
 
 def check_same_tokens(backbone, reason):

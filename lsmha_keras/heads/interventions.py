@@ -21,12 +21,16 @@ from lsmha_keras.progress import Progress
 class ScaledHeads(keras.Model):
     """A classifier whose heads are scaled, image by image.
 
+    It begins with images, or with the tokens that enter the first block with heads, so that what
+    comes before it runs once however many scales are tried. `entry` is the name under which
+    `backbone.intermediates` gives these tokens.
+
     Args:
         classifier: a `CCTImageClassifier`; it runs in inference mode.
 
     Call arguments:
-        inputs: dict of `"images"`, preprocessed, and `"scales"`, `(batch, heads of all blocks)`,
-            the first transformer block first.
+        inputs: dict of `"scales"`, `(batch, heads of all blocks)`, the first transformer block
+            first, and `"images"`, preprocessed, or `"tokens"`, `(batch, tokens, channels)`.
 
     Returns:
         What the classifier returns, `(batch, classes)`.
@@ -35,21 +39,75 @@ class ScaledHeads(keras.Model):
     def __init__(self, classifier):
         super().__init__(name="scaled_heads")
         self.classifier = classifier
+        self.first_block = min(head_counts(classifier))
+        self.entry = f"block_{self.first_block - 1}/output" if self.first_block else "embedding"
         self.built = True
 
     def call(self, inputs):
         classifier, scales = self.classifier, inputs["scales"]
-        backbone = classifier.backbone
-        walk = BlockWalk(backbone)
-        x = walk.embed(inputs["images"], training=False)
-        first = 0
-        for i, block in enumerate(backbone.blocks):
+        backbone, first = classifier.backbone, 0
+        x = inputs["tokens"] if "tokens" in inputs else self._enter(inputs["images"])
+        walk = BlockWalk(backbone, self.first_block)
+        for i, block in enumerate(backbone.blocks[self.first_block :], self.first_block):
             own = {}
             if isinstance(block, TransformerBlock):
                 own["head_scale"] = scales[:, first : first + block.num_heads]
                 first += block.num_heads
             x = walk.run(i, x, training=False, **own)
         return classifier.output_dense(classifier.pooler(backbone.layer_norm(x)))
+
+    def _enter(self, images):
+        walk = BlockWalk(self.classifier.backbone)
+        x = walk.embed(images, training=False)
+        for i in range(self.first_block):
+            x = walk.run(i, x, training=False)
+        return x
+
+
+def scaled_answers(model, data, scales, batch_size=64, verbose="auto", **batch_options):
+    """Tells which images a classifier answers rightly as its heads are scaled, in one pass.
+
+    Args:
+        model: a `CCTImageClassifier`.
+        data: labelled images of any kind; see `ImageBatches`.
+        scales: array `(sets, heads of all blocks)`, the first transformer block first.
+        batch_size: int, images of a batch where the dataset does not decide that itself.
+        verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
+        **batch_options: `split`, `data_dir`, `max_images` and `seed` of `ImageBatches`.
+
+    Returns:
+        A pair: bool array `(sets, images)`, true where the answer is right, and the labels,
+        `(images,)` ints.
+
+    Raises:
+        ValueError: if the data have no labels, or one is not the model's.
+
+    Example:
+
+    ```python
+    counts = head_counts(model)
+    right, labels = scaled_answers(model, "cifar100", np.ones((1, sum(counts.values()))))
+    right.mean()  # the accuracy
+    ```
+    """
+    runner, scales = ScaledHeads(model), np.asarray(scales, "float32")
+    front = model.backbone.intermediates([runner.entry])
+    right, truth = [], []
+    batches = ImageBatches(data, batch_size, model, **batch_options)
+    progress = Progress(len(batches), verbose)
+    for images, labels in batches.epoch():
+        labels = class_labels(labels, model.num_classes, sum(len(part) for part in truth))
+        truth.append(labels)
+        tokens = front.predict_on_batch(prepared(model, images))[runner.entry]
+        found = np.empty((len(scales), len(images)), bool)
+        for number, row in enumerate(scales):
+            rows = np.repeat(row[None], len(images), axis=0)
+            outputs = runner.predict_on_batch({"tokens": tokens, "scales": rows})
+            found[number] = outputs.argmax(axis=1) == labels
+        right.append(found)
+        progress.add()
+    progress.finish()
+    return np.concatenate(right, axis=1), np.concatenate(truth)
 
 
 def intervene_on_heads(
@@ -101,42 +159,30 @@ def intervene_on_heads(
         - [Basile et al., 2025](https://arxiv.org/abs/2510.21518)
     """
     check_classifier(model)
-    counts = _head_counts(model)
+    counts = head_counts(model)
     heads = _check_heads(heads, counts)
     wanted = [find_label(model, label) for label in classes]
     draws = positive_int("draws", draws) if draws else 0
     rng = np.random.default_rng(seed)
-    sets = [[], heads, *(_draw(heads, counts, rng) for _ in range(draws))]
-    scales = np.stack([_scales(places, counts, scale) for places in sets])
-    runner = ScaledHeads(model)
-    right: list[list] = [[] for _ in sets]
-    truth: list[np.ndarray] = []
-    batches = ImageBatches(data, batch_size, model, seed=seed, **batch_options)
-    progress = Progress(len(batches), verbose)
-    for images, labels in batches.epoch():
-        labels = class_labels(labels, model.num_classes, sum(len(part) for part in truth))
-        truth.append(labels)
-        inputs = prepared(model, images)
-        for found, row in zip(right, scales, strict=True):
-            rows = np.repeat(row[None], len(images), axis=0)
-            outputs = runner.predict_on_batch({"images": inputs, "scales": rows})
-            found.append(outputs.argmax(axis=1) == labels)
-        progress.add()
-    progress.finish()
-    inside = np.isin(np.concatenate(truth), wanted)
+    sets = [[], heads, *(draw_heads(heads, counts, rng) for _ in range(draws))]
+    scales = np.stack([head_scales(places, counts, scale) for places in sets])
+    right, truth = scaled_answers(
+        model, data, scales, batch_size, verbose, seed=seed, **batch_options
+    )
+    inside = np.isin(truth, wanted)
     kinds = ["none", "chosen", *["random"] * draws]
     return [
         {
             "heads": kind,
             "places": " ".join(f"{block}/{head}" for block, head in places),
-            "accuracy": _mean(np.concatenate(found)[inside]),
-            "other_accuracy": _mean(np.concatenate(found)[~inside]),
+            "accuracy": _mean(found[inside]),
+            "other_accuracy": _mean(found[~inside]),
         }
         for kind, places, found in zip(kinds, sets, right, strict=True)
     ]
 
 
-def _head_counts(model):
+def head_counts(model):
     """Returns a dict from the index of a transformer block to its number of heads."""
     blocks = enumerate(model.backbone.blocks)
     return {i: block.num_heads for i, block in blocks if isinstance(block, TransformerBlock)}
@@ -156,8 +202,24 @@ def _check_heads(heads, counts):
     return heads
 
 
-def _draw(heads, counts, rng):
-    """Draws as many heads of the same blocks, none of which is in `heads`."""
+def draw_heads(heads, counts, rng):
+    """Draws as many heads of the same blocks, none of which is in `heads`.
+
+    Args:
+        heads: list of pairs of block and head.
+        counts: dict from block to its number of heads.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        A list of pairs likewise.
+
+    Raises:
+        ValueError: if a block has too few other heads.
+
+    Example:
+        >>> draw_heads([(1, 0)], {1: 2}, np.random.default_rng(0))
+        [(1, 1)]
+    """
     drawn = []
     for block, count in Counter(block for block, _ in heads).items():
         others = [h for h in range(counts[block]) if (block, h) not in heads]
@@ -170,7 +232,21 @@ def _draw(heads, counts, rng):
     return drawn
 
 
-def _scales(places, counts, scale):
+def head_scales(places, counts, scale):
+    """Lays out a scale for each head of a model.
+
+    Args:
+        places: list of pairs of block and head.
+        counts: dict from block to its number of heads.
+        scale: float, of the heads in `places`; that of the others is 1.
+
+    Returns:
+        float32 array `(heads of all blocks,)`.
+
+    Example:
+        >>> head_scales([(3, 1)], {2: 1, 3: 2}, -1.0)
+        array([ 1.,  1., -1.], dtype=float32)
+    """
     parts = {block: np.ones(count, "float32") for block, count in counts.items()}
     for block, head in places:
         parts[block][head] = scale

@@ -11,7 +11,8 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.figure_style import INK, MUTED, NOISE, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
 from lsmha_keras.progress import fit_progress
-from lsmha_keras.text_files import write_rows
+from lsmha_keras.surgery.prune_heads import prunable_blocks, prune_heads
+from lsmha_keras.text_files import read_rows, write_rows
 from lsmha_keras.training.build_model import compile_model, make_policy
 from lsmha_keras.training.evaluate import evaluate
 from lsmha_keras.training.recipe import Recipe, load_recipe
@@ -19,6 +20,22 @@ from lsmha_keras.training.recipe import Recipe, load_recipe
 _BATCH = 128
 # Of images that are not scored, as many times more to fit readouts on.
 _READOUT_SHARE = 4
+
+
+# Of the cells of a row.
+_KINDS = {
+    "fraction": float,
+    "heads": int,
+    "heads_per_block": str,
+    "parameters": int,
+    "multiply_adds": int,
+    "images": int,
+    "accuracy_untuned": float,
+    "accuracy": float,
+    "tuned": "True".__eq__,
+    "latency_ms": lambda text: float(text) if text else None,
+    "latency_ratio": lambda text: float(text) if text else None,
+}
 
 
 class FineTuning:
@@ -168,6 +185,21 @@ class PruningReport:
         self.rows.append(row)
         self._models.append(step.model)
         return row
+
+    def restore(self, folder, model):
+        """Takes the rows that `save` wrote, as if their steps had been added.
+
+        Args:
+            folder: path with a `curve.csv`.
+            model: `CCTImageClassifier`, the one with all heads. Those of the steps are made of it
+                anew, with as many heads; latency depends on nothing else.
+        """
+        blocks = prunable_blocks(model)
+        for row in read_rows(folder / "curve.csv", _KINDS):
+            self.rows.append({name: kind(row[name]) for name, kind in _KINDS.items()})
+            counts = map(int, row["heads_per_block"].split())
+            keep = {block: range(count) for block, count in zip(blocks, counts, strict=True)}
+            self._models.append(prune_heads(model, keep=keep))
 
     def measure_latency(self, runs=100):
         """Adds the median time of one image, all models in turn, in ms and over the first one's."""

@@ -88,12 +88,12 @@ class SoftCommittee(RawImageClassifier):
         **kwargs: Any,
     ) -> None:
         check_arguments(kwargs, SoftCommittee, base=("name", "trainable", "compile"))
-        members = _load_members(members)
-        _check_members(members)
+        members = load_members(members)
+        check_members(members)
 
         # === Layers ===
         vote = CommitteeVote(mode, name=f"{mode}_vote")
-        preprocessors, sources = _group_by_preprocessing(members)
+        preprocessors, sources = group_by_preprocessing(members)
         self.preprocessor = _join(preprocessors)
 
         # === Functional Model ===
@@ -245,7 +245,18 @@ class _EachWay:
         return {name: preprocess(images) for name, preprocess in self.preprocessors.items()}
 
 
-def _load_members(members):
+def load_members(members):
+    """Loads those of the members that are given by the name or directory of a preset.
+
+    Args:
+        members: list of classifiers, names and directories.
+
+    Returns:
+        A list of classifiers.
+
+    Raises:
+        ValueError: if there are none, or it is no list.
+    """
     if isinstance(members, (str, os.PathLike, keras.Model)) or not len(members):
         raise InputError(
             "`members` must be a list of at least one classifier or preset. "
@@ -258,8 +269,15 @@ def _load_members(members):
     ]
 
 
-def _check_members(members):
-    """Refuses members that differ in classes, kind of output or kind of image."""
+def check_members(members):
+    """Refuses members that differ in classes, kind of output or kind of image.
+
+    Args:
+        members: list of `CCTImageClassifier`.
+
+    Raises:
+        ValueError: names what differs, or the member that is something else.
+    """
     for i, member in enumerate(members):
         if not isinstance(member, CCTImageClassifier):
             raise InputError(
@@ -312,8 +330,11 @@ def _converter(member):
     return getattr(member.preprocessor, "image_converter", None)
 
 
-def _group_by_preprocessing(members):
+def group_by_preprocessing(members):
     """Groups members by their preprocessing.
+
+    Args:
+        members: list of `CCTImageClassifier`.
 
     Returns:
         A dict from the name of an input to its preprocessor, and the input's name for each member.

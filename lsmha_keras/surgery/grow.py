@@ -1,29 +1,39 @@
-"""Makes a trained model deeper or wider without changing its predictions."""
+"""Makes a trained model deeper, wider or many-headed without changing its predictions."""
 
 from typing import Any
 
 import keras
+import numpy as np
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.head_weights import merged_weights
+from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
 from lsmha_keras.models.head_lists import PER_BLOCK, count_heads_blocks, joined, per_block
 
 
-def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) -> Any:
-    """Adds transformer blocks at the end, and hidden units to every perceptron.
+def grow(
+    model: Any,
+    num_layers: int | None = None,
+    mlp_dim: int | None = None,
+    num_heads: int | None = None,
+) -> Any:
+    """Adds transformer blocks at the end, hidden units to every perceptron, and heads.
 
     The larger model starts with the predictions of the smaller one, so training it further is
     cheaper than training it from random weights. New blocks start with zero output projections, new
-    hidden units with zero outgoing weights. A recipe does the same with `model.grow_layers` and
-    `model.grow_mlp_dim`.
+    hidden units and heads with zero outgoing weights. A recipe does the same with
+    `model.grow_layers` and `model.grow_mlp_dim`.
 
     Args:
         model: a `CCTImageClassifier` or a `CCTBackbone`; it is not changed.
         num_layers: int, blocks of the larger model, convolutional and transformer together, or
             `None` for no more blocks. New blocks have as many heads as the last block.
         mlp_dim: int, width of the hidden layer of its perceptrons, or `None` for no change.
+        num_heads: int, heads of each of its transformer blocks, or `None` for no change. New heads
+            are as wide as the others of their block. Attention must be plain.
 
     Returns:
         A new model of the same class. Its outputs differ by about the epsilon of one layer
@@ -31,7 +41,8 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
 
     Raises:
         ValueError: if the result would not be larger, or the model has no transformer block, has
-            blocks without a perceptron, or is quantised.
+            blocks without a perceptron or with attention that cannot get more heads, or is
+            quantised.
 
     Example:
 
@@ -45,7 +56,12 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
           function
     """
     if not isinstance(model, CCTBackbone):
-        return model.with_backbone(grow(model.backbone, num_layers, mlp_dim))
+        return model.with_backbone(grow(model.backbone, num_layers, mlp_dim, num_heads))
+    if num_heads is not None:
+        check_full_precision(model, "grows")
+        model = _add_heads(model, positive_int("num_heads", num_heads))
+        if num_layers is None and mlp_dim is None:
+            return model
     present = {"num_layers": model.num_layers, "mlp_dim": model.mlp_dim}
     asked = {"num_layers": num_layers, "mlp_dim": mlp_dim}
     wanted = {
@@ -73,6 +89,50 @@ def grow(model: Any, num_layers: int | None = None, mlp_dim: int | None = None) 
     check_full_precision(model, "grows")
     deeper = _deepen(model, wanted["num_layers"])
     return deeper if wanted["mlp_dim"] == model.mlp_dim else _widen(deeper, wanted["mlp_dim"])
+
+
+def _add_heads(model, num_heads):
+    kinds = model.block_kinds
+    names = ("num_heads", "head_dim")
+    lists = {
+        name: per_block(name, getattr(model, name), count_heads_blocks(kinds)) for name in names
+    }
+    blocks = {i: b for i, b in enumerate(model.blocks) if isinstance(b, TransformerBlock)}
+    counts = {index: block.num_heads for index, block in blocks.items()}
+    if not blocks or max(counts.values()) > num_heads or set(counts.values()) == {num_heads}:
+        raise InputError(
+            f"The larger model needs more heads than its blocks have, which are {counts}. "
+            f"Received: num_heads={num_heads}"
+        )
+    for index, block in blocks.items():
+        if block.attention_kind != "multi_head":
+            raise InputError(
+                "Plain attention can get more heads; `lsmha_keras.convert_attention(model, "
+                f"'multi_head')` comes first. Received: attention={block.attention_kind!r} in "
+                f"block {index}"
+            )
+        place = count_heads_blocks(kinds[:index])
+        lists["num_heads"][place], lists["head_dim"][place] = num_heads, block.attention.width
+    lists = {name: joined(values) for name, values in lists.items()}
+    larger = CCTBackbone.from_config({**model.get_config(), **lists})
+    _copy_layers(model, larger, except_for=[block.name for block in blocks.values()])
+    for index, block in blocks.items():
+        copy_weights(block, larger.blocks[index], except_for=("attention",))
+        _copy_first_heads(block.attention, larger.blocks[index].attention)
+    return larger
+
+
+def _copy_first_heads(attention, larger):
+    heads = attention.num_heads
+    # The incoming weights of new heads stay as they are drawn, or all of them would learn alike.
+    parts = larger.read_dense(larger.qkv, 3)
+    for part, values in zip(parts, attention.read_dense(attention.qkv, 3), strict=True):
+        part[:, :heads] = values
+    larger.write_dense(larger.qkv, parts)
+    kernel, *bias = (keras.ops.convert_to_numpy(w) for w in merged_weights(attention.projection))
+    rows = np.zeros(larger.projection.kernel.shape, kernel.dtype)
+    rows[: len(kernel)] = kernel
+    larger.projection.set_weights([rows, *bias])
 
 
 def _deepen(model, num_layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,12 +21,14 @@ class PruningStep:
         model: `CCTImageClassifier`, fine-tuned if a `tune` function was given.
         untuned: the model before fine-tuning, or `model` itself.
         heads: dict from block to the remaining heads, by their indices in the original model.
+        number: int, of the step; 0 is the original model.
     """
 
     fraction: float
     model: Any
     untuned: Any
     heads: dict[int, list[int]]
+    number: int = 0
 
 
 def prune_steps(
@@ -37,6 +40,7 @@ def prune_steps(
     protect: int = 1,
     normalise: bool = False,
     data: Any = None,
+    after: PruningStep | None = None,
     **score_options: Any,
 ) -> Iterator[PruningStep]:
     """Removes heads in equal steps, and scores the remaining ones again before each.
@@ -52,6 +56,7 @@ def prune_steps(
         protect: int, least number of heads to keep in each block.
         normalise: bool; see `prune_heads`.
         data: labelled images to score heads on.
+        after: a `PruningStep` that is done, to go on from; it and those before it are not yielded.
         **score_options: further arguments of `head_scores`.
 
     Yields:
@@ -77,13 +82,16 @@ def prune_steps(
     def choose(model, share):
         return choose_heads(model, share, by, protect, normalise, data, **score_options)
 
-    return _steps(model, fraction, steps, heads, choose, tune)
+    done = PruningStep(0.0, model, model, heads) if after is None else after
+    total = sum(map(len, heads.values()))
+    following = _steps(done, fraction, steps, total, choose, tune)
+    return following if after else itertools.chain([done], following)
 
 
-def _steps(model, fraction, steps, heads, choose, tune):
-    total = left = sum(map(len, heads.values()))
-    yield PruningStep(0.0, model, model, heads)
-    for step in range(1, steps + 1):
+def _steps(done, fraction, steps, total, choose, tune):
+    model, heads = done.model, done.heads
+    left = sum(map(len, heads.values()))
+    for step in range(done.number + 1, steps + 1):
         gone = int(fraction * step / steps * total + 1e-6)
         removed = choose(model, (gone - (total - left)) / left)
         heads = {
@@ -96,4 +104,4 @@ def _steps(model, fraction, steps, heads, choose, tune):
         if tune:
             model = prune_heads(untuned, remove={})  # a copy to train
             tune(model)
-        yield PruningStep(1 - left / total, model, untuned, heads)
+        yield PruningStep(1 - left / total, model, untuned, heads, step)

@@ -127,7 +127,10 @@ def share_heads(
         )
     if similarity is None:
         similarity = head_similarity(model, data, **options)
-    groups = {index: _cluster(similarity, index, blocks, count) for index, count in maps.items()}
+    groups = {
+        index: cluster_heads(_check_similarity(similarity, index, blocks[index].num_heads), count)
+        for index, count in maps.items()
+    }
     return model.with_backbone(_shared(model.backbone, groups))
 
 
@@ -156,19 +159,29 @@ def _check_num_maps(num_maps, blocks):
     return num_maps
 
 
-def _cluster(similarity, index, blocks, count):
-    """Returns the number of the map of each head, and the medoid of each map."""
+def cluster_heads(similarity: Any, count: int) -> tuple[list[int], list[int]]:
+    """Puts heads into clusters by average linkage of one minus their similarity.
+
+    Args:
+        similarity: array `(heads, heads)`.
+        count: int, of clusters.
+
+    Returns:
+        For each head the number of its cluster, in the order of the clusters' first heads; and for
+        each cluster its medoid, the head most similar to the others.
+
+    Raises:
+        ImportError: if SciPy is missing.
+
+    Example:
+        >>> cluster_heads([[1, 0, 0.9], [0, 1, 0], [0.9, 0, 1]], 2)
+        ([0, 1, 0], [0, 1])
+    """
     hierarchy = needed_package("scipy.cluster.hierarchy", "explain", "Clustering heads needs SciPy")
     from scipy.spatial.distance import squareform
 
-    heads = blocks[index].num_heads
-    alike = np.asarray(similarity.get(index, ()), "float64")
-    if alike.shape != (heads, heads) or not np.isfinite(alike).all():
-        raise InputError(
-            f"The similarity of block {index} must be a finite array of shape {(heads, heads)}. "
-            f"Received: shape {alike.shape}"
-        )
-    if heads == 1:
+    alike = np.asarray(similarity, "float64")
+    if len(alike) == 1:
         return [0], [0]
     distance = 1.0 - (alike + alike.T) / 2
     np.fill_diagonal(distance, 0.0)
@@ -178,10 +191,20 @@ def _cluster(similarity, index, blocks, count):
     _, first = np.unique(labels, return_index=True)
     clusters = [np.flatnonzero(labels == labels[head]) for head in sorted(first)]
     medoids = [int(c[np.argmin(distance[np.ix_(c, c)].sum(axis=1))]) for c in clusters]
-    map_of_head = np.empty(heads, int)
+    map_of_head = np.empty(len(alike), int)
     for number, cluster in enumerate(clusters):
         map_of_head[cluster] = number
     return map_of_head.tolist(), medoids
+
+
+def _check_similarity(similarity, index, heads):
+    alike = np.asarray(similarity.get(index, ()), "float64")
+    if alike.shape != (heads, heads) or not np.isfinite(alike).all():
+        raise InputError(
+            f"The similarity of block {index} must be a finite array of shape {(heads, heads)}. "
+            f"Received: shape {alike.shape}"
+        )
+    return alike
 
 
 def _shared(backbone, groups):

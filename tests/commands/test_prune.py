@@ -96,6 +96,43 @@ def test_the_ends_alone_without_fine_tuning(arguments, preset, tmp_path, capsys)
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_an_interrupted_pruning_goes_on_to_the_same_end(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(PruningReport.measure_latency, "__defaults__", (2,))
+    options = ["--fraction", "0.5", "--steps", "2", "--finetune", "1", "--curve", "--output"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert cli.main([*arguments, *options, str(whole)]) == 0
+    tune = FineTuning.__call__
+
+    def interrupted(self, model):
+        if sum(block.num_heads for block in model.backbone.blocks) == 4:
+            raise KeyboardInterrupt
+        tune(self, model)
+
+    monkeypatch.setattr(FineTuning, "__call__", interrupted)
+    capsys.readouterr()
+    assert cli.main([*arguments, *options, str(out)]) == 130
+    assert "Give the same command again" in capsys.readouterr().err
+    done = lsmha_keras.CCTImageClassifier.from_preset(out / "preset")
+    assert sum(block.num_heads for block in done.backbone.blocks) == 6
+    monkeypatch.setattr(FineTuning, "__call__", tune)
+    # Not with other arguments, which would be the end of something else.
+    assert cli.main([*arguments, *options, str(out), "--seed", "1"]) == 2
+    assert "Received: seed=1, 0 before" in capsys.readouterr().err
+    assert cli.main([*arguments, *options, str(out)]) == 0
+    assert "going on after step 1 of 2" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert (out / "heads.csv").read_text() == (whole / "heads.csv").read_text()
+    timed = ("latency_ms", "latency_ratio")
+    for one, other in zip(read(out / "curve.csv"), read(whole / "curve.csv"), strict=True):
+        assert all(float(row[name]) > 0 for row in (one, other) for name in timed)
+        assert {**one, **dict.fromkeys(timed)} == {**other, **dict.fromkeys(timed)}
+    found, expected = (
+        lsmha_keras.CCTImageClassifier.from_preset(path / "preset") for path in (out, whole)
+    )
+    for one, other in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

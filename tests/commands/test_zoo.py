@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from lsmha_keras import cli, presets
+from lsmha_keras.evidence import head_tables
 from lsmha_keras.evidence import tables as evidence_text
 from lsmha_keras.evidence import verify_preset as verify_module
 from lsmha_keras.evidence.verify_preset import PresetVerification
@@ -105,23 +106,21 @@ def test_collect_writes_the_finished(tmp_path, capsys):
 
 def test_evidence_is_written_and_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(presets, "zoo_dir", lambda: tmp_path)
-    page = tmp_path / "EVIDENCE.md"
-    places = [f"<!-- table: {name} -->\n<!-- end -->\n" for name in evidence_text.TABLES]
-    page.write_text("Über\n" + "".join(places), encoding="utf-8")
-    before = page.read_bytes()
-    assert cli.main(["zoo", "evidence", "--check"]) == 1
-    assert f"{page} is not what the csv files give" in capsys.readouterr().err
-    assert page.read_bytes() == before
+    pages = {"EVIDENCE.md": evidence_text.TABLES, "HEADS.md": head_tables.TABLES}
+    for name, tables in pages.items():
+        places = [f"<!-- table: {table} -->\n<!-- end -->\n" for table in tables]
+        (tmp_path / name).write_text("Über\n" + "".join(places), encoding="utf-8")
+    for name in pages:
+        page = tmp_path / name
+        before = page.read_bytes()
+        assert cli.main(["zoo", "evidence", "--check"]) == 1
+        assert f"{page} is not what the csv files give" in capsys.readouterr().err
+        assert page.read_bytes() == before
     assert cli.main(["zoo", "evidence"]) == 0
-    assert "not measured yet" in page.read_text(encoding="utf-8")
+    for name in pages:
+        assert "not measured yet" in (tmp_path / name).read_text(encoding="utf-8")
     assert cli.main(["zoo", "evidence", "--check"]) == 0
-    page.write_text("nothing")
-    assert cli.main(["zoo", "evidence"]) == 2
-    assert "must have the tables T1" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments", [["zoo", "collect", "x", "--output", "x"], ["zoo", "evidence"]]
-)
-def test_other_kinds_need_no_backend(arguments):
-    assert not cli.build_parser().parse_args(arguments).needs_backend
+    for name, first in (("HEADS.md", "H1"), ("EVIDENCE.md", "T1")):
+        (tmp_path / name).write_text("nothing")
+        assert cli.main(["zoo", "evidence"]) == 2
+        assert f"must have the tables {first}" in capsys.readouterr().err

@@ -35,8 +35,9 @@ def logit(model, image, block=None, scale=None):
     return float(ops.convert_to_numpy(model.output_dense(pooled))[0, 3])
 
 
-# The second mixes weights, in the other core; outputs of heads stay linear in what comes out.
-@pytest.mark.parametrize("kind", ["multi_head", "talking"])
+# The second mixes weights, in the other core; outputs of heads stay linear in what comes out. Heads
+# of the third share maps.
+@pytest.mark.parametrize("kind", ["multi_head", "talking", "clustered"])
 def test_derivatives_by_maps_are_those_by_scales_of_heads(kind):
     model = classifier(attention=kind)
     image = prepared(model, pictures(1)[0])
@@ -49,7 +50,7 @@ def test_derivatives_by_maps_are_those_by_scales_of_heads(kind):
         unit = np.eye(4, dtype="float32")[head]
         ends = [logit(model, image, block, 1 + sign * step * unit) for sign in (1, -1)]
         # Central differences are right to step**2; the logits are rounded to float32.
-        assert abs(found) > 1e-2
+        assert abs(found) > 1e-3
         assert found == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=2e-2, abs=2e-4)
 
 
@@ -81,11 +82,10 @@ def test_blocks_without_maps_in_between_are_run_too():
     assert total == pytest.approx(logit(model, image), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["clustered", "hilo"])
-def test_kinds_without_one_map_per_head_are_refused_by_name(kind):
-    model = classifier(attention=kind)
+def test_a_kind_without_one_map_per_head_is_refused_by_name():
+    model = classifier(attention="hilo")
     image = pictures(1)[0][0]
-    with pytest.raises(InputError, match=f"convert_attention.*Received: attention='{kind}'"):
+    with pytest.raises(InputError, match="convert_attention.*Received: attention='hilo'"):
         token_relevance(model, image[None], [3], ["relevance"])
     (tokens,) = token_relevance(model, image[None], [3], ["rollout"])["rollout"]
     assert tokens.sum() == pytest.approx(1, rel=1e-5)

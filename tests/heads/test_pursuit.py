@@ -149,17 +149,25 @@ def test_superclasses_hold_each_class_of_the_presets_once():
 # Interventions
 
 
+def scaled(model, images, scales):
+    runner = ScaledHeads(model)
+    tokens = model.backbone.intermediates([runner.entry])(images)[runner.entry]
+    found = ops.convert_to_numpy(runner({"tokens": tokens, "scales": scales}))
+    from_images = ops.convert_to_numpy(runner({"images": images, "scales": scales}))
+    np.testing.assert_allclose(from_images, found, atol=1e-5)
+    return found
+
+
 def test_scales_of_one_and_zero_are_the_model_and_its_masks(model):
     images = prepared(model, pictures(3)[0])
-    scaled = ScaledHeads(model)
     ones = np.ones((3, 12), "float32")
     plain = ops.convert_to_numpy(model(images))
-    found = ops.convert_to_numpy(scaled({"images": images, "scales": ones}))
+    found = scaled(model, images, ones)
     np.testing.assert_allclose(found, plain, atol=1e-5)
     ones[:, 4 + 1] = 0  # head 1 of block 2
     mask = np.array([1, 0, 1, 1], "float32")
     masked = model.intermediates(["logits"], {2: mask})(images)["logits"]
-    found = ops.convert_to_numpy(scaled({"images": images, "scales": ones}))
+    found = scaled(model, images, ones)
     np.testing.assert_allclose(found, ops.convert_to_numpy(masked), atol=1e-5)
     assert np.abs(found - plain).max() > 1e-3
 
@@ -180,8 +188,7 @@ def test_interventions_are_counted_in_and_outside_of_the_classes(model):
     scales = np.ones((20, 12), "float32")
     scales[:, [0, 10, 11]] = -1
     for row, values in zip(rows, (np.ones_like(scales), scales), strict=False):
-        inputs = {"images": prepared(model, images), "scales": values}
-        right = ops.convert_to_numpy(ScaledHeads(model)(inputs)).argmax(axis=1) == labels
+        right = scaled(model, prepared(model, images), values).argmax(axis=1) == labels
         assert row["accuracy"] == pytest.approx(right[inside].mean())
         assert row["other_accuracy"] == pytest.approx(right[~inside].mean())
 

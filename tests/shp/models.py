@@ -10,12 +10,12 @@ from lsmha_keras.shp.readouts import BlockReadouts
 LABELS = 5
 
 
-def small_classifier(seed=0, **kwargs):
+def small_classifier(seed=0, num_classes=LABELS, **kwargs):
     """Four blocks: a convolutional one, then three with 4 heads of width 4."""
     keras.utils.set_random_seed(seed)
     return lsmha.CCTImageClassifier.from_preset(
         "cct_4_3x2_h4_c1",
-        num_classes=LABELS,
+        num_classes=num_classes,
         image_shape=(16, 16, 3),
         hidden_dim=16,
         mlp_dim=16,

@@ -46,6 +46,23 @@ def test_it_predicts_the_same_and_every_weight_learns(num_layers, mlp_dim):
         assert np.any(to_numpy(weight) != old), weight.path
 
 
+@pytest.mark.parametrize("use_qkv_bias", [False, True])
+def test_with_more_heads_it_predicts_the_same_and_the_new_ones_learn(use_qkv_bias):
+    options = {"num_heads": [2, 5], "head_dim": [4, 7], "use_qkv_bias": use_qkv_bias}
+    model = shake(make_classifier(num_conv_blocks=1, **options))
+    images = random_images(8, 16, 12, 3)
+    expected = model.predict(images, verbose=0)
+    larger = grow(model, num_layers=4, num_heads=6)
+    np.testing.assert_allclose(larger.predict(images, verbose=0), expected, atol=1e-4)
+    assert larger.backbone.num_heads == 6 and larger.backbone.head_dim == [4, 7, 7]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    larger.compile(optimizer="adam", loss=loss)
+    larger.fit(images, np.arange(8) % 4, verbose=0)
+    for block, heads, width in zip(larger.backbone.blocks[1:3], (2, 5), (4, 7), strict=True):
+        rows = to_numpy(block.attention.projection.kernel)[heads * width :]
+        assert np.all(np.any(rows != 0, axis=1))
+
+
 def test_the_model_stays_as_it_is():
     model = make_classifier()
     before = model.get_weights()
@@ -78,6 +95,8 @@ def test_what_lora_learned_and_the_preset_survive(tmp_path):
         ({"num_layers": 4, "mlp_dim": 16}, "mlp_dim=16"),
         ({"num_layers": 4.5}, "positive int. Received: num_layers=4.5"),
         ({"mlp_dim": 0}, "positive int. Received: mlp_dim=0"),
+        ({"num_heads": 2}, "more heads than.*Received: num_heads=2"),
+        ({"num_heads": 0}, "positive int. Received: num_heads=0"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -89,7 +108,13 @@ def test_models_that_cannot_grow():
     convolutional = make_classifier(num_conv_blocks=3, num_heads=4, head_dim=None)
     with pytest.raises(ValueError, match="only conv blocks"):
         grow(convolutional, num_layers=4)
+    with pytest.raises(ValueError, match="more heads"):
+        grow(convolutional, num_heads=8)
+    with pytest.raises(ValueError, match="attention='talking' in block 0"):
+        grow(make_classifier(attention="talking"), num_heads=8)
     quantised = make_classifier()
     quantised.quantize("int8")
     with pytest.raises(ValueError, match="int8"):
         grow(quantised, mlp_dim=64)
+    with pytest.raises(ValueError, match="int8"):
+        grow(quantised, num_heads=8)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from lsmha_keras.shp.head_scores import head_scores
 from lsmha_keras.surgery.prune_heads import choose_heads, prune_heads
 from lsmha_keras.surgery.prune_steps import prune_steps
+from tests.attention.test_registry import make_classifier
 from tests.checks import to_numpy
 from tests.surgery.test_prune_heads import IMAGES, shaken
 
@@ -104,3 +106,40 @@ def test_of_twins_one_goes_if_heads_are_ranked_anew(by):
 def test_bad_arguments_are_refused_before_the_first_step(arguments, message):
     with pytest.raises(ValueError, match=message):
         prune_steps(shaken(), *arguments)
+
+
+def looking_to_the_right():
+    """Head 2 of block 0 looks one token to the right, whatever the image; all others evenly."""
+    model = make_classifier(use_qkv_bias=True)
+    backbone = model.backbone
+    for weight in backbone.tokenizer.weights:
+        weight.assign(np.zeros(weight.shape))  # tokens are their positions, and nothing else
+    backbone.position_embedding_layer.embedding.assign(np.eye(16)[None])
+    rows, columns = np.divmod(np.arange(16), 4)
+
+    def code(rows, columns):
+        angles = 2 * np.pi * np.stack([rows, columns]) / 8
+        return np.concatenate([np.cos(angles), np.sin(angles)]).T  # largest with itself
+
+    for index, block in enumerate(backbone.blocks):
+        kernel, bias = np.zeros((16, 3, 4, 4)), np.zeros((3, 4, 4))
+        if index == 0:
+            kernel[:, 0, 2] = 100 * code(rows, np.minimum(columns + 1, 3))
+            kernel[:, 1, 2] = code(rows, columns)
+            # The normalisation takes the mean off, which a query needs, and divides by this.
+            bias[0, 2] = kernel[:, 0, 2].mean(axis=0) / np.eye(16)[0].std()
+        block.attention.qkv.kernel.assign(kernel.reshape(16, -1))
+        block.attention.qkv.bias.assign(bias.reshape(-1))
+    return model
+
+
+def test_the_head_with_an_offset_is_found_and_stays():
+    model = looking_to_the_right()
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3)).astype("uint8")
+    table = head_scores(model, (images, LABELS), ["offset"], verbose=0)
+    # Tokens are 4 pixels apart, and those of the last of four columns look at themselves.
+    np.testing.assert_allclose(table[0]["offset"], [0, 0, 3, 0], atol=0.05)
+    np.testing.assert_allclose(table[1]["offset"], 0, atol=1e-4)
+    pruned = prune_heads(model, fraction=0.75, by=(table, "offset"))
+    assert pruned.backbone.num_heads == 1
+    assert 2 not in choose_heads(model, 0.75, (table, "offset"))[0]

@@ -1,0 +1,89 @@
+"""What zoo/HEADS.md concludes is what the csv files say."""
+
+import statistics
+
+import pytest
+
+from lsmha_keras.evidence.head_tables import COLUMNS, LOSS
+from lsmha_keras.presets import zoo_dir
+from lsmha_keras.text_files import read_rows
+
+pytestmark = pytest.mark.backend_free
+
+PRESETS = {
+    "cct_2_3x2_h16_cifar100": "cct_2_3x2_h16_cifar100",
+    "lsmha-small": "cct_4_3x2_ib_h16_c2_cifar100_65_epochs",
+}
+
+
+def read(part):
+    return read_rows(zoo_dir() / "results" / "heads" / f"{part}.csv", COLUMNS[part])
+
+
+@pytest.fixture(scope="module")
+def text():
+    return " ".join((zoo_dir() / "HEADS.md").read_text(encoding="utf-8").split())
+
+
+@pytest.fixture(scope="module")
+def lost():
+    """Points lost: {preset: {share: {score: mean over draws}}}."""
+    found = {}
+    for row in read("curves"):
+        shares = found.setdefault(row["preset"], {}).setdefault(float(row["fraction"]), {})
+        shares.setdefault(row["score"], []).append(-100 * float(row["difference"]))
+    return {
+        preset: {
+            share: {score: statistics.mean(values) for score, values in scores.items()}
+            for share, scores in shares.items()
+        }
+        for preset, shares in found.items()
+    }
+
+
+def lowest(scores):
+    return set(sorted(scores, key=scores.get)[:2])
+
+
+def test_no_score_finds_heads_that_cost_nothing(text, lost):
+    assert "even an eighth of them costs more" in text
+    for preset in PRESETS.values():
+        assert min(lost[preset][0.125].values()) > LOSS
+
+
+def test_mask_gradient_and_offset_lose_least(text, lost):
+    assert "the mask gradient and the offset lose least in both" in text
+    assert "In the preset with two blocks they do so at every share" in text
+    for preset in PRESETS.values():
+        assert lowest(lost[preset][0.5]) == {"mask_gradient", "offset"}
+    two_blocks = lost[PRESETS["cct_2_3x2_h16_cifar100"]]
+    for scores in two_blocks.values():
+        assert lowest(scores) == {"mask_gradient", "offset"}
+        assert scores["output_redundancy"] > scores["random"]
+    assert "output redundancy loses more than random heads at every share" in text
+    assert "labels on SHP clusters from three eighths on" in text
+    for share in (0.375, 0.5, 0.75):
+        assert two_blocks[share]["shp_coverage"] > two_blocks[share]["random"]
+
+
+def test_scores_are_close_in_small(text, lost):
+    assert "no score differs from random by more than 2.0 points" in text
+    small = lost[PRESETS["lsmha-small"]]
+    for share in (0.125, 0.25, 0.375, 0.5):
+        random = small[share]["random"]
+        assert all(abs(value - random) <= 2.0 for value in small[share].values())
+
+
+def test_views_that_agree(text):
+    rows = [row for row in read("agreement") if row["preset"] in PRESETS.values()]
+    alike = [row["pair"] for row in rows if float(row["rand_p"]) < 0.05]
+    assert f"are more alike than chance in {len(alike)} of the 4 blocks" in text
+    assert set(alike) == {"single heads and pursuit"}
+    (ranks,) = (row for row in rows if float(row["correlation_p"] or 1) < 0.05)
+    assert ranks["pair"] == "single heads and pursuit" and float(ranks["correlation"]) < 0
+    assert "the one ranking that is tied to another is tied the wrong way round" in text
+
+
+def test_errors_are_as_the_text_says(text):
+    errors = [100 * float(row["error"]) for row in read("curves")]
+    assert f"at most {max(errors):.1f} points" in text
