@@ -20,7 +20,7 @@ _SHEET_QUALITY = 75
 
 
 def pack(array):
-    r"""Packs an array of integers as text: its bytes, little-endian, deflated, in base64.
+    """Packs an array of integers as text: its bytes, little-endian, deflated, in base64.
 
     Args:
         array: array of an integer dtype.
@@ -30,8 +30,8 @@ def pack(array):
 
     Example:
         >>> import base64, zlib
-        >>> zlib.decompress(base64.b64decode(pack(np.array([1, 2], "uint16"))))
-        b'\x01\x00\\x02\x00'
+        >>> list(zlib.decompress(base64.b64decode(pack(np.array([1, 2], "uint16")))))
+        [1, 0, 2, 0]
     """
     array = np.asarray(array)
     content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
