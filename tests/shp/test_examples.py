@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras
+from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.shp.readout_trainer import fit_readout
 from tests.checks import random_images
 from tests.shp.models import small_classifier
@@ -19,11 +20,13 @@ MODULES = [
     for name in (
         "attention_profile",
         "controls",
+        "exemplars",
         "head_outputs",
         "head_score_table",
         "performance",
         "readout_trainer",
         "readouts",
+        "report.page_data",
         "shp_result",
         "statistics",
     )
@@ -58,6 +61,7 @@ def names():
         "images": images,
         "labels": labels,
         "data": (images, labels),
+        "test_data": ArrayDataset(images, labels),
         "readouts": readouts,
         "results": results,
         # Readouts for 100 labels would take the data's 5 for a subset.
