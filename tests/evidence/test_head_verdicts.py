@@ -87,3 +87,32 @@ def test_views_that_agree(text):
 def test_errors_are_as_the_text_says(text):
     errors = [100 * float(row["error"]) for row in read("curves")]
     assert f"at most {max(errors):.1f} points" in text
+
+
+def test_a_short_tuning_evens_scores_out(text):
+    rows = {
+        row["score"]: (100 * float(row["accuracy_untuned"]), 100 * float(row["accuracy"]))
+        for row in read("tuned")
+        if (row["preset"], row["seed"], row["asked"]) == ("cct_2_3x2_h16_cifar100", "0", "0.25")
+    }
+    (before, after), (ranked, tuned) = rows["random"], rows["mask_gradient"]
+    assert f"random heads from {before:.2f} to {after:.2f} %" in text
+    assert f"lowest mask gradient from {ranked:.2f} to {tuned:.2f} %" in text
+    assert ranked - before > 5 and 0 < tuned - after < 0.5
+    assert "What a score gains before tuning is almost gone after it" in text
+
+
+def test_pursued_heads_are_not_a_superclasss_own(text):
+    rows = [row for row in read("flips") if row["preset"] == "cct_2_3x2_h16_cifar100"]
+
+    def lost(kind, part=""):
+        return [100 * (float(row[f"whole{part}"]) - float(row[f"{kind}{part}"])) for row in rows]
+
+    own, rest = lost("chosen"), lost("chosen", "_rest")
+    means = [statistics.mean(values) for values in (own, rest)]
+    assert "lose {:.2f} points and all others {:.2f}".format(*means) in text
+    more = sum(map(float.__gt__, own, rest))
+    assert f"only {more} of {len(rows)} superclasses lose more than the rest" in text
+    assert "They matter more than random heads of their blocks, to all images" in text
+    assert means[0] > statistics.mean(lost("random"))
+    assert means[1] > statistics.mean(lost("random", "_rest"))
