@@ -105,7 +105,7 @@ def test_collect_writes_the_finished(tmp_path, capsys):
 
 
 def test_evidence_is_written_and_checked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(presets, "zoo_dir", lambda: tmp_path)
+    monkeypatch.setattr("lsmha_keras.commands.zoo.zoo_dir", lambda: tmp_path)
     pages = {"EVIDENCE.md": evidence_text.TABLES, "HEADS.md": head_tables.TABLES}
     for name, tables in pages.items():
         places = [f"<!-- table: {table} -->\n<!-- end -->\n" for table in tables]

@@ -102,17 +102,34 @@ def test_a_short_tuning_evens_scores_out(text):
     assert "What a score gains before tuning is almost gone after it" in text
 
 
+def points_lost(preset):
+    """Points that each superclass loses, and the rest: {kind: (list, list)}."""
+    rows = [row for row in read("flips") if row["preset"] == preset]
+    return {
+        kind: [
+            [100 * (float(row[f"whole{part}"]) - float(row[f"{kind}{part}"])) for row in rows]
+            for part in ("", "_rest")
+        ]
+        for kind in ("chosen", "random")
+    }
+
+
 def test_pursued_heads_are_not_a_superclasss_own(text):
-    rows = [row for row in read("flips") if row["preset"] == "cct_2_3x2_h16_cifar100"]
-
-    def lost(kind, part=""):
-        return [100 * (float(row[f"whole{part}"]) - float(row[f"{kind}{part}"])) for row in rows]
-
-    own, rest = lost("chosen"), lost("chosen", "_rest")
-    means = [statistics.mean(values) for values in (own, rest)]
-    assert "lose {:.2f} points and all others {:.2f}".format(*means) in text
-    more = sum(map(float.__gt__, own, rest))
-    assert f"only {more} of {len(rows)} superclasses lose more than the rest" in text
+    lost = points_lost("cct_2_3x2_h16_cifar100")
+    own, rest = map(statistics.mean, lost["chosen"])
+    assert f"lose {own:.2f} points and all others {rest:.2f}" in text
+    more = sum(map(float.__gt__, *lost["chosen"]))
+    assert f"only {more} of 20 superclasses lose more than the rest" in text
     assert "They matter more than random heads of their blocks, to all images" in text
-    assert means[0] > statistics.mean(lost("random"))
-    assert means[1] > statistics.mean(lost("random", "_rest"))
+    random = list(map(statistics.mean, lost["random"]))
+    assert own > random[0] and rest > random[1]
+
+
+def test_those_of_small_are_closer_to_it(text):
+    lost = points_lost(PRESETS["lsmha-small"])
+    own, rest = map(statistics.mean, lost["chosen"])
+    assert f"the superclass loses {own:.2f} points and the rest {rest:.2f}" in text
+    assert "no more than with random heads" in text
+    assert rest <= statistics.mean(lost["random"][1])
+    more = sum(map(float.__gt__, *lost["chosen"]))
+    assert f"{more} of 20 lose more than the rest" in text
