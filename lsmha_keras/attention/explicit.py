@@ -58,3 +58,19 @@ def explicit_attention(
         weights = random.dropout(weights, dropout_rate, seed=seed_generator)
     output = ops.matmul(weights, ops.cast(value, "float32"))
     return ops.cast(output, value.dtype), ops.cast(weights, value.dtype)
+
+
+def mix_maps(mixing, maps):
+    """Mixes the maps of all heads, as one product: LiteRT cannot convert an einsum here.
+
+    Args:
+        mixing: matrix `(new heads, heads)`.
+        maps: float32 tensor `(batch, heads, queries, keys)`.
+
+    Returns:
+        A float32 tensor `(batch, new heads, queries, keys)`.
+    """
+    batch, heads, queries, keys = ops.shape(maps)
+    flat = ops.reshape(maps, (batch, heads, queries * keys))
+    mixed = ops.matmul(ops.cast(mixing, "float32"), flat)
+    return ops.reshape(mixed, (batch, mixing.shape[0], queries, keys))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import plain
-from lsmha_keras.attention.explicit import explicit_attention
+from lsmha_keras.attention.explicit import explicit_attention, mix_maps
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import project_heads, repeat_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
@@ -107,8 +107,8 @@ class InteractiveHeads(LargeScaleMultiHeadAttention):
 
     def _cross(self, scores):
         """`(batch, heads * maps, tokens, tokens)` -> `(batch, heads, tokens, tokens)`."""
-        cross = ops.reshape(ops.cast(self.cross, "float32"), (-1, self.num_heads))
-        return ops.einsum("gh,bgqk->bhqk", cross, ops.relu(scores))
+        cross = ops.reshape(self.cross, (-1, self.num_heads))
+        return mix_maps(ops.transpose(cross), ops.relu(scores))
 
     def count_multiply_adds(self, tokens):
         inner_dim, hidden_dim = self.projection.kernel.shape

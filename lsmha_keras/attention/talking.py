@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.attention.explicit import explicit_attention
+from lsmha_keras.attention.explicit import explicit_attention, mix_maps
 from lsmha_keras.layers.attention_core import project_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
@@ -46,8 +46,8 @@ class TalkingHeads(LargeScaleMultiHeadAttention):
             value,
             padding_mask,
             **self.dropout_options(training),
-            change_scores=lambda scores: _mix(self.score_mixing, scores),
-            change_weights=lambda weights: _mix(self.weight_mixing, weights),
+            change_scores=lambda scores: mix_maps(self.score_mixing, scores),
+            change_weights=lambda weights: mix_maps(self.weight_mixing, weights),
         )
         return heads, weights if return_attention_scores else None
 
@@ -62,7 +62,3 @@ class TalkingHeads(LargeScaleMultiHeadAttention):
         mixing = (self.score_mixing, self.weight_mixing)
         same = all(np.array_equal(ops.convert_to_numpy(w), identity) for w in mixing)
         return super().multi_head_weights()[0], same
-
-
-def _mix(mixing, scores):
-    return ops.einsum("hg,bgqk->bhqk", ops.cast(mixing, "float32"), scores)
