@@ -2,8 +2,8 @@
 
 verify measures presets again; cards rewrites their cards; onnx rewrites their model.onnx; collect
 puts training runs into a table; front compares presets with published CNNs; heads measures what
-presets lose without some of their heads; evidence makes the tables of zoo/EVIDENCE.md and
-zoo/HEADS.md from the csv files in zoo/results; pack makes small files to carry away.
+presets lose without some of their heads; evidence makes the tables of zoo/EVIDENCE.md,
+zoo/HEADS.md and zoo/VARIANTS.md from csv files; pack makes small files to carry away.
 """
 
 import sys
@@ -97,10 +97,10 @@ RUN_DIR is the output directory of `lsmha train`, or the preset in it.
 """
 
 _EVIDENCE = """\
-Make the tables of the zoo's evidence, and those about heads, from its csv files.
+Make the tables of the zoo's evidence, of heads and of kinds of attention from its csv files.
 
-In zoo/EVIDENCE.md and zoo/HEADS.md, each table is between `<!-- table: NAME -->` and
-`<!-- end -->`; the text around it does not change. The csv files are in zoo/results; a table
+In zoo/EVIDENCE.md, zoo/HEADS.md and zoo/VARIANTS.md, each table is between `<!-- table: NAME -->`
+and `<!-- end -->`; the text around it does not change. The csv files are in zoo/results; a table
 without one reads "not measured yet".
 """
 
@@ -232,9 +232,10 @@ def collect(args):
 
 def evidence(args):
     """Rewrites the tables, or checks them against the csv files."""
-    from lsmha_keras.evidence import head_tables, tables
+    from lsmha_keras.evidence import head_tables, kind_tables, tables
 
     pages = {"EVIDENCE.md": tables.TABLES, "HEADS.md": head_tables.TABLES}
+    pages["VARIANTS.md"] = kind_tables.TABLES
     found = {}
     for name, makers in pages.items():
         before = (zoo_dir() / name).read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from lsmha_keras import cli, presets
-from lsmha_keras.evidence import head_tables
+from lsmha_keras.evidence import head_tables, kind_tables
 from lsmha_keras.evidence import tables as evidence_text
 from lsmha_keras.evidence import verify_preset as verify_module
 from lsmha_keras.evidence.verify_preset import PresetVerification
@@ -107,6 +107,7 @@ def test_collect_writes_the_finished(tmp_path, capsys):
 def test_evidence_is_written_and_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lsmha_keras.commands.zoo.zoo_dir", lambda: tmp_path)
     pages = {"EVIDENCE.md": evidence_text.TABLES, "HEADS.md": head_tables.TABLES}
+    pages["VARIANTS.md"] = kind_tables.TABLES
     for name, tables in pages.items():
         places = [f"<!-- table: {table} -->\n<!-- end -->\n" for table in tables]
         (tmp_path / name).write_text("Über\n" + "".join(places), encoding="utf-8")
