@@ -1,6 +1,7 @@
 """Candidates of a benchmark: Keras and PyTorch models by name or object, ready to be timed."""
 
 import functools
+import itertools
 import pickle
 import warnings
 
@@ -56,9 +57,11 @@ def make_candidates(models, device, fuse=False):
             candidates.append(_make_peer(model, first, device))
         else:
             candidates.append(_make_ours(model, fuse))
-        names = [candidate.name for candidate in candidates]
-        if (count := names.count(names[-1])) > 1:
-            candidates[-1].name += f" ({count})"
+        # Times are kept by name, so that two candidates of one name would share them.
+        name, taken = candidates[-1].name, {other.name for other in candidates[:-1]}
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        names = itertools.chain([name], numbered)
+        candidates[-1].name = next(name for name in names if name not in taken)
     return candidates
 
 

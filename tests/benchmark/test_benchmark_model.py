@@ -12,6 +12,7 @@ import lsmha_keras
 from lsmha_keras.benchmark import benchmark_model as module
 from lsmha_keras.benchmark.benchmark_model import find_device, list_devices
 from lsmha_keras.benchmark.candidates import make_candidates
+from lsmha_keras.benchmark.candidates import make_candidates
 from lsmha_keras.benchmark.peers import make_timm_model
 from tests.reference import vit_pytorch_cct
 
@@ -39,6 +40,16 @@ def test_rows_are_consistent(model):
         assert (row.runs, row.p99_ms, row.peak_mib, row.note) == (10, None, None, "")
         assert row.compile_s >= 0
     assert (rows[1].parameters, rows[1].multiply_adds) == (18, 15)
+
+
+def test_models_of_one_name_are_told_apart():
+    models = [
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(width)], name=name)
+        for name, width in (("a", 1), ("a", 2), ("a", 3), ("a (2)", 4))
+    ]
+    candidates = make_candidates(models, "cpu:0")
+    assert [c.name for c in candidates] == ["a", "a (2)", "a (3)", "a (2) (2)"]
+    assert [c.model.output_shape[1] for c in candidates] == [1, 2, 3, 4]
 
 
 def test_percentiles():
