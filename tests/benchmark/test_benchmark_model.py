@@ -12,7 +12,6 @@ import lsmha_keras
 from lsmha_keras.benchmark import benchmark_model as module
 from lsmha_keras.benchmark.benchmark_model import find_device, list_devices
 from lsmha_keras.benchmark.candidates import make_candidates
-from lsmha_keras.benchmark.candidates import make_candidates
 from lsmha_keras.benchmark.peers import make_timm_model
 from tests.reference import vit_pytorch_cct
 
