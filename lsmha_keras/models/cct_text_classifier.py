@@ -68,7 +68,8 @@ class CCTTextClassifier(CCTSequenceClassifier):
             num_classes: int, number of classes.
             sequence_length: int, number of words of the longest text that is not cut.
             max_words: int, size of the vocabulary at most. Defaults to `20_000`.
-            min_count: int, how often a word of it must occur. Defaults to `1`.
+            min_count: int, how often a word of it must occur; from 2 on the model learns what to do
+                with unknown words. Defaults to `1`.
             class_names: list of `num_classes` strings or `None`.
             head: dict of other arguments of the classifier, such as `pooling`.
             **backbone: arguments of `CCTSequenceBackbone`, such as `num_heads`.

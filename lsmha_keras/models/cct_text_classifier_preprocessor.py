@@ -98,7 +98,8 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
             texts: iterable of str.
             sequence_length: int, number of ids of a text.
             max_words: int, size of the vocabulary at most. Defaults to `20_000`.
-            min_count: int, how often a word must occur. Defaults to `1`.
+            min_count: int, how often a word must occur. With 1 no training text has an unknown
+                word, so a model never learns what to do with one. Defaults to `1`.
             lowercase: bool. Defaults to `True`.
             **kwargs: base layer arguments, such as `name`.
 

@@ -22,6 +22,8 @@ from lsmha_keras.surgery.replace_blocks import replace_blocks
 
 # Words of a vocabulary, unless `vocabulary_size` says how many.
 _MOST_WORDS = 20_000
+# Words that occur once stand for unknown ones: otherwise the id of these would never be trained.
+_MIN_COUNT = 2
 # Arguments of an optimiser that a recipe sets elsewhere.
 _ELSEWHERE = {
     "learning_rate": "optimizer.learning_rate",
@@ -121,6 +123,7 @@ def _sequence_arguments(preset, arguments, source):
         source.load(np.arange(len(source))),
         arguments.get("sequence_length", architecture["sequence_length"]),
         max_words=arguments.get("vocabulary_size", _MOST_WORDS),
+        min_count=_MIN_COUNT,
     )
     return {"preprocessor": preprocessor, "vocabulary_size": preprocessor.vocabulary_size}
 

@@ -93,6 +93,17 @@ def test_what_recipes_of_sequences_cannot_have(data_dir):
         lsmha_keras.train({**TEXT, "model": model}, data_dir / "c", data_dir, verbose=0)
 
 
+def test_words_that_occur_once_are_unknown(data_dir):
+    """Else the embedding of unknown words would stay as it was drawn."""
+    with (data_dir / "questions" / "train.csv").open("a", newline="") as file:
+        csv.writer(file).writerow(["who", "who is Ada ?"])
+    source = lsmha_keras.open_dataset("questions", "train", data_dir)
+    model = build_model(Recipe.from_dict(TEXT), source)
+    assert "ada" not in model.preprocessor.vocabulary and "cat" in model.preprocessor.vocabulary
+    ids = model.preprocessor(source.load([len(source) - 1]))
+    assert (ids == 1).sum() == 1
+
+
 def test_class_weights_are_balanced(data_dir, monkeypatch):
     """Two classes, of which one has three times as many examples: weights 2/3 and 2."""
     from lsmha_keras.training import fit_recipe
