@@ -64,6 +64,33 @@ def test_what_a_user_waits_for():
         assert f"| {way} | {' | '.join(cells)} |" in text
 
 
+def test_what_int8_costs():
+    from lsmha_keras.presets import ALIASES
+
+    rows = _rows("accuracy_latency.csv")
+    small = [row for row in rows if row["preset"] == ALIASES["lsmha-small"]]
+    accuracy = {row["way"]: float(row["accuracy"]) for row in small}
+    losses = [accuracy[way.removesuffix(", int8")] - accuracy[way] for way in accuracy]
+    assert f"loses at most\n{max(losses):.1f} points" in page("docs/export.md")
+    (note,) = {row["note"] for row in rows if row["note"]}
+    before, after = map(float, re.findall(r"([\d.]+) %", note))
+    assert f"`lsmha-base` loses {before - after:.1f}, so the export refuses it" in page(
+        "docs/export.md"
+    )
+
+
+def test_the_service_under_load():
+    for row in _rows("serving.csv"):
+        cells = [row["runtime"], row["sent"], row["images"], row["seconds"]]
+        cells += [
+            f"{float(row['images_per_s']):,.0f}",
+            f"{100 * float(row['share_of_bare']):.0f} %",
+        ]
+        cells += [f"{float(row['p99_ms']):.0f} ms", row["lost"], row["wrong"]]
+        cells.append(f"{row['mib_warm']} and {row['mib_after']}")
+        assert f"| {' | '.join(cells)} |" in page("docs/serve.md")
+
+
 def test_readme_opens_with_the_best_preset():
     from lsmha_keras.presets import ALIASES, list_presets
 

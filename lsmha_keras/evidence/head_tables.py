@@ -136,11 +136,37 @@ def agreement_table(results_dir):
     return markdown_table(header, lines)
 
 
+def speed_table(results_dir):
+    """Tabulates how much faster models are with fewer heads or maps (H5).
+
+    Args:
+        results_dir: path of `zoo/results`, with `head_speed.csv` of `benchmarks/heads.py`.
+
+    Returns:
+        str, a Markdown table: medians, and in brackets the 90th percentiles.
+    """
+    header = ["model", "backend", "batch", "heads", "maps", "milliseconds", "times as fast"]
+    rows = read_rows(pathlib.Path(results_dir) / "head_speed.csv", _SPEED)
+    lines = [
+        [
+            *(row["parent"], row["backend"], row["batch"]),
+            *(row[key].split()[0] for key in ("heads", "maps")),  # the same in all blocks
+            f"{float(row['p50_ms']):,.1f} ({float(row['p90_ms']):,.1f})",
+            f"{float(row['speedup']):.2f}",
+        ]
+        for row in rows
+    ]
+    return markdown_table(header, lines)
+
+
+_SPEED = ("backend", "parent", "batch", "heads", "maps", "p50_ms", "p90_ms", "speedup")
+
 TABLES = {
     "H1": curves_table,
     "H2": tuned_table,
     "H3": flips_table,
     "H4": agreement_table,
+    "H5": speed_table,
 }
 
 

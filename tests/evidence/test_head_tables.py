@@ -67,6 +67,14 @@ def test_a_ranking_that_is_constant_has_no_correlation(tmp_path):
     ]
 
 
+def test_speed_has_one_row_for_each_model(tmp_path):
+    row = {"backend": "jax", "parent": "p", "batch": 1, "heads": "8 8", "maps": "2 2"}
+    row |= {"p50_ms": 1234.56, "p90_ms": 1300, "speedup": 1.5, "note": ""}
+    write_rows(tmp_path / "head_speed.csv", [row])
+    (line,) = TABLES["H5"](tmp_path).splitlines()[2:]
+    assert line == "| p | jax | 1 | 8 | 2 | 1,234.6 (1,300.0) | 1.50 |"
+
+
 def test_the_page_is_what_the_csv_files_give():
     text = (zoo_dir() / "HEADS.md").read_text(encoding="utf-8")
     assert text == evidence_text(text, zoo_dir() / "results", TABLES), "run `lsmha zoo evidence`"

@@ -133,3 +133,17 @@ def test_those_of_small_are_closer_to_it(text):
     assert rest <= statistics.mean(lost["random"][1])
     more = sum(map(float.__gt__, *lost["chosen"]))
     assert f"{more} of 20 lose more than the rest" in text
+
+
+def test_what_fewer_heads_and_maps_save(text):
+    rows = read_rows(zoo_dir() / "results" / "head_speed.csv", ["speedup"])
+    speedups = {(r["backend"], r["batch"], r["model"]): round(float(r["speedup"]), 1) for r in rows}
+    backends = ("jax", "tensorflow")
+    assert "Half of the heads make the model 1.5 times as fast on JAX and TensorFlow" in text
+    halves = {speedups[b, batch, "half of the heads"] for b in backends for batch in ("1", "64")}
+    assert halves == {1.5}
+    assert "Sharing maps gains more on TensorFlow, 1.7" in text
+    assert {speedups["tensorflow", b, "a quarter of the maps"] for b in ("1", "64")} == {1.7}
+    assert "On PyTorch it loses time at batch 1" in text
+    assert speedups["torch", "1", "a quarter of the maps"] < 1
+    assert ("torch", "64", "whole") not in speedups and "not measured on PyTorch" in text
