@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
+from lsmha_keras.benchmark import predictor_latency
 from lsmha_keras.benchmark.timing import make_step, summarise, time_in_turn
 from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
@@ -244,7 +245,8 @@ class PresetVerification:
 def record_latency(verification):
     """Writes a measured latency to the card of a preset, with its machine and backend.
 
-    `results.json`, `README.md` and the checksums are rewritten.
+    If the preset has a `model.onnx`, the ways of `lsmha bench latency` are measured for one image
+    and written too. `results.json`, `README.md` and the checksums are rewritten.
 
     Args:
         verification: `PresetVerification` from this machine and backend.
@@ -265,9 +267,19 @@ def record_latency(verification):
             "The latency of a preset is recorded only if the preset agrees with its card. "
             f"Received: {verification.name}: {reasons}"
         )
+    directory = find_trained(verification.name)
     write_card(
-        find_trained(verification.name),
+        directory,
         latency_ms=round(verification.latency_ms, 3),
         latency_backend=keras.config.backend(),
         latency_hardware=describe_hardware(),
+        **_latencies_ms(directory),
     )
+
+
+def _latencies_ms(directory):
+    """Times one image as a user classifies it: `predict`, and `Predictor` in each runtime."""
+    if not (directory / ONNX).is_file():
+        return {}
+    rows = predictor_latency.measure(str(directory), "one image", _LATENCY_RUNS)
+    return {"latencies_ms": {row["way"]: row["median_ms"] for row in rows if row["median_ms"]}}

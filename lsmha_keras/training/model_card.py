@@ -138,7 +138,9 @@ def _latency(results):
     if results.get("latency_ms") is None:
         return "not measured"
     where = f"{results['latency_backend']} on {results['latency_hardware']}"
-    return f"{results['latency_ms']:.2f} ms (median; {where})"
+    ways = results.get("latencies_ms", {}).items()
+    others = "".join(f"; {way}: {milliseconds:.2f} ms" for way, milliseconds in ways)
+    return f"{results['latency_ms']:.2f} ms (median; {where}){others}"
 
 
 def _start(section):

@@ -8,7 +8,7 @@ import pytest
 
 from lsmha_keras import cli
 from lsmha_keras.evidence import verify_preset as module
-from lsmha_keras.evidence.verify_preset import record_latency, verify_preset
+from lsmha_keras.evidence.verify_preset import PresetVerification, record_latency, verify_preset
 from lsmha_keras.presets import list_presets, verify_checksums
 
 pytestmark = pytest.mark.backend_free
@@ -29,6 +29,22 @@ def test_what_was_measured_stands_on_the_card(preset, monkeypatch):
     verify_checksums(preset)
     found = verify_preset(preset, accuracy=False)
     assert (found.ok, found.notes, found.card_latency_ms) == (True, (), 1.257)
+
+
+def test_the_ways_of_a_user_stand_beside_it(preset, monkeypatch):
+    monkeypatch.setattr(module, "_latency_ms", lambda model: 1.5)
+    rows = [
+        {"way": "predict", "median_ms": 3.25},
+        {"way": "Predictor, openvino", "median_ms": 0.414},
+        {"way": "Predictor, onnxruntime", "median_ms": ""},  # not measured
+    ]
+    monkeypatch.setattr(module.predictor_latency, "measure", lambda *arguments: rows)
+    (preset / "model.onnx").write_bytes(b"")
+    record_latency(PresetVerification(str(preset), latency_ms=1.5))
+    results = json.loads((preset / "results.json").read_text())
+    assert results["latencies_ms"] == {"predict": 3.25, "Predictor, openvino": 0.414}
+    card = (preset / "README.md").read_text()
+    assert "); predict: 3.25 ms; Predictor, openvino: 0.41 ms |" in card
 
 
 @pytest.mark.parametrize(
