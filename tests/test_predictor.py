@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 import lsmha_keras as lsmha
 from lsmha_keras import cli, presets
 from lsmha_keras.images import resize_image
+from lsmha_keras.runtimes import keras_runtime
 from tests.exporting.models import images_for, small_classifier
 from tests.models.test_one_photo import photo
 
@@ -173,6 +175,34 @@ def test_a_committee_runs_in_keras(tmp_path):
     np.testing.assert_allclose(found, committee.probabilities(expected), atol=1e-5)
 
 
+def test_keras_compiles_a_size_once(tmp_path, monkeypatch):
+    small_classifier(class_names=list("abcdefg")).save_to_preset(tmp_path)
+    classify = lsmha.Predictor(tmp_path, runtime="keras")
+    model = classify._runtime.classifier
+    images = images_for(model, 4)
+    expected = model.predict(images, verbose=0)  # on JAX this replaces the model's arrays
+    calls = []
+    whole = model.call
+    monkeypatch.setattr(model, "call", lambda *args, **kw: calls.append(1) or whole(*args, **kw))
+    for size in (1, 3, 4, 3, 1):  # padded to 1, 4, 4, 4, 1
+        np.testing.assert_allclose(classify.logits(images[:size]), expected[:size], atol=1e-5)
+    assert len(calls) == (5 if keras.backend.backend() == "torch" else 2)
+
+
+def test_keras_leaves_preprocessing_of_a_users_to_it(monkeypatch):
+    class Darker(lsmha.CCTImageClassifierPreprocessor):
+        def call(self, x, y=None, sample_weight=None):
+            return super().call(x // 2, y, sample_weight)
+
+    model = small_classifier()
+    config = model.preprocessor.get_config()
+    model.preprocessor = Darker.from_config(config)
+    images = images_for(model)
+    monkeypatch.setattr(keras_runtime, "load_classifier", lambda preset: model)
+    found = keras_runtime.KerasRuntime("mine").run(images)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-5)
+
+
 def run_alone(code, **environment):
     """Runs code in a new process in which no backend is requested."""
     kept = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
@@ -216,8 +246,6 @@ def test_neither_keras_nor_a_framework_is_imported(tmp_path):
 
 @pytest.mark.parametrize("asked", ["backend", "variable", "runtime", "nothing"])
 def test_the_command_uses_the_requested_runtime(asked, tmp_path, monkeypatch, capsys):
-    import keras
-
     pytest.importorskip("onnxruntime", reason="runs the files")
     used = []
 
