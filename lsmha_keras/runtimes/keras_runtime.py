@@ -65,8 +65,8 @@ class KerasRuntime:
 def _make_step(classifier):
     """Makes a function from float32 images of the model's size to outputs.
 
-    `predict_on_batch` checks and preprocesses images outside the compiled part, which takes a
-    third of the time of a small model.
+    `predict_on_batch` checks and preprocesses images outside the compiled part, and on JAX also
+    copies the state of the model.
     """
     preprocessor = getattr(classifier, "preprocessor", None)
     converter = getattr(preprocessor, "image_converter", None)
