@@ -201,6 +201,16 @@ def test_attention_and_whole_models():
         assert f"| {backend} | {batch} | {' | '.join(cells)} |" in text
 
 
+def test_one_image_beside_vit_pytorch():
+    rows = _rows("peer_latency.csv")
+    ways = ("predict", "predict_on_batch", "Predictor, onnxruntime", "Predictor, openvino")
+    for backend in {row["backend"] for row in rows}:
+        times = {r["way"]: float(r["median_ms"]) for r in rows if r["backend"] == backend}
+        peer = times["vit_pytorch.cct"]
+        cells = [f"{times[way]:.1f} ms ({peer / times[way]:.2f})" for way in ways]
+        assert f"| {backend} | {' | '.join(cells)} | {peer:.1f} ms |" in page("docs/speed.md")
+
+
 def test_the_slowest_case_of_attention():
     times = {}
     for row in filter(lambda row: row["median_ms"], _rows("attention.csv")):
