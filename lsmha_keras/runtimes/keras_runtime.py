@@ -89,7 +89,8 @@ def _compile_tensorflow(classifier, run):
 
     @functools.cache  # one function for each size: TensorFlow would warn of retracing
     def compiled(shape):
-        function = tf.function(run, jit_compile=bool(classifier.jit_compile))
+        # No AutoGraph: nothing here depends on values, and it warns of syntax that it lacks.
+        function = tf.function(run, jit_compile=bool(classifier.jit_compile), autograph=False)
         return function.get_concrete_function(tf.TensorSpec(shape, "float32"))
 
     return lambda images: compiled(images.shape)(tf.constant(images))
