@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lsmha_keras import presets
+from lsmha_keras._imports import import_quietly
 from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_any
 from lsmha_keras.images import check_image_values, resize_batch, resize_image, warn_of_fractions
@@ -241,9 +242,7 @@ def _open(model, runtime, num_threads):
                 "Keras runs presets, not ONNX files: leave `runtime` out, or give the preset. "
                 f"Received: {model}"
             )
-        from lsmha_keras.runtimes.keras_runtime import KerasRuntime
-
-        return KerasRuntime(model)
+        return import_quietly("lsmha_keras.runtimes.keras_runtime").KerasRuntime(model)
     if file is None:
         raise InputError(
             f"The preset has no {presets.ONNX}, which {runtime} needs; "

@@ -47,6 +47,15 @@ def test_a_script_prints_our_warning_and_nothing_else():
     assert len(done.stderr.splitlines()) <= 2, done.stderr
 
 
+def test_a_predictor_in_keras_prints_nothing_else():
+    done = run(
+        "import numpy as np, lsmha_keras as lsmha\n"
+        "classify = lsmha.Predictor('lsmha-small', runtime='keras')\n"
+        "print(classify.logits(np.zeros((1, 32, 32, 3), 'uint8')).shape)"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(1, 100)\n", "")
+
+
 @pytest.mark.backend_free
 def test_only_the_notes_are_dropped(capfd, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)

@@ -50,8 +50,7 @@ class HeadMeasures:
 
     ```python
     measures = HeadMeasures(model, train_data, test_data, scored_images=2000)
-    table, agreement = measures.scores()
-    curves = measures.curves(table)
+    print(len(measures.scored))  # then `table, agreement = measures.scores()`, and `curves(table)`
     ```
     """
 

@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 import lsmha_keras.evidence
+from lsmha_keras.data.open_dataset import open_dataset
 from lsmha_keras.evidence import runs, verify_preset
 from lsmha_keras.presets import zoo_dir
 
@@ -44,7 +45,11 @@ def test_block(module, block, model_and_run, tmp_path, monkeypatch):
     (tmp_path / "runs" / "mine" / "checkpoints").mkdir()
     (tmp_path / "runs" / "mine" / "checkpoints" / "last.npz").touch()
     shutil.copytree(zoo_dir() / "results", tmp_path / "zoo" / "results")
+    tiny = open_dataset(str(model_and_run[1].parent / "tiny.npz"), "test")
     names = {
+        "model": model_and_run[0],
+        "train_data": tiny,
+        "test_data": tiny,
         "run_row": runs.run_row,
         "verify_preset": verify_preset.verify_preset,
         "find_trained": verify_preset.find_trained,
