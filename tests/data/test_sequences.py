@@ -103,6 +103,19 @@ def test_folders_of_text_files(tmp_path):
         open_dataset(tmp_path, "test")
 
 
+def test_hidden_files_and_byte_order_marks_are_no_data(tmp_path):
+    for name in ("neg/1.txt", "neg/._1.txt", ".ipynb_checkpoints/1.txt", "__MACOSX/neg/1.txt"):
+        file = tmp_path / "texts" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("bad", encoding="utf-8-sig")
+    dataset = open_dataset(tmp_path / "texts", "train")
+    assert dataset.class_names == ["neg"] and dataset.load([0]).tolist() == ["bad"]
+    file = write_csv(tmp_path / "parts" / "train.csv", ("label", "text"), [("no", "a")])
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    (tmp_path / "parts" / "._train.csv").write_bytes(b"\x00")
+    assert open_dataset(tmp_path / "parts", "train").class_names == ["no"]
+
+
 def test_series_of_an_archive(tmp_path):
     series = np.random.default_rng(0).normal(size=(4, 6, 3))
     path = tmp_path / "series.npz"

@@ -7,6 +7,7 @@ import numpy as np
 
 from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import InputError, nearest
+from lsmha_keras.files import is_hidden
 
 # Name -> folder below the data's, the column of the labels, and the names of the classes, if they
 # are other than the labels.
@@ -33,7 +34,7 @@ def find_text(name, data_dir):
 
 def find_csv_parts(path):
     """Returns the csv files of a folder by the name of their split, a dict, or an empty one."""
-    return {part.stem: part for part in sorted(path.glob("*.csv"))} if path.is_dir() else {}
+    return {part.stem: part for part in _files(path, ".csv")} if path.is_dir() else {}
 
 
 def open_known_text(name, path, base):
@@ -90,7 +91,8 @@ def open_csv(path, base, label="label", class_names=None, name=None):
 def _read(path, label):
     """Reads the labels and texts of a csv file, a list of pairs of str."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        # Spreadsheets put a byte order mark in front, which the first column's name would keep.
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])
             wanted = (label, "text")
@@ -117,7 +119,13 @@ def _order(label):
 
 def find_text_folder(path):
     """Returns whether a folder, or its splits, hold folders of `.txt` files, one for each class."""
-    return any(path.glob("*/*.txt")) or any(path.glob("*/*/*.txt"))
+    return path.is_dir() and (
+        _has_classes(path) or any(_has_classes(folder) for folder in _folders(path))
+    )
+
+
+def _has_classes(path):
+    return any(_files(folder, ".txt") for folder in _folders(path))
 
 
 def open_text_folder(path, base):
@@ -133,7 +141,7 @@ def open_text_folder(path, base):
     Raises:
         ValueError: if there is no such split, or a file is empty or not in UTF-8.
     """
-    splits = {"train": path} if any(path.glob("*/*.txt")) else {p.name: p for p in _folders(path)}
+    splits = {"train": path} if _has_classes(path) else {p.name: p for p in _folders(path)}
     if base not in splits:
         raise InputError(
             f"{str(path)!r} has the splits {', '.join(splits)}{nearest(base, splits)}. "
@@ -142,19 +150,24 @@ def open_text_folder(path, base):
     classes = sorted({folder.name for split in splits.values() for folder in _folders(split)})
     texts, labels = [], []
     for number, own in enumerate(classes):
-        for file in sorted((splits[base] / own).glob("*.txt")):
+        folder = splits[base] / own
+        for file in _files(folder, ".txt") if folder.is_dir() else []:
             texts.append(_read_text(file))
             labels.append(number)
     return SequenceDataset(texts, np.array(labels, "int64"), classes, str(path))
 
 
 def _folders(path):
-    return sorted(folder for folder in path.iterdir() if folder.is_dir())
+    return sorted(f for f in path.iterdir() if f.is_dir() and not is_hidden(f.name))
+
+
+def _files(path, suffix):
+    return sorted(f for f in path.iterdir() if f.suffix == suffix and not is_hidden(f.name))
 
 
 def _read_text(file):
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"Texts must be in UTF-8. Received: {file} ({error})") from error
     if not text.strip():
