@@ -15,6 +15,7 @@ from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.data.sources import cifar, digits, image_folder, npz, tfds_dataset
 from lsmha_keras.data.sources import text as texts
 from lsmha_keras.errors import ImageSizeError, InputError, nearest
+from lsmha_keras.image_file import find_images
 from lsmha_keras.types import PathLike
 
 _TERM = re.compile(r"^(?P<base>[\w.-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?$")
@@ -108,9 +109,9 @@ def _opener(name, data_dir, image_size):
     path = _existing_path(name, data_dir)
     if path is not None and path.is_dir() and npz.find_npz_parts(path):
         return lambda base: npz.open_npz_parts(path, base, image_size)
-    if path is not None and (path.suffix == ".csv" or texts.find_csv_parts(path)):
+    if path is not None and (path.suffix == ".csv" or _holds(path, texts.find_csv_parts)):
         return lambda base: texts.open_csv(path, base)
-    if path is not None and path.is_dir() and texts.find_text_folder(path):
+    if path is not None and _holds(path, texts.find_text_folder):
         return lambda base: texts.open_text_folder(path, base)
     if path is not None and path.is_dir():
         return lambda base: image_folder.open_image_folder(path, base, image_size)
@@ -123,6 +124,11 @@ def _opener(name, data_dir, image_size):
             f"Received: name={name!r}, which is {'another file' if path else 'no file or folder'}"
         )
     return lambda base: tfds_dataset.open_tfds(name, base, data_dir, image_size, BUILT_IN, hint)
+
+
+def _holds(path, find_texts):
+    """Returns whether a folder holds texts. Beside images, texts are tables or notes about them."""
+    return path.is_dir() and find_texts(path) and not find_images(path)
 
 
 def _existing_path(name, data_dir):

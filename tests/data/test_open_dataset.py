@@ -189,6 +189,7 @@ def test_folder_of_class_folders(tmp_path):
     files |= {"emu/deep/er.jpg": (200, (8, 10), "L")}
     root = write_folder(tmp_path / "pets", files)
     (root / "cat" / "notes.txt").write_text("no image")
+    (root / "labels.csv").write_text("file,label\ncat/00.png,cat\n")
     (root / ".cache").mkdir()
     dataset = lsmha.open_dataset(root)
     assert dataset.class_names == ["cat", "dog", "emu"]
