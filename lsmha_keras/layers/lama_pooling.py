@@ -109,7 +109,9 @@ class LAMAPooling(keras.layers.Layer):
         return self.add_weight(
             name=name,
             shape=shape,
-            dtype="float32",  # Whatever the policy: rounded scores would be wrong weights.
+            # Whatever the policy: rounded scores would be wrong weights.
+            dtype="float32",
+            autocast=False,
             initializer=initial_values(self.kernel_initializer.clone()),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,

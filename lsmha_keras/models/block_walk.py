@@ -21,8 +21,11 @@ class BlockWalk:
     Example:
 
     ```python
+    from lsmha_keras.models.block_walk import BlockWalk
+
+    backbone = lsmha_keras.CCTBackbone((16, 16, 3), num_layers=2)
     walk = BlockWalk(backbone)
-    tokens = walk.embed(images, training=False)
+    tokens = walk.embed(np.zeros((1, 16, 16, 3), "float32"), training=False)
     for i in range(len(backbone.blocks)):
         tokens = walk.run(i, tokens, training=False)
     ```

@@ -35,7 +35,9 @@ class AnnealTokenKeep(keras.callbacks.Callback):
     Example:
 
     ```python
-    classifier.fit(images, labels, epochs=30, callbacks=[lsmha_keras.AnnealTokenKeep(20)])
+    backbone = lsmha_keras.CCTBackbone(images.shape[1:], num_layers=2, token_keep=0.5)
+    classifier = lsmha_keras.CCTImageClassifier(backbone, num_classes=10)
+    classifier.fit(images, labels, epochs=3, callbacks=[lsmha_keras.AnnealTokenKeep(2)])
     ```
 
     References:

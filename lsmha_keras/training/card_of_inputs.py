@@ -64,7 +64,7 @@ def card_of_inputs(model):
     Example:
 
     ```python
-    card_of_inputs(model)["inputs"]  # "images of 32x32x3"
+    card_of_inputs(result.model)["inputs"]  # "images of 32x32x3"
     ```
     """
     shape = model.image_shape

@@ -30,7 +30,11 @@ class TrainInTurns(keras.callbacks.Callback):
     Example:
 
     ```python
-    classifier.fit(images, labels, epochs=10, callbacks=[lsmha_keras.TrainInTurns()])
+    backbone = lsmha_keras.CCTBackbone(
+        images.shape[1:], num_layers=2, attention="mae", attention_options={"in_turns": True}
+    )
+    classifier = lsmha_keras.CCTImageClassifier(backbone, num_classes=10)
+    classifier.fit(images, labels, epochs=5, callbacks=[lsmha_keras.TrainInTurns()])
     ```
 
     References:

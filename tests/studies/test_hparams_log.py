@@ -1,5 +1,6 @@
 """Trials on TensorBoard's HParams page."""
 
+import os
 import subprocess
 import sys
 import time
@@ -55,10 +56,12 @@ def test_hparams_without_tensorboard(tmp_path, monkeypatch):
 
 def test_hparams_without_tensorflow(tmp_path):
     pytest.importorskip("tensorboard")
+    pytest.importorskip("jax", reason="Keras needs another backend")
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
         "from lsmha_keras.studies.execution import write_hparams\n"
         "assert write_hparams(sys.argv[1], {'num_heads': 4}, {'val_accuracy': 0.25})"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=environment)
     assert len(list(tmp_path.iterdir())) == 1
