@@ -215,11 +215,14 @@ def check_rounding(monkeypatch, path, dtype, arrays, mask=None):
     # Inside, everything is float32: sums over keys, and scores whose errors are multiplied.
     largest = np.abs(np.einsum("bhqd,bhkd->bhqk", *arrays[:2])).max()
     inside = (arrays[1].shape[2] + 2 * largest) * 2**-23 / float(ml_dtypes.finfo(dtype).eps)
+    # JAX's own attention leaves the dtype of the sum over keys to XLA, which may split it (seen
+    # with JAX 0.11) and round the parts.
+    parts = 1 if path == "fused" else 0
     # Of the output: the weights and itself. Of gradients: those of the weights, the output in
     # their sum over keys, the gradients of the scores and the result.
-    assert_rounded(output, expected, dtype, 2 + inside, magnitude)
+    assert_rounded(output, expected, dtype, 2 + parts + inside, magnitude)
     for found, wanted, size in zip(gradients, by_inputs, by_inputs_magnitude, strict=True):
-        assert_rounded(found, wanted, dtype, 4 + inside, size)
+        assert_rounded(found, wanted, dtype, 4 + parts + inside, size)
 
 
 # TensorFlow has no fused kernel, and PyTorch's is the default.

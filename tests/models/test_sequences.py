@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras
+from lsmha_keras.exporting.flat_model import check_exportable
 from lsmha_keras.models import (
     CCTImageClassifier,
     CCTSequenceBackbone,
@@ -363,7 +364,7 @@ def test_what_is_for_images_refuses_texts(tmp_path):
         lambda: lsmha_keras.explain(model, TEXTS[0]),
         lambda: lsmha_keras.SoftCommittee([model, model]),
         lambda: lsmha_keras.Predictor(tmp_path / "preset"),
-        lambda: lsmha_keras.export(model, "onnx", tmp_path / "exported"),
+        lambda: check_exportable(model),
         lambda: lsmha_keras.fit_readout(model, (TEXTS, np.arange(4)), epochs=1),
     ):
         with pytest.raises(ValueError, match="images.*Received: .*(Text|Sequence)"):
