@@ -146,9 +146,12 @@ def attention_core(
             from lsmha_keras.layers.jax_gpu_attention import gpu_attention
 
             return gpu_attention(query, key, value, mask), None
+        # XLA adds products up in half precision on CPUs (float16 always, bfloat16 with JAX 0.11).
+        wide = "float32" if loop.on_cpu() else query.dtype
         # Keras wants (batch, tokens, heads, head_dim).
-        swapped = (ops.swapaxes(x, 1, 2) for x in (query, key, value))
-        return ops.swapaxes(ops.dot_product_attention(*swapped, mask=mask), 1, 2), None
+        swapped = (ops.swapaxes(ops.cast(x, wide), 1, 2) for x in (query, key, value))
+        output = ops.swapaxes(ops.dot_product_attention(*swapped, mask=mask), 1, 2)
+        return ops.cast(output, query.dtype), None
 
     scale = float(query.shape[-1]) ** -0.5
     # Rounded to half precision, scores would be wrong by more than the weights are, or overflow.

@@ -23,10 +23,15 @@ def loop_pays(query, key, dropout_rate):
     Returns:
         A bool; False for sizes that are symbols, as in an export with any batch size, or zero.
     """
-    if jax.default_backend() != "cpu" or keras.distribution.distribution() is not None:
+    if not on_cpu() or keras.distribution.distribution() is not None:
         return False
     # An empty batch has no groups of heads.
     return all(isinstance(size, int) and size for size in (*query.shape, *key.shape))
+
+
+def on_cpu():
+    """Whether JAX computes on CPUs."""
+    return jax.default_backend() == "cpu"
 
 
 def has_gpu():
