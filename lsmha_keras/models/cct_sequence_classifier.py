@@ -29,7 +29,7 @@ class CCTSequenceClassifier(CCTImageClassifier):
     `fit`, `evaluate` and `predict` take arrays of series `(batch, time, features)` or of ids
     `(batch, time)`, and the kinds of datasets that `CCTImageClassifier` takes. Values that are not
     finite, ids that the model does not know and sequences of another size are refused. Series are
-    taken as they are: bring their features to a similar size first.
+    not normalised: scale their features to similar ranges first.
 
     Args:
         backbone: a `CCTSequenceBackbone`.

@@ -112,7 +112,7 @@ def _compile_jax(classifier, run):
 
 def _without_gradients(classifier, run):
     # Not compiled: `torch.compile` (2.13) breaks up the loop in which Keras calls the layers of a
-    # functional model, takes 40 s for that, and the result is slower.
+    # functional model, and the result is slower than calling it eagerly.
     import torch
 
     def step(images):

@@ -61,8 +61,8 @@ def open_csv(path, base, label="label", class_names=None, name=None):
         A `SequenceDataset`.
 
     Raises:
-        ValueError: if there is no such split, a column is missing (those that there are, are
-            named), a line has no text, or a label is no class.
+        ValueError: if there is no such split, a column is missing (the message lists the columns
+            found), a line has no text, or a label is not a class name.
     """
     parts = {"train": path} if path.is_file() else find_csv_parts(path)
     if base not in parts:
