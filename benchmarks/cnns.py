@@ -24,7 +24,8 @@ from lsmha_keras.runtimes.description import KEY, Description
 CASE = ("runtime",)
 FIGURES: tuple[str, ...] = ("model", "parameters", "multiply_adds", "median_ms", "fastest_ms")
 FIGURES += ("slowest_ms", "ratio_to_ours", "runs")
-PRESETS = ("lsmha-small", "lsmha-base")
+PRESETS: tuple[str, ...] = ("lsmha-small", "lsmha-base", "cct_2_3x2_h16_cifar100")
+PRESETS += ("cct_2_3x2_h16_c1_cifar100_60_epochs",)
 _SIZE = (32, 32, 3)
 
 

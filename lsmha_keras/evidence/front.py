@@ -19,7 +19,14 @@ COLUMNS = (
     "source",
 )
 PRESET = "preset"
-_COSTS = {"multiply_adds": "multiply-adds of one image", "parameters": "parameters"}
+# The runtime that `Predictor` prefers.
+_RUNTIME = "openvino"
+_LATENCY = "median_ms"
+_COSTS = {
+    "multiply_adds": "multiply-adds of one image",
+    "parameters": "parameters",
+    _LATENCY: "time of one image (ms)",
+}
 
 
 def measure_front(directories, results_dir):
@@ -69,17 +76,19 @@ def front_table(results_dir):
     """Tabulates accuracy and cost, cheapest model first.
 
     Args:
-        results_dir: path of `zoo/results`, with a `front.csv`.
+        results_dir: path of `zoo/results`, with a `front.csv`, and the `cnn_latency.csv` that
+            `python -m benchmarks.cnns` wrote.
 
     Returns:
-        str, a Markdown table.
+        str, a Markdown table; the time is empty for models that were not timed.
     """
-    header = ["model", "kind", "multiply-adds (million)", "parameters (million)", "top-1 (%)"]
-    header += ["epochs", "augmentation", "source"]
+    header = ["model", "kind", "multiply-adds (million)", "parameters (million)"]
+    header += ["one image (ms)", "top-1 (%)", "epochs", "augmentation", "source"]
     rows = [
         [
             *(row["model"], row["kind"], f"{int(row['multiply_adds']) / 1e6:.1f}"),
-            *(f"{int(row['parameters']) / 1e6:.2f}", f"{100 * float(row['accuracy']):.1f}"),
+            *(f"{int(row['parameters']) / 1e6:.2f}", _milliseconds(row)),
+            f"{100 * float(row['accuracy']):.1f}",
             *(row["epochs"], row["augmentation"], row["source"]),
         ]
         for row in sorted(_front_rows(results_dir), key=lambda row: int(row["multiply_adds"]))
@@ -89,10 +98,10 @@ def front_table(results_dir):
 
 @draws
 def plot_zoo_front(results_dir, path):
-    """Plots accuracy against multiply-adds and against parameters, on logarithmic axes.
+    """Plots accuracy against multiply-adds, parameters and time, on logarithmic axes.
 
     Args:
-        results_dir: path of `zoo/results`, with a `front.csv`.
+        results_dir: as for `front_table`.
         path: image to write.
 
     Raises:
@@ -111,11 +120,11 @@ def plot_zoo_front(results_dir, path):
     note = (
         "Blue: presets of this repository, the best named. Grey: CNNs published after 200 epochs."
     )
-    figure = new_figure(8.4, 4.2, "CIFAR-100: what an image costs and how often it is right", note)
-    for axes, (cost, label) in zip(figure.subplots(1, 2, sharey=True), _COSTS.items(), strict=True):
-        for row in rows:
+    figure = new_figure(10.4, 4.2, "CIFAR-100: what an image costs and how often it is right", note)
+    for axes, (cost, label) in zip(figure.subplots(1, 3, sharey=True), _COSTS.items(), strict=True):
+        for row in filter(lambda row, cost=cost: row[cost], rows):
             ours = row["kind"] == PRESET
-            point = int(row[cost]), 100 * float(row["accuracy"])
+            point = float(row[cost]), 100 * float(row["accuracy"])
             axes.plot(*point, "o" if ours else "s", color=SIGNAL if ours else MUTED)
             if not ours or _is_best_at(row, rows, cost):
                 offset = {"xytext": (4, 2), "textcoords": "offset points"}
@@ -134,14 +143,27 @@ def _is_best_at(row, rows, cost):
     """Returns whether no other preset is more accurate at the same or a lower cost."""
     return not any(
         other["kind"] == PRESET
-        and int(other[cost]) <= int(row[cost])
+        and other[cost]
+        and float(other[cost]) <= float(row[cost])
         and float(other["accuracy"]) > float(row["accuracy"])
         for other in rows
     )
 
 
 def _front_rows(results_dir):
-    return read_rows(pathlib.Path(results_dir) / "front.csv", COLUMNS)
+    """Reads the rows of `front.csv`, each with the time of one image, or "" if not measured."""
+    folder = pathlib.Path(results_dir)
+    times = {
+        row["model"]: row[_LATENCY]
+        for row in read_rows(folder / "cnn_latency.csv", ("runtime", "model", _LATENCY))
+        if row["runtime"] == _RUNTIME
+    }
+    rows = read_rows(folder / "front.csv", COLUMNS)
+    return [{**row, _LATENCY: times.get(row["model"], "")} for row in rows]
+
+
+def _milliseconds(row):
+    return f"{float(row[_LATENCY]):.2f}" if row[_LATENCY] else ""
 
 
 def _epochs(directory):

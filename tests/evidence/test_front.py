@@ -25,7 +25,13 @@ def test_presets_get_rows_and_others_keep_theirs(results):
     assert rows[1]["parameters"] == "214693" and rows[1]["multiply_adds"] == "29106176"
     assert rows[1]["augmentation"] == "crop and flip" and rows[1]["kind"] == PRESET
     lines = front_table(results).splitlines()
-    assert "29.1 | 0.21 | 59.3 | 18" in lines[2] and "41.0 | 0.28 | 68.8 | 200" in lines[3]
+    assert "29.1 | 0.21 |  | 59.3 | 18" in lines[2] and "41.0 | 0.28 |  | 68.8 | 200" in lines[3]
+
+
+def test_times_stand_beside_the_models_that_were_timed(results):
+    times = "runtime,model,median_ms\nopenvino,resnet20,0.254\nonnxruntime,resnet20,0.5\n"
+    (results / "cnn_latency.csv").write_text(times)
+    assert "41.0 | 0.28 | 0.25 | 68.8" in front_table(results)
 
 
 def test_figure(results):
