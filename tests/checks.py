@@ -53,6 +53,38 @@ def assert_rounded(found, expected, dtype, roundings, magnitude=None):
     assert (error <= bound).all(), f"errors up to {error.max()}, bounds up to {np.max(bound)}"
 
 
+def value_and_gradients(function, arrays, gradient):
+    """`function(*arrays)` and the gradients of its product with `gradient`, on any backend."""
+    tensors = [ops.convert_to_tensor(x) for x in arrays]
+    gradient = ops.convert_to_tensor(gradient)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def run(tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                output = function(*tensors)
+            return output, tape.gradient(output, tensors, output_gradients=gradient)
+
+        output, gradients = run(tensors)
+    elif keras.config.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def run(tensors):
+            output, backward = jax.vjp(function, *tensors)
+            return output, backward(gradient)
+
+        output, gradients = run(tensors)
+    else:
+        tensors = [x.clone().requires_grad_() for x in tensors]
+        output = function(*tensors)
+        output.backward(gradient)
+        output, gradients = output.detach(), [x.grad for x in tensors]
+    return to_numpy(output), [to_numpy(x) for x in gradients]
+
+
 def count_roundings(layer):
     """How often a layer or model rounds: its input and output, each kernel and its product.
 

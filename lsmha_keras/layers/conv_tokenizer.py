@@ -10,6 +10,7 @@ from keras import ops
 
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.conv import Conv, max_pool_relu
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
@@ -117,8 +118,12 @@ class ConvTokenizer(keras.layers.Layer):
         self._make_layers()
 
     def _make_layers(self):
-        shared = {"data_format": "channels_last", "dtype": self.dtype_policy}
-        self.conv_padding = keras.layers.ZeroPadding2D(self._padding, name="conv_padding", **shared)
+        self.conv_padding = keras.layers.ZeroPadding2D(
+            self._padding,
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name="conv_padding",
+        )
         # Every convolution in order, and whether its stage ends with it.
         self.convs, self._ends_stage = [], []
         channels = None  # of the images, which are known in `build`
@@ -128,20 +133,17 @@ class ConvTokenizer(keras.layers.Layer):
             self.convs += stage
             self._ends_stage += [conv is stage[-1] for conv in stage]
             channels = filters
-        self.pool_padding = keras.layers.ZeroPadding2D(1, name="pool_padding", **shared)
-        self.pool = keras.layers.MaxPooling2D(3, 2, name="pool", **shared)
 
     def _make_stage(self, index, channels, filters):
         """Makes the convolutions of a stage, from `channels` (the image's: `None`) to `filters`."""
         name = f"conv_{index}"
         if self.design == "plain":
-            plain = keras.layers.Conv2D(
+            plain = Conv(
                 filters,
                 self.kernel_size,
                 strides=self._stride,
                 padding="valid" if self._pad_explicitly else "same",
                 use_bias=False,
-                data_format="channels_last",
                 dtype=self.dtype_policy,
                 name=name,
                 **weight_arguments(self, "kernel"),
@@ -171,8 +173,7 @@ class ConvTokenizer(keras.layers.Layer):
             conv.build(input_shape)
             if conv.filters is not None:  # a depthwise convolution keeps the channels
                 input_shape = (*input_shape[:-1], conv.filters)
-        for layer in (self.conv_padding, self.pool_padding, self.pool):
-            layer.build(input_shape)
+        self.conv_padding.build(input_shape)
 
     def grid_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         """Returns `(grid_height, grid_width)` for images `(batch, height, width, channels)`."""
@@ -204,10 +205,8 @@ class ConvTokenizer(keras.layers.Layer):
             else:
                 x = conv(x, training=training)
             if ends_stage:
-                # Pooling before the ReLU is exact, as both are monotone and zeros pad harmlessly
-                # under a ReLU, and leaves the ReLU a quarter of the values.
-                x = self.pool(self.pool_padding(x))
-            if ends_stage or self.design != "separable":
+                x = max_pool_relu(x)
+            elif self.design != "separable":
                 x = ops.relu(x)
         # Not -1 for a size that is known: of an empty batch it cannot be found out.
         tokens = -1 if None in x.shape[1:3] else x.shape[1] * x.shape[2]

@@ -5,6 +5,7 @@ from keras import ops
 
 from lsmha_keras.arguments import plain
 from lsmha_keras.errors import InputError
+from lsmha_keras.layers.conv import channels_first, channels_last
 
 # What the sum of shifted images assumes.
 _FIXED = ("strides", "padding", "depth_multiplier", "data_format", "dilation_rate", "activation")
@@ -16,7 +17,8 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     On JAX and a CPU it is computed as a sum of shifted images, each times its entry of the kernel,
     which XLA makes one loop over the image. XLA's own grouped convolution, not made for groups of
-    one channel, is far slower there. Elsewhere it is Keras's.
+    one channel, is far slower there. On PyTorch the images are not copied, as in `Conv`. Elsewhere
+    it is Keras's.
 
     Args:
         kernel_size: int, side of the kernel.
@@ -59,7 +61,15 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         )
 
     def call(self, x):
-        if keras.config.backend() != "jax" or not _on_cpu():
+        backend = keras.config.backend()
+        if backend == "torch":  # a view, where Keras copies the images twice
+            outputs = channels_last(
+                ops.depthwise_conv(
+                    channels_first(x), self.kernel, padding="same", data_format="channels_first"
+                )
+            )
+            return outputs + self.bias if self.use_bias else outputs
+        if backend != "jax" or not _on_cpu():
             return super().call(x)
         height, width = x.shape[1:3]
         # As "same" pads: the larger half of what is missing at the end.

@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from lsmha_keras.layers.attention_core import attention_core
-from tests.checks import assert_rounded, random_tokens, to_numpy
+from tests.checks import assert_rounded, random_tokens, to_numpy, value_and_gradients
 
 
 def attention_module():
@@ -51,38 +51,6 @@ def reference(query, key, value, gradient, mask=None, keep=None, cancel=True):
         np.einsum("bhqk,bhqd->bhkd", by_scores, query) * scale,
         np.einsum("bhqk,bhqd->bhkd", dropped, gradient),
     )
-
-
-def value_and_gradients(function, arrays, gradient):
-    """`function(*arrays)` and the gradients of its product with `gradient`, on any backend."""
-    tensors = [ops.convert_to_tensor(x) for x in arrays]
-    gradient = ops.convert_to_tensor(gradient)
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function
-        def run(tensors):
-            with tf.GradientTape() as tape:
-                tape.watch(tensors)
-                output = function(*tensors)
-            return output, tape.gradient(output, tensors, output_gradients=gradient)
-
-        output, gradients = run(tensors)
-    elif keras.config.backend() == "jax":
-        import jax
-
-        @jax.jit
-        def run(tensors):
-            output, backward = jax.vjp(function, *tensors)
-            return output, backward(gradient)
-
-        output, gradients = run(tensors)
-    else:
-        tensors = [x.clone().requires_grad_() for x in tensors]
-        output = function(*tensors)
-        output.backward(gradient)
-        output, gradients = output.detach(), [x.grad for x in tensors]
-    return to_numpy(output), [to_numpy(x) for x in gradients]
 
 
 def inputs(heads, head_dim, tokens, batch=2, scale=1.5):
