@@ -54,7 +54,7 @@ _PUBLIC = {
     "CCTTextClassifier": "lsmha_keras.models",
     "CCTTextClassifierPreprocessor": "lsmha_keras.models",
     "SoftCommittee": "lsmha_keras.models",
-    "load_classifier": "lsmha_keras.models.load_classifier",
+    "load_classifier": "lsmha_keras.models",
     "list_presets": "lsmha_keras.presets",
     # use without Keras
     "Predictor": "lsmha_keras.predictor",
@@ -183,7 +183,7 @@ if TYPE_CHECKING:
     from lsmha_keras.models import CCTTextClassifier as CCTTextClassifier
     from lsmha_keras.models import CCTTextClassifierPreprocessor as CCTTextClassifierPreprocessor
     from lsmha_keras.models import SoftCommittee as SoftCommittee
-    from lsmha_keras.models.load_classifier import load_classifier as load_classifier
+    from lsmha_keras.models import load_classifier as load_classifier
     from lsmha_keras.predictor import Predictor as Predictor
     from lsmha_keras.presets import list_presets as list_presets
     from lsmha_keras.shp.callback import SHPCallback as SHPCallback

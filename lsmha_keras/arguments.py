@@ -15,6 +15,20 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def own_arguments(given):
+    """Returns the arguments of a constructor as its config holds them.
+
+    Args:
+        given: `locals()`, from the first line of an `__init__`.
+
+    Returns:
+        A dict by name, NumPy's numbers as Python's, without `self`, `dtype` and `kwargs`.
+    """
+    # `__class__` is among them where the constructor calls `super()`.
+    others = ("self", "__class__", "dtype", "kwargs")
+    return {name: plain(value) for name, value in given.items() if name not in others}
+
+
 def positive_int(name, value):
     """Checks a size and returns it as an int.
 

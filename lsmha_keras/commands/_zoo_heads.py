@@ -108,7 +108,7 @@ class _Preset:
     def __init__(self, args, name, folder):
         from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
         from lsmha_keras.evidence.head_measures import HeadMeasures
-        from lsmha_keras.models import CCTImageClassifier
+        from lsmha_keras.models import CCTClassifier
 
         self.args, self.name, self.folder = args, name, folder
         train_data, test_data = (
@@ -123,7 +123,7 @@ class _Preset:
             "images": len(test_data),
             "scored_images": args.scored_images,
         }
-        model = CCTImageClassifier.from_preset(name)
+        model = CCTClassifier.from_preset(name)
         self.measures = HeadMeasures(
             model, train_data, test_data, args.scored_images, args.seed, verbosity(args)
         )

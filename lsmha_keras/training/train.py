@@ -8,7 +8,7 @@ from typing import Any
 
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
-from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import CCTClassifier
 from lsmha_keras.text_files import read_json, write_rows
 from lsmha_keras.training.build_model import cast_to_float32, make_policy
 from lsmha_keras.training.checkpoint import LAST, read_history
@@ -161,7 +161,7 @@ def _finished(recipe, output_dir):
     # The run may have been killed before it wrote the whole table.
     write_rows(output_dir / "history.csv", history)
     results = read_json(preset_dir / "results.json")
-    model = CCTImageClassifier.from_preset(str(preset_dir))
+    model = CCTClassifier.from_preset(str(preset_dir))
     return _result(model, recipe, history, results, output_dir)
 
 

@@ -9,6 +9,7 @@ import pytest
 import lsmha_keras
 from lsmha_keras.exporting.flat_model import check_exportable
 from lsmha_keras.models import (
+    CCTClassifier,
     CCTImageClassifier,
     CCTSequenceBackbone,
     CCTSequenceClassifier,
@@ -205,7 +206,7 @@ def test_a_text_classifier_learns_saves_and_loads(tmp_path):
     clone.set_weights(model.get_weights())
     for loaded in (
         CCTTextClassifier.from_preset(tmp_path / "preset"),
-        CCTImageClassifier.from_preset(tmp_path / "preset"),
+        CCTClassifier.from_preset(tmp_path / "preset"),
         load_classifier(tmp_path / "preset"),
         keras.saving.load_model(tmp_path / "model.keras"),
         clone,
@@ -216,6 +217,8 @@ def test_a_text_classifier_learns_saves_and_loads(tmp_path):
     assert other.predict(TEXTS, verbose=0).shape == (4, 2) and other.class_names is None
     with pytest.raises(ValueError, match="fit no other"):
         CCTTextClassifier.from_preset(tmp_path / "preset", num_heads=6)
+    with pytest.raises(ValueError, match="hold a `CCTImageClassifier`; `lsmha_keras.load_class"):
+        CCTImageClassifier.from_preset(tmp_path / "preset")
 
 
 def test_kinds_of_texts_give_the_same():
