@@ -75,8 +75,8 @@ _PUBLIC = {
     # training
     "Recipe": "lsmha_keras.training.recipe",
     "train": "lsmha_keras.training.train",
-    "AnnealTokenKeep": "lsmha_keras.training.anneal_token_keep",
-    "TrainInTurns": "lsmha_keras.training.train_in_turns",
+    "AnnealTokenKeep": "lsmha_keras.training.block_callbacks",
+    "TrainInTurns": "lsmha_keras.training.block_callbacks",
     "MaskImportantHeads": "lsmha_keras.heads.mask_important_heads",
     "evaluate": "lsmha_keras.training.evaluate",
     # single-head performance
@@ -209,11 +209,11 @@ if TYPE_CHECKING:
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
     from lsmha_keras.surgery.share_heads import head_similarity as head_similarity
     from lsmha_keras.surgery.share_heads import share_heads as share_heads
-    from lsmha_keras.training.anneal_token_keep import AnnealTokenKeep as AnnealTokenKeep
+    from lsmha_keras.training.block_callbacks import AnnealTokenKeep as AnnealTokenKeep
+    from lsmha_keras.training.block_callbacks import TrainInTurns as TrainInTurns
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe
     from lsmha_keras.training.train import train as train
-    from lsmha_keras.training.train_in_turns import TrainInTurns as TrainInTurns
 
 # Needs KerasTuner, without which `import *` and `dir` have to do.
 _OPTIONAL = ("CCTHyperModel",)

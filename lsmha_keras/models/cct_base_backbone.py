@@ -13,7 +13,12 @@ from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, positive_int
 from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.weight_arguments import built_with_weights
-from lsmha_keras.models.block_walk import BlockWalk
+from lsmha_keras.models.block_walk import (
+    HEAD_KINDS,
+    BlockWalk,
+    Intermediates,
+    check_intermediates,
+)
 from lsmha_keras.models.blocks import (
     block_kinds,
     check_depth,
@@ -22,7 +27,6 @@ from lsmha_keras.models.blocks import (
     make_position_norms,
 )
 from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
-from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     locked,

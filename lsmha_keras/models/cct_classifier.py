@@ -15,11 +15,11 @@ from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.layers.weight_arguments import built_with_weights, initial_values
+from lsmha_keras.models.block_walk import Intermediates, check_intermediates
 from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.cct_image_converter import fit_converter
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.models.distillation import LearnsFromTeacher
-from lsmha_keras.models.intermediates import Intermediates, check_intermediates
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     cloneable,
