@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import plain
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.attention.explicit import explicit_attention
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import project_heads
@@ -52,9 +52,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
                 f"`normaliser` must be one of {', '.join(_NORMALISERS)}. "
                 f"Received: normaliser={normaliser!r}"
             )
-        self.normaliser, self.k = normaliser, plain(k)
-        if not isinstance(self.k, int) or self.k < 1:
-            raise InputError(f"`k` must be a positive int. Received: k={k}")
+        self.normaliser, self.k = normaliser, positive_int("k", k)
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         query, key, value = project_heads(self.qkv, x, self.num_heads)

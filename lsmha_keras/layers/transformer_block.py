@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import number_in, plain, positive_int
 from lsmha_keras.attention.registry import check_token_options, make_attention
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.attention_core import joint_mask
@@ -181,10 +181,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         self._make_layers(self.dtype_policy)
 
     def _check_heads_and_tokens(self):
-        if not 0 <= self.head_dropout < 1:
-            raise InputError(
-                f"`head_dropout` must be in [0, 1). Received: head_dropout={self.head_dropout}"
-            )
+        number_in("[0, 1)", "head_dropout", self.head_dropout)
         if self.head_dropout_by not in _HEAD_DROPOUTS:
             raise InputError(
                 f"`head_dropout_by` must be one of {', '.join(_HEAD_DROPOUTS)}"

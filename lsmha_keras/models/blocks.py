@@ -2,6 +2,7 @@
 
 import keras
 
+from lsmha_keras.arguments import whole_number
 from lsmha_keras.attention.registry import needs_grid
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.conv_block import ConvBlock
@@ -50,12 +51,7 @@ def check_depth(num_layers, num_conv_blocks, token_return_after):
             "`num_layers` must be positive and `num_conv_blocks` from 0 to `num_layers`. "
             f"Received: num_layers={num_layers}, num_conv_blocks={num_conv_blocks}"
         )
-    count = token_return_after
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise InputError(
-            "`token_return_after` must be an int from 0 on. "
-            f"Received: token_return_after={token_return_after!r}"
-        )
+    whole_number("token_return_after", token_return_after, 0)
 
 
 def block_kinds(config):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import number_in, plain, positive_int
 from lsmha_keras.attention.registry import find_attention
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
@@ -121,11 +121,7 @@ def choose_heads(
         ValueError: as `prune_heads`.
     """
     blocks, protect = prunable_blocks(model), positive_int("protect", protect)
-    fraction = plain(fraction)
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
-        raise InputError(f"`fraction` must be a number. Received: fraction={fraction!r}")
-    if not 0 <= fraction < 1:
-        raise InputError(f"`fraction` must be in [0, 1). Received: fraction={fraction}")
+    fraction = number_in("[0, 1)", "fraction", fraction)
     # First, because it refuses kinds that cannot lose heads, and measuring takes long.
     units = [(i, unit) for i, block in blocks.items() for unit in block.attention.head_units()]
     scores = _check_scores(_find_scores(model, by, data, score_options), blocks, normalise)

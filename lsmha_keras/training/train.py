@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lsmha_keras.arguments import positive_number
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
 from lsmha_keras.models import CCTClassifier
@@ -85,7 +86,7 @@ def train(
     begun = time.monotonic()
     recipe = load_recipe(recipe)
     _check_devices(recipe)
-    deadline = None if minutes is None else begun + 60 * _check_minutes(minutes)
+    deadline = None if minutes is None else begun + 60 * positive_number("minutes", minutes)
     visit = Visit() if visit is None else visit
     sources = visit.sources(recipe, data_dir)
     # Before the directory is touched: both raise for settings that do not fit.
@@ -132,12 +133,6 @@ def _check_devices(recipe):
             "`data.batch_size` must be a multiple of `runtime.devices`. Received: "
             f"data.batch_size={batch_size}, runtime.devices={devices}"
         )
-
-
-def _check_minutes(minutes):
-    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
-        raise InputError(f"`minutes` must be a positive number. Received: minutes={minutes!r}")
-    return minutes
 
 
 def _is_finished(output_dir):
