@@ -68,7 +68,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         return heads, weights if return_attention_scores else None
 
     def _top_k(self, scores):
-        lowest = _kth_largest(ops.stop_gradient(scores), min(self.k, scores.shape[-1]))
+        lowest = kth_largest(ops.stop_gradient(scores), min(self.k, scores.shape[-1]))
         return ops.softmax(ops.where(scores < lowest, -np.inf, scores), axis=-1)
 
     def multi_head_weights(self):
@@ -82,7 +82,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         return {**super().get_config(), "normaliser": self.normaliser, "k": self.k}
 
 
-def _kth_largest(scores, k):
+def kth_largest(scores, k):
     """Returns the `k`-th largest of each row, `(..., 1)`."""
     if keras.config.backend() == "jax":
         return _kth_largest_by_halving(scores, k)

@@ -54,7 +54,7 @@ def pack_preset(directory, output, data_dir=None):
     recipe = Recipe.from_toml(preset / "recipe.toml")
     trained = read_json(preset / "results.json")
     model = CCTClassifier.from_preset(os.fspath(preset))
-    _round_weights(model)
+    round_weights(model)
     test = open_recipe_data(recipe, data_dir, parts=("train", "test"))["test"]
     report = class_report(model, test, evaluation_batch(recipe))
     with tempfile.TemporaryDirectory(dir=writable_dir(output)) as folder:
@@ -137,7 +137,8 @@ def _find_preset(directory):
     )
 
 
-def _round_weights(model):
+def round_weights(model):
+    """Rounds the weights of a model to float16, in place; refuses those that it cannot hold."""
     for weight in model.weights:
         if "float" not in str(weight.dtype):
             continue
