@@ -162,7 +162,7 @@ class SlotMixing(keras.layers.Layer):
         super().__init__(**kwargs)
         self.grid_shape = grid_shape
         self.attention = attention
-        self.slot_averages = slot_averages(grid_shape, slot_shape)
+        self._averages = slot_averages(grid_shape, slot_shape)
         self._make_dense = make_dense
         self.local_conv = DepthwiseConv(
             _LOCAL_KERNEL_SIZE,
@@ -181,7 +181,7 @@ class SlotMixing(keras.layers.Layer):
             initializer=initial_values(keras.initializers.Constant(channels**-0.5)),
             autocast=False,
         )
-        self.attention.build((input_shape[0], len(self.slot_averages), channels))
+        self.attention.build((input_shape[0], len(self._averages), channels))
         self.local_in = self._make_dense("local_in", channels)
         self.local_out = self._make_dense("local_out", channels)
         self.local_in.build(input_shape)
@@ -189,7 +189,8 @@ class SlotMixing(keras.layers.Layer):
         self.local_out.build(input_shape)
 
     def call(self, x, tokens, training=None):
-        slots = ops.matmul(self.slot_averages, ops.cast(tokens, "float32"))
+        # float32 up to the softmax: cosines near 1 have steps of 2^-8 in bfloat16.
+        slots = ops.matmul(self._averages, ops.cast(tokens, "float32"))
         wide = ops.cast(x, "float32")
         similarity = self.scale * ops.matmul(
             ops.normalize(slots), ops.swapaxes(ops.normalize(wide), 1, 2)
@@ -206,7 +207,7 @@ class SlotMixing(keras.layers.Layer):
 
     def count_multiply_adds(self, tokens):
         """Returns the multiply-adds of grouping for one sample, an int: `3 T M C`."""
-        return 3 * tokens * len(self.slot_averages) * self.local_in.units
+        return 3 * tokens * len(self._averages) * self.local_in.units
 
     def compute_output_shape(self, input_shape, tokens_shape=None):
         return tuple(input_shape)

@@ -97,6 +97,7 @@ class CCTBaseBackbone(keras_hub.models.Backbone):
             dtype: policy of the model.
             **kwargs: base model arguments, such as `name`.
         """
+        # Keras changes the class's bases while it builds a functional model; see `locked`.
         with KERAS_LOCK:
             super().__init__(inputs, self.trace(inputs)["output"], dtype=dtype, **kwargs)
         resolve_policies(self)
@@ -253,6 +254,7 @@ class CCTBaseBackbone(keras_hub.models.Backbone):
             **super().get_config(),
             **({"quantization_configs": own} if own else {}),
             **{name: getattr(self, name) for name in self._argument_names},
+            # `self.blocks` are the layers.
             "blocks": self.block_kinds if self._has_blocks_argument else None,
         }
 

@@ -203,7 +203,7 @@ def _siblings(results):
     ]
     if not shipped:
         return ""
-    lines = ["", "## Which preset to choose", "", _advice(shipped, results), ""]
+    text = f"\n## Which preset to choose\n\n{_advice(shipped, results)}\n\n"
     own = (results["name"], 100 * results["accuracy"], results["parameters"])
     rows = [(*own, results.get("latency_ms"))]
     rows += [(info.name, info.accuracy, info.parameters, info.latency_ms) for info in shipped]
@@ -212,8 +212,7 @@ def _siblings(results):
         shown = f"**{name}**" if name == results["name"] else name
         time = "" if latency is None else f"{latency:.2f}"
         cells.append([shown, f"{accuracy:.2f}", f"{parameters:,}", time])
-    header = ["preset", "accuracy (%)", "parameters", "latency (ms)"]
-    return "\n".join(lines) + "\n" + markdown_table(header, cells)
+    return text + markdown_table(["preset", "accuracy (%)", "parameters", "latency (ms)"], cells)
 
 
 def _advice(shipped, results):
