@@ -12,11 +12,11 @@ import pathlib
 from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
 from lsmha_keras.benchmark.results_table import ResultsTable
-from lsmha_keras.evidence.kind_tables import ACCURACY_CASE, ACCURACY_FIGURES
 from lsmha_keras.shp.performance import single_head_performance
 from lsmha_keras.shp.readout_trainer import fit_readout
 from lsmha_keras.training.recipe import Recipe, load_recipe
 from lsmha_keras.training.train import train
+from tools.evidence.kind_tables import ACCURACY_CASE, ACCURACY_FIGURES
 
 
 def measure(

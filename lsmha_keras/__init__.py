@@ -54,7 +54,7 @@ _PUBLIC = {
     "CCTTextClassifier": "lsmha_keras.models",
     "CCTTextClassifierPreprocessor": "lsmha_keras.models",
     "SoftCommittee": "lsmha_keras.models",
-    "load_classifier": "lsmha_keras.models.load_classifier",
+    "load_classifier": "lsmha_keras.models",
     "list_presets": "lsmha_keras.presets",
     # use without Keras
     "Predictor": "lsmha_keras.predictor",
@@ -75,8 +75,8 @@ _PUBLIC = {
     # training
     "Recipe": "lsmha_keras.training.recipe",
     "train": "lsmha_keras.training.train",
-    "AnnealTokenKeep": "lsmha_keras.training.anneal_token_keep",
-    "TrainInTurns": "lsmha_keras.training.train_in_turns",
+    "AnnealTokenKeep": "lsmha_keras.training.block_callbacks",
+    "TrainInTurns": "lsmha_keras.training.block_callbacks",
     "MaskImportantHeads": "lsmha_keras.heads.mask_important_heads",
     "evaluate": "lsmha_keras.training.evaluate",
     # single-head performance
@@ -183,7 +183,7 @@ if TYPE_CHECKING:
     from lsmha_keras.models import CCTTextClassifier as CCTTextClassifier
     from lsmha_keras.models import CCTTextClassifierPreprocessor as CCTTextClassifierPreprocessor
     from lsmha_keras.models import SoftCommittee as SoftCommittee
-    from lsmha_keras.models.load_classifier import load_classifier as load_classifier
+    from lsmha_keras.models import load_classifier as load_classifier
     from lsmha_keras.predictor import Predictor as Predictor
     from lsmha_keras.presets import list_presets as list_presets
     from lsmha_keras.shp.callback import SHPCallback as SHPCallback
@@ -209,11 +209,11 @@ if TYPE_CHECKING:
     from lsmha_keras.surgery.replace_blocks import replace_blocks as replace_blocks
     from lsmha_keras.surgery.share_heads import head_similarity as head_similarity
     from lsmha_keras.surgery.share_heads import share_heads as share_heads
-    from lsmha_keras.training.anneal_token_keep import AnnealTokenKeep as AnnealTokenKeep
+    from lsmha_keras.training.block_callbacks import AnnealTokenKeep as AnnealTokenKeep
+    from lsmha_keras.training.block_callbacks import TrainInTurns as TrainInTurns
     from lsmha_keras.training.evaluate import evaluate as evaluate
     from lsmha_keras.training.recipe import Recipe as Recipe
     from lsmha_keras.training.train import train as train
-    from lsmha_keras.training.train_in_turns import TrainInTurns as TrainInTurns
 
 # Needs KerasTuner, without which `import *` and `dir` have to do.
 _OPTIONAL = ("CCTHyperModel",)

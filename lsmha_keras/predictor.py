@@ -11,6 +11,7 @@ import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras._imports import import_quietly
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_any
 from lsmha_keras.images import check_image_values, resize_batch, resize_image, warn_of_fractions
@@ -68,11 +69,8 @@ class Predictor:
             raise InputError(
                 f"`runtime` must be 'auto' or one of {RUNTIMES}. Received: runtime={runtime!r}"
             )
-        if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
-            raise InputError(
-                "`num_threads` must be a positive int or `None`. "
-                f"Received: num_threads={num_threads!r}"
-            )
+        if num_threads is not None:
+            num_threads = positive_int("num_threads", num_threads)
         self._runtime = _open(model, runtime, num_threads or processors())
         self.runtime = self._runtime.name
         description = self._runtime.description

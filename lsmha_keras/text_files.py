@@ -62,28 +62,34 @@ def read_json(path):
         raise InputError(f"{path} is not JSON. Received: {error}") from error
 
 
-def read_rows(path, columns):
+def read_rows(path, columns, exact=False):
     """Reads a csv file.
 
     Args:
         path: csv file.
         columns: names of columns that it must have; it may have more.
+        exact: bool, whether it may have no others, nor another order. Defaults to `False`.
 
     Returns:
-        A list of dicts of str, empty if there is no such file.
+        A list of dicts of str, empty if there is no such file or nothing in it.
 
     Raises:
-        ValueError: if a column is missing.
+        ValueError: if a column is missing, or `exact` and the columns are others.
 
     Example:
         >>> read_rows("not_measured.csv", ["accuracy"])
         []
     """
     path = pathlib.Path(path)
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:
         return []
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     found = reader.fieldnames or []
+    if exact and list(found) != list(columns):
+        raise InputError(
+            f"The table must have the columns {','.join(columns)}; name another file. "
+            f"Received: {path} with {','.join(found)}"
+        )
     if missing := [name for name in columns if name not in found]:
         raise InputError(
             f"{path} must have the columns {', '.join(missing)}. Received: {', '.join(found)}"

@@ -19,7 +19,7 @@ import lsmha_keras
 from lsmha_keras import cli, errors, presets
 from lsmha_keras.commands import COMMANDS, _results
 from lsmha_keras.commands import presets as presets_command
-from lsmha_keras.commands.train import _changed, _parse_change
+from lsmha_keras.commands.train import changed_values, parse_change
 
 ROOT = pathlib.Path(lsmha_keras.__file__).parent.parent
 FRAMEWORKS = ("keras", "keras_hub", "tensorflow", "jax", "torch", "numpy")
@@ -267,12 +267,12 @@ def test_fewer_epochs_than_the_warm_up(tmp_path, capsys):
     ],
 )
 def test_set_is_read_as_toml(text, parsed):
-    assert _parse_change(text) == parsed
+    assert parse_change(text) == parsed
 
 
 def test_set_changes_a_copy():
     values = {"schedule": {"epochs": 3}, "name": "x"}
-    changed = _changed(values, [(["schedule", "epochs"], 1), (["optimizer", "name"], "SGD")])
+    changed = changed_values(values, [(["schedule", "epochs"], 1), (["optimizer", "name"], "SGD")])
     assert changed == {"schedule": {"epochs": 1}, "name": "x", "optimizer": {"name": "SGD"}}
     assert values == {"schedule": {"epochs": 3}, "name": "x"}
 

@@ -44,10 +44,11 @@ KERAS |= {"head_units", "pruned_options", "take_head_weights"}
 def public_functions():
     for name, module in lsmha_keras._PUBLIC.items():
         place = importlib.util.find_spec(module)
-        if place.submodule_search_locations:  # a package re-exports: follow the import
+        if place.submodule_search_locations:  # a package: follow the import, if it is one
             tree = ast.parse(pathlib.Path(place.origin).read_text(encoding="utf-8"))
             imports = [n for n in tree.body if isinstance(n, ast.ImportFrom)]
-            module = next(n.module for n in imports if name in {a.name for a in n.names})
+            found = (n.module for n in imports if name in {a.name for a in n.names})
+            module = next(found, module)
             place = importlib.util.find_spec(module)
         tree = ast.parse(pathlib.Path(place.origin).read_text(encoding="utf-8"))
         for node in tree.body:

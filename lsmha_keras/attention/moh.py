@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import plain
+from lsmha_keras.arguments import plain, whole_number
 from lsmha_keras.attention.routing import balance_loss, check_gates, choose
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
@@ -66,10 +66,7 @@ class MixtureOfHeads(LargeScaleMultiHeadAttention):
         self.gate_of_head, self.num_gates = plain(gate_of_head), plain(num_gates)
         self._gates, heads = check_gates(self.num_heads, gate_of_head, num_gates)
         shared = heads // 8 if num_shared is None else self.num_shared
-        if not isinstance(shared, int) or not 0 <= shared <= heads:
-            raise InputError(
-                f"`num_shared` must be an int from 0 to {heads}. Received: num_shared={num_shared}"
-            )
+        whole_number("num_shared", shared, 0, heads)
         routed = heads - shared
         lowest = min(1, routed)
         chosen = max(lowest, round(0.75 * heads) - shared) if top_k is None else self.top_k

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import plain
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.attention.explicit import explicit_attention
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import project_heads
@@ -52,9 +52,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
                 f"`normaliser` must be one of {', '.join(_NORMALISERS)}. "
                 f"Received: normaliser={normaliser!r}"
             )
-        self.normaliser, self.k = normaliser, plain(k)
-        if not isinstance(self.k, int) or self.k < 1:
-            raise InputError(f"`k` must be a positive int. Received: k={k}")
+        self.normaliser, self.k = normaliser, positive_int("k", k)
 
     def attend(self, x, padding_mask, training, return_attention_scores):
         query, key, value = project_heads(self.qkv, x, self.num_heads)
@@ -70,7 +68,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         return heads, weights if return_attention_scores else None
 
     def _top_k(self, scores):
-        lowest = _kth_largest(ops.stop_gradient(scores), min(self.k, scores.shape[-1]))
+        lowest = kth_largest(ops.stop_gradient(scores), min(self.k, scores.shape[-1]))
         return ops.softmax(ops.where(scores < lowest, -np.inf, scores), axis=-1)
 
     def multi_head_weights(self):
@@ -84,7 +82,7 @@ class SparseHeads(LargeScaleMultiHeadAttention):
         return {**super().get_config(), "normaliser": self.normaliser, "k": self.k}
 
 
-def _kth_largest(scores, k):
+def kth_largest(scores, k):
     """Returns the `k`-th largest of each row, `(..., 1)`."""
     if keras.config.backend() == "jax":
         return _kth_largest_by_halving(scores, k)

@@ -18,9 +18,10 @@ from lsmha_keras.benchmark.peers import (
 )
 from lsmha_keras.benchmark.timing import make_step, make_torch_step
 from lsmha_keras.errors import InputError
+from lsmha_keras.models import load_classifier
 from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
-from lsmha_keras.models.load_classifier import load_classifier
 
 VIT_PYTORCH, KERAS_HUB, TIMM = "vit_pytorch.cct", "keras_hub.vit", "timm:"
 # Number of classes of an architecture: CIFAR-100's.
@@ -87,7 +88,7 @@ def _make_ours(model, fuse):
         else:
             model = load_classifier(source)
     backbone = getattr(model, "backbone", None)
-    if isinstance(backbone, CCTBackbone) and "conv" in backbone.block_kinds:
+    if isinstance(backbone, CCTBaseBackbone) and "conv" in backbone.block_kinds:
         model = model.fuse() if fuse and not backbone.fused_conv_blocks else model
         name += " (fused)" if model.backbone.fused_conv_blocks else ""
     return KerasCandidate(name, model)

@@ -1,12 +1,12 @@
 """Plots accuracy against the time of one image, from the table of `lsmha bench latency`."""
 
-import csv
 import pathlib
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.figure_style import INK, MUTED, NOISE, SIGNAL, draws, new_figure
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import ALIASES
+from lsmha_keras.text_files import read_rows
 
 # Method of Keras -> marker; runtime of `Predictor` -> colour.
 _KERAS = {"predict": "s", "predict_on_batch": "D"}
@@ -31,12 +31,12 @@ def plot_latency(table, path):
     plot_latency("latency.csv", "latency.png")
     ```
     """
-    with pathlib.Path(table).open(newline="") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if row["what"] == "one image" and row["accuracy"] and row["median_ms"]
-        ]
+    needed = ("what", "way", "accuracy", "median_ms", "machine")
+    rows = [
+        row
+        for row in read_rows(table, needed)
+        if row["what"] == "one image" and row["accuracy"] and row["median_ms"]
+    ]
     if not rows:
         raise InputError(
             "The table must have rows of one image with an accuracy; `--calibration` measures it. "

@@ -1,14 +1,11 @@
 """A csv file of measurements, saved after each case, so that a benchmark can continue."""
 
-import csv
 import importlib.metadata
-import io
 import pathlib
 
 import keras
 
-from lsmha_keras.errors import InputError
-from lsmha_keras.text_files import read_text, write_rows
+from lsmha_keras.text_files import read_rows, write_rows
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 
 
@@ -43,7 +40,7 @@ class ResultsTable:
             "versions": " ".join(f"{name}={version}" for name, version in versions.items()),
         }
         self._columns = ["backend", *case, *figures, "machine", "versions"]
-        self._rows = self._read()
+        self._rows = read_rows(self.path, self._columns, exact=True)
 
     def holds(self, case):
         """Returns whether the table has the case for this backend, machine and versions."""
@@ -55,17 +52,6 @@ class ResultsTable:
         self._rows += [{**self._surroundings, **case, **row} for row in rows]
         # Atomic: a killed process leaves the previous table.
         write_rows(self.path, self._rows, self._columns)
-
-    def _read(self):
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            return []
-        reader = csv.DictReader(io.StringIO(read_text(self.path), newline=""))
-        if reader.fieldnames != self._columns:
-            raise InputError(
-                f"The table must have the columns {','.join(self._columns)}; name another "
-                f"file. Received: {self.path} with {','.join(reader.fieldnames)}"
-            )
-        return list(reader)
 
     def _is_of(self, row, case):
         return all(row[key] == str(value) for key, value in {**self._surroundings, **case}.items())

@@ -1,14 +1,11 @@
 """The csv file of --results: one row per measurement, with machine, versions and date."""
 
-import csv
 import datetime
-import io
 import math
 import pathlib
 
-from lsmha_keras.errors import InputError
 from lsmha_keras.files import append_atomically
-from lsmha_keras.text_files import csv_text, read_text
+from lsmha_keras.text_files import csv_text, read_rows
 
 # What `append_rows` adds to each row.
 SURROUNDINGS = ("backend", "machine", "versions", "date")
@@ -35,15 +32,7 @@ def check_header(path, columns=COLUMNS):
     Raises:
         ValueError: if the file has another header.
     """
-    path = pathlib.Path(path)
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    header = next(csv.reader(io.StringIO(read_text(path), newline="")), [])
-    if tuple(header) != tuple(columns):
-        raise InputError(
-            f"The results file must start with the columns {','.join(columns)}. "
-            f"Received: {path} with {','.join(header)}"
-        )
+    read_rows(path, columns, exact=True)
 
 
 def append_row(path, preset, dataset, split, figures, seconds):

@@ -14,7 +14,6 @@ from lsmha_keras.commands._common import (
 )
 from lsmha_keras.commands._results import SURROUNDINGS, append_rows, check_header
 from lsmha_keras.errors import InputError
-from lsmha_keras.evidence.head_tables import COLUMNS
 from lsmha_keras.text_files import read_rows
 
 _DESCRIPTION = """\
@@ -35,6 +34,30 @@ What a csv file holds already, for this preset and these numbers of images, is n
 `lsmha zoo evidence` makes the tables of zoo/HEADS.md.
 """
 
+_SETTING = ("preset", "dataset", "images", "scored_images")
+# Of each csv file, before the commit and what it was measured on.
+COLUMNS = {
+    "agreement": (
+        *_SETTING[:2],
+        *("scored_images", "seed", "block", "heads", "clusters", "pair"),
+        *("rand_index", "rand_null_95", "rand_p"),
+        *("correlation", "correlation_null_95", "correlation_p"),
+    ),
+    "curves": (
+        *_SETTING,
+        *("seed", "score", "draw", "removed", "fraction", "accuracy", "difference", "error"),
+    ),
+    "flips": (
+        *_SETTING,
+        *("seed", "superclass", "superclass_images", "heads", "draws"),
+        *("whole", "whole_rest", "chosen", "chosen_rest", "random", "random_rest"),
+    ),
+    "tuned": (
+        *_SETTING,
+        *("seed", "score", "asked", "removed", "fraction", "tuning_images", "learning_rate"),
+        *("accuracy_untuned", "accuracy"),
+    ),
+}
 _PARTS = ("scores", "curves", "flips", "tuned")
 
 
@@ -108,7 +131,7 @@ class _Preset:
     def __init__(self, args, name, folder):
         from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
         from lsmha_keras.evidence.head_measures import HeadMeasures
-        from lsmha_keras.models import CCTImageClassifier
+        from lsmha_keras.models import CCTClassifier
 
         self.args, self.name, self.folder = args, name, folder
         train_data, test_data = (
@@ -123,7 +146,7 @@ class _Preset:
             "images": len(test_data),
             "scored_images": args.scored_images,
         }
-        model = CCTImageClassifier.from_preset(name)
+        model = CCTClassifier.from_preset(name)
         self.measures = HeadMeasures(
             model, train_data, test_data, args.scored_images, args.seed, verbosity(args)
         )

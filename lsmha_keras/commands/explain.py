@@ -139,7 +139,7 @@ def _load(args):
     """Returns the model and the methods that were asked for, or that it allows."""
     from lsmha_keras.heads.explain import check_classifier, grid_shape
     from lsmha_keras.heads.relevance import MAX_FLOW_TOKENS
-    from lsmha_keras.models.load_classifier import load_classifier
+    from lsmha_keras.models import load_classifier
 
     model = load_classifier(args.name)
     check_classifier(model)

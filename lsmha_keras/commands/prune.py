@@ -164,7 +164,7 @@ def run(args):
 def _open(args):
     """Returns the model, and the images to score and train on and those to measure on."""
     from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
-    from lsmha_keras.models import CCTImageClassifier
+    from lsmha_keras.models import CCTClassifier
 
     train_data, test_data = (
         open_dataset_for_model(
@@ -172,7 +172,7 @@ def _open(args):
         )
         for split in (args.train_split, args.split)
     )
-    return CCTImageClassifier.from_preset(args.name), train_data, test_data
+    return CCTClassifier.from_preset(args.name), train_data, test_data
 
 
 def _steps(args, model, train_data, done):

@@ -154,7 +154,7 @@ def _analyse(args, output_dir):
 
 def _analysis(args, output_dir):
     from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
-    from lsmha_keras.models import CCTImageClassifier
+    from lsmha_keras.models import CCTClassifier
     from lsmha_keras.shp.analysis import Analysis
 
     # Before the model is loaded, so that a mistyped name fails at once.
@@ -165,7 +165,7 @@ def _analysis(args, output_dir):
         for split in (args.train_split, args.split)
     )
     return Analysis(
-        CCTImageClassifier.from_preset(args.name),
+        CCTClassifier.from_preset(args.name),
         train_data,
         test_data,
         output_dir / "stages",

@@ -75,7 +75,7 @@ def add_parser(commands, parents):
 
 def run(args):
     """Trains the recipes; prints the results and their paths."""
-    changes = [_parse_change(text) for text in args.set]
+    changes = [parse_change(text) for text in args.set]
     if args.epochs:
         changes.append((["schedule", "epochs"], args.epochs))
     if args.output:
@@ -85,7 +85,7 @@ def run(args):
 
     recipes = [load_recipe(recipe) for recipe in args.recipes]  # mistakes show before any work
     if changes:
-        recipes = [load_recipe(_changed(recipe.to_dict(), changes)) for recipe in recipes]
+        recipes = [load_recipe(changed_values(recipe.to_dict(), changes)) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise InputError(f"Recipes must differ in their names. Received: {', '.join(names)}")
@@ -136,7 +136,8 @@ def _minutes(text):
     return minutes
 
 
-def _parse_change(text):
+def parse_change(text):
+    """Reads `SECTION.KEY=VALUE` of --set; returns the keys, a list of str, and the value."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -150,7 +151,7 @@ def _parse_change(text):
         return keys, value.strip()  # unquoted text
 
 
-def _changed(values, changes):
+def changed_values(values, changes):
     """Returns a copy with the changes; `load_recipe` checks the keys later."""
     values = copy.deepcopy(values)
     for keys, value in changes:

@@ -1,11 +1,13 @@
 """Check shipped presets against their cards, and make the zoo's tables.
 
 verify measures presets again; cards rewrites their cards; onnx rewrites their model.onnx; collect
-puts training runs into a table; front compares presets with published CNNs; heads measures what
-presets lose without some of their heads; evidence makes the tables of zoo/EVIDENCE.md,
-zoo/HEADS.md and zoo/VARIANTS.md from csv files; pack makes small files to carry away.
+puts training runs into a table; heads measures what presets lose without some of their heads; pack
+makes small files to carry away. In a checkout of the repository there are two more: front compares
+presets with published CNNs, and evidence makes the tables of zoo/EVIDENCE.md, zoo/HEADS.md and
+zoo/VARIANTS.md from csv files.
 """
 
+import pathlib
 import sys
 
 from lsmha_keras.commands import _zoo_heads
@@ -19,15 +21,16 @@ from lsmha_keras.commands._common import (
     writable_file,
 )
 from lsmha_keras.errors import InputError
-from lsmha_keras.files import write_atomically
-from lsmha_keras.presets import CARD, list_presets, zoo_dir
+from lsmha_keras.presets import CARD, list_presets
+
+# Where the package lies: in a checkout, beside `tools`.
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
 _EPILOG = """\
 examples:
   lsmha zoo verify --all --data-dir ~/datasets
   lsmha zoo cards --all
   lsmha zoo collect runs/* --output zoo/results/layouts.csv
-  lsmha zoo evidence --check
 
 `lsmha zoo verify --help` says what is compared.
 """
@@ -96,32 +99,6 @@ examples:
 RUN_DIR is the output directory of `lsmha train`, or the preset in it.
 """
 
-_EVIDENCE = """\
-Make the tables of the zoo's evidence, of heads and of kinds of attention from its csv files.
-
-In zoo/EVIDENCE.md, zoo/HEADS.md and zoo/VARIANTS.md, each table is between `<!-- table: NAME -->`
-and `<!-- end -->`; the text around it does not change. The csv files are in zoo/results; a table
-without one reads "not measured yet".
-"""
-
-_EVIDENCE_EPILOG = """\
-examples:
-  lsmha zoo evidence
-  lsmha zoo evidence --check
-"""
-
-_FRONT = """\
-Compare the shipped presets with published CNNs: accuracy over multiply-adds and parameters.
-
-Counts the multiply-adds of every trained preset, adds its row to those of published models in
-zoo/results/front.csv, and plots zoo/results/front.png.
-"""
-
-_FRONT_EPILOG = """\
-examples:
-  lsmha zoo front
-"""
-
 _PACK = """\
 Pack each trained preset into one small file, to carry it away from where it was trained.
 
@@ -149,8 +126,7 @@ def add_parser(commands, parents):
     _add_cards(kinds, parents)
     _add_onnx(kinds, parents)
     _add_collect(kinds, parents)
-    _add_evidence(kinds, parents)
-    add_command(kinds, "front", {"__doc__": _FRONT, "run": front}, _FRONT_EPILOG, parents)
+    _add_pages(kinds, parents)
     _zoo_heads.add_parser(kinds, parents)
     _add_pack(kinds, parents)
 
@@ -230,44 +206,6 @@ def collect(args):
     return 0
 
 
-def evidence(args):
-    """Rewrites the tables, or checks them against the csv files."""
-    from lsmha_keras.evidence import head_tables, kind_tables, tables
-
-    pages = {"EVIDENCE.md": tables.TABLES, "HEADS.md": head_tables.TABLES}
-    pages["VARIANTS.md"] = kind_tables.TABLES
-    found = {}
-    for name, makers in pages.items():
-        before = (zoo_dir() / name).read_text(encoding="utf-8")
-        found[name] = before, tables.evidence_text(before, zoo_dir() / "results", makers)
-    outdated = [zoo_dir() / name for name, (before, after) in found.items() if before != after]
-    if args.check:
-        for path in outdated:
-            print(
-                f"lsmha: {path} is not what the csv files give; `lsmha zoo evidence` writes it",
-                file=sys.stderr,
-            )
-        return int(bool(outdated))
-    for path in outdated:
-        write_atomically(path, found[path.name][1])
-    print(*(zoo_dir() / name for name in pages), sep="\n")
-    return 0
-
-
-def front(args):
-    """Counts the multiply-adds of presets and plots them; prints both paths."""
-    import_framework()
-    from lsmha_keras.evidence.front import measure_front, plot_zoo_front
-    from lsmha_keras.evidence.verify_preset import find_trained
-
-    results = zoo_dir() / "results"
-    names = [preset.name for preset in list_presets("*_cifar100*", architectures=False)]
-    print(measure_front([find_trained(name) for name in names], results))
-    plot_zoo_front(results, results / "front.png")
-    print(results / "front.png")
-    return 0
-
-
 def pack(args):
     """Packs presets or states; prints the files of each."""
     from lsmha_keras.evidence.pack_preset import pack_preset, pack_state
@@ -325,14 +263,6 @@ def _add_collect(kinds, parents):
     parser.add_argument("--skip-unfinished", action="store_true", help="skip unfinished runs")
 
 
-def _add_evidence(kinds, parents):
-    module = {"__doc__": _EVIDENCE, "run": evidence}
-    parser = add_command(kinds, "evidence", module, _EVIDENCE_EPILOG, parents, needs_backend=False)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 if a table is outdated"
-    )
-
-
 def _add_pack(kinds, parents):
     module = {"__doc__": _PACK, "run": pack}
     parser = add_command(kinds, "pack", module, _PACK_EPILOG, parents)
@@ -342,6 +272,18 @@ def _add_pack(kinds, parents):
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
+
+
+def _add_pages(kinds, parents):
+    """Adds the commands that write the repository's own pages, where its `tools` are."""
+    if not (_CHECKOUT / "tools" / "evidence").is_dir():
+        return
+    if str(_CHECKOUT) not in sys.path:
+        # Last, as an installation from a checkout is to find its `lsmha_keras` alone.
+        sys.path.append(str(_CHECKOUT))
+    from tools.evidence import commands
+
+    commands.add_parsers(kinds, parents)
 
 
 def _names(args):

@@ -42,7 +42,7 @@ def pack_preset(directory, output, data_dir=None):
     path, results = pack_preset("runs/mine", "carry")
     ```
     """
-    from lsmha_keras.models import CCTImageClassifier
+    from lsmha_keras.models import CCTClassifier
     from lsmha_keras.training.checkpoint import read_history
     from lsmha_keras.training.evaluate import class_report
     from lsmha_keras.training.fit_recipe import evaluation_batch
@@ -53,8 +53,8 @@ def pack_preset(directory, output, data_dir=None):
     preset = _find_preset(pathlib.Path(directory))
     recipe = Recipe.from_toml(preset / "recipe.toml")
     trained = read_json(preset / "results.json")
-    model = CCTImageClassifier.from_preset(os.fspath(preset))
-    _round_weights(model)
+    model = CCTClassifier.from_preset(os.fspath(preset))
+    round_weights(model)
     test = open_recipe_data(recipe, data_dir, parts=("train", "test"))["test"]
     report = class_report(model, test, evaluation_batch(recipe))
     with tempfile.TemporaryDirectory(dir=writable_dir(output)) as folder:
@@ -137,7 +137,8 @@ def _find_preset(directory):
     )
 
 
-def _round_weights(model):
+def round_weights(model):
+    """Rounds the weights of a model to float16, in place; refuses those that it cannot hold."""
     for weight in model.weights:
         if "float" not in str(weight.dtype):
             continue

@@ -1,6 +1,5 @@
 """Finished training runs as rows of a table."""
 
-import csv
 import pathlib
 
 from lsmha_keras.errors import InputError
@@ -149,10 +148,7 @@ def _augmentation(table):
 
 
 def _epochs(path):
-    if not path.is_file():
-        return 0
-    with path.open(newline="", encoding="utf-8") as file:
-        return sum(1 for _ in csv.DictReader(file))
+    return len(read_rows(path, ["epoch"]))
 
 
 def merge_runs(path, rows):

@@ -14,7 +14,7 @@ from lsmha_keras.checksums import CHECKSUMS, verify_checksums
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.write_card import write_card
-from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import CCTClassifier
 from lsmha_keras.predictor import Predictor
 from lsmha_keras.presets import ONNX, resolve_preset
 from lsmha_keras.text_files import read_json
@@ -121,7 +121,7 @@ def _read(directory):
 
 
 def _load(directory):
-    return CCTImageClassifier.from_preset(str(directory))
+    return CCTClassifier.from_preset(str(directory))
 
 
 def _golden_difference(model, golden):

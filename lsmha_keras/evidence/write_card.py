@@ -7,7 +7,7 @@ from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.data.open_dataset import can_open_offline, open_dataset_for_model
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import write_atomically
-from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import CCTClassifier
 from lsmha_keras.presets import zoo_dir
 from lsmha_keras.text_files import read_json, read_rows
 from lsmha_keras.training.evaluate import class_report
@@ -35,7 +35,7 @@ def write_card(directory, **figures):
     ```
     """
     directory = pathlib.Path(directory)
-    model = CCTImageClassifier.from_preset(str(directory))
+    model = CCTClassifier.from_preset(str(directory))
     _write(directory, model, figures)
 
 
@@ -66,7 +66,7 @@ def measure_card(directory, data_dir=None):
         raise MissingFileError(
             f"The data must be in --data-dir or LSMHA_DATA_DIR. Received: dataset={name}"
         )
-    model = CCTImageClassifier.from_preset(str(directory))
+    model = CCTClassifier.from_preset(str(directory))
     source = open_dataset_for_model(
         name, card["split"], data_dir, None, lambda: model.image_shape[:2]
     )

@@ -9,7 +9,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.onnx_attention import KINDS
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cct_classifier import CCTClassifier
 
 _ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
@@ -67,7 +67,7 @@ def check_exportable(classifier):
             precision other than float32, is quantised, or has a block or an activation that has no
             counterpart in the graph; names it and the way out.
     """
-    if not isinstance(classifier, CCTImageClassifier):
+    if not isinstance(classifier, CCTClassifier):
         raise InputError(
             "Only a `CCTImageClassifier` can be exported; export the members of a committee one by "
             f"one. Received: {type(classifier).__name__}"

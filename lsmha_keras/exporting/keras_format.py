@@ -18,7 +18,7 @@ from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.export import largest_difference, refuse_difference
 from lsmha_keras.exporting.flat_model import flat_model
-from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import CCTClassifier
 
 # Format -> backend that writes it.
 BACKENDS = {"tf_saved_model": "tensorflow", "litert": "tensorflow", "torch": "torch"}
@@ -79,7 +79,7 @@ def _environment(backend):
 
 def main(format, job, folder, softmax):
     """Writes and checks a file; runs in the child."""
-    classifier = CCTImageClassifier.from_preset(os.path.join(job, _PRESET))
+    classifier = CCTClassifier.from_preset(os.path.join(job, _PRESET))
     model = flat_model(classifier, softmax == "1")
     run = _WRITERS[format](model, pathlib.Path(folder))
     with np.load(os.path.join(job, _CHECK)) as check:

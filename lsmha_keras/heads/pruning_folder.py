@@ -6,7 +6,7 @@ import shutil
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.surgery.prune_heads import prunable_blocks
 from lsmha_keras.surgery.prune_steps import PruningStep
 from lsmha_keras.text_files import read_json, read_rows
@@ -88,7 +88,7 @@ class PruningFolder:
         total = sum(block.num_heads for block in prunable_blocks(model).values())
         fraction = 1 - sum(map(len, heads.values())) / total
         if number:
-            model = CCTImageClassifier.from_preset(folder / _PRESET)
+            model = CCTClassifier.from_preset(folder / _PRESET)
         return PruningStep(fraction, model, model, heads, number)
 
     def save(self, step, report):

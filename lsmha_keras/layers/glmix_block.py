@@ -162,7 +162,7 @@ class SlotMixing(keras.layers.Layer):
         super().__init__(**kwargs)
         self.grid_shape = grid_shape
         self.attention = attention
-        self._averages = _averages(grid_shape, slot_shape)
+        self._averages = slot_averages(grid_shape, slot_shape)
         self._make_dense = make_dense
         self.local_conv = DepthwiseConv(
             _LOCAL_KERNEL_SIZE,
@@ -189,6 +189,7 @@ class SlotMixing(keras.layers.Layer):
         self.local_out.build(input_shape)
 
     def call(self, x, tokens, training=None):
+        # float32 up to the softmax: cosines near 1 have steps of 2^-8 in bfloat16.
         slots = ops.matmul(self._averages, ops.cast(tokens, "float32"))
         wide = ops.cast(x, "float32")
         similarity = self.scale * ops.matmul(
@@ -212,7 +213,7 @@ class SlotMixing(keras.layers.Layer):
         return tuple(input_shape)
 
 
-def _averages(grid_shape, slot_shape):
+def slot_averages(grid_shape, slot_shape):
     """Returns the matrix `(slots, tokens)` of averages over even parts of a grid.
 
     Where sides do not divide, parts overlap by a row or column.

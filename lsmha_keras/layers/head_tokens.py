@@ -106,11 +106,12 @@ class HeadTokens(keras.layers.Layer):
         )
 
     def call(self, x, padding_mask=None):
-        wide = ops.cast(x, "float32")
+        wide = ops.cast(x, "float32")  # half precision loses digits in sums over all tokens
         if padding_mask is None:
             mean = ops.mean(wide, axis=1)
         else:
             valid = ops.cast(padding_mask, "float32")[..., None]
+            # Zeros, not NaN, for a sample that is padding only.
             mean = ops.sum(wide * valid, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1)
         groups, channels = self.num_groups, x.shape[-1]
         batch = ops.shape(x)[0]

@@ -39,7 +39,7 @@ def gpu_attention(query, key, value, mask=None):
         except (NotImplementedError, RuntimeError, ValueError) as error:
             refusal = str(error)
     _warn_once(refusal)
-    return _plain_attention(query, key, value, mask)
+    return plain_attention(query, key, value, mask)
 
 
 def _cudnn_attention(query, key, value):
@@ -55,7 +55,8 @@ def _cudnn_attention(query, key, value):
 
 
 @jax.checkpoint
-def _plain_attention(query, key, value, mask):
+def plain_attention(query, key, value, mask):
+    """Computes attention where cuDNN refuses; the backward pass computes the scores again."""
     scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type="float32")
     scores = scores * query.shape[-1] ** -0.5
     if mask is not None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import number_in, plain, positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import attention_core, joint_mask, project_heads
 from lsmha_keras.layers.head_weights import HeadWeights, merged_weights
@@ -107,12 +107,10 @@ class LargeScaleMultiHeadAttention(HeadWeights, keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= dropout < 1:
-            raise InputError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
         self.supports_masking = True
         self.num_heads = positive_int("num_heads", num_heads)
         self.head_dim = None if head_dim is None else positive_int("head_dim", head_dim)
-        self.dropout = plain(dropout)
+        self.dropout = number_in("[0, 1)", "dropout", dropout)
         self.use_qkv_bias = plain(use_qkv_bias)
         self.use_output_bias = plain(use_output_bias)
         if kernel_initializer is None:

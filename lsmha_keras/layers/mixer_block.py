@@ -107,6 +107,7 @@ class MixerBlock(keras.layers.Layer):
 
     def mlp(self, x: Any, training: bool | None) -> Any:
         """Computes `W2 gelu(W1 x)`, with the exact GELU."""
+        # Keras's default is the approximation; the transformer block and PyTorch take this one.
         hidden = ops.gelu(self.mlp_hidden(x), approximate=False)
         return self.mlp_output(self.dropout(hidden, training=training))
 

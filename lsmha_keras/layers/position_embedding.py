@@ -87,6 +87,7 @@ class PositionEmbedding(keras.layers.Layer):
                 f"Received: kind={kind!r}, add={add}"
             )
         if embeddings_initializer is None:
+            # The reference's, ten times that of its kernels.
             embeddings_initializer = keras.initializers.TruncatedNormal(stddev=0.2)
         set_weight_arguments(
             self,
@@ -122,6 +123,7 @@ class PositionEmbedding(keras.layers.Layer):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.kind == "learnable":
+            # The weight's own shape does not tell a grid of 4 x 4 from one of 8 x 2.
             store["grid_shape"] = np.array(self.grid_shape)
 
     def load_own_variables(self, store):
@@ -146,6 +148,8 @@ class PositionEmbedding(keras.layers.Layer):
 
 def sine_embedding(num_tokens, hidden_dim):
     """Returns the sinusoidal embedding, float32 of shape `(num_tokens, hidden_dim)`."""
+    # Channels 2i and 2i + 1 are sine and cosine of one angle (Vaswani et al., 2017). Tokens count
+    # row by row: the reference's embedding knows nothing of the grid's columns either.
     channel = np.arange(hidden_dim)
     angle = np.arange(num_tokens)[:, None] / 10000.0 ** (2 * (channel // 2) / hidden_dim)
     return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import positive_int, whole_number
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import joint_mask
 from lsmha_keras.layers.weight_arguments import (
@@ -83,11 +83,7 @@ class SequenceTokenizer(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.hidden_dim = positive_int("hidden_dim", hidden_dim)
-        self.num_layers = plain(num_layers)
-        if not isinstance(self.num_layers, int) or self.num_layers < 0:
-            raise InputError(
-                f"`num_layers` must be 0 or a positive int. Received: num_layers={num_layers!r}"
-            )
+        self.num_layers = whole_number("num_layers", num_layers, 0)
         self.kernel_size = positive_int("kernel_size", kernel_size)
         self.num_filters = positive_int("num_filters", num_filters)
         set_weight_arguments(

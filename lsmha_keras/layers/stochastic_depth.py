@@ -7,8 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lsmha_keras.arguments import plain
-from lsmha_keras.errors import InputError
+from lsmha_keras.arguments import number_in, plain
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -46,10 +45,8 @@ class StochasticDepth(keras.layers.Layer):
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise InputError(f"`rate` must be in [0, 1). Received: rate={rate}")
         self.supports_masking = True
-        self.rate = plain(rate)
+        self.rate = number_in("[0, 1)", "rate", rate)
         self.seed = plain(seed)
         if self.rate > 0:
             self.seed_generator = keras.random.SeedGenerator(self.seed)

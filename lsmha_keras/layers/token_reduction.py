@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lsmha_keras.arguments import plain
+from lsmha_keras.arguments import number_in, plain
 from lsmha_keras.errors import InputError, nearest
 
 WAYS = ("fuse", "merge", "skip")
@@ -137,10 +137,7 @@ def check_reduction(token_keep: Any, token_reduction: Any) -> None:
     Raises:
         ValueError: if either is not.
     """
-    token_keep = plain(token_keep)
-    is_number = isinstance(token_keep, (int, float)) and not isinstance(token_keep, bool)
-    if not is_number or not 0 < token_keep <= 1:
-        raise InputError(f"`token_keep` must be in (0, 1]. Received: token_keep={token_keep!r}")
+    number_in("(0, 1]", "token_keep", token_keep)
     if token_reduction not in WAYS:
         raise InputError(
             f"`token_reduction` must be one of {', '.join(WAYS)}{nearest(token_reduction, WAYS)}. "

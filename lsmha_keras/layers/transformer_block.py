@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import number_in, plain, positive_int
 from lsmha_keras.attention.registry import check_token_options, make_attention
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.attention_core import joint_mask
@@ -181,10 +181,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         self._make_layers(self.dtype_policy)
 
     def _check_heads_and_tokens(self):
-        if not 0 <= self.head_dropout < 1:
-            raise InputError(
-                f"`head_dropout` must be in [0, 1). Received: head_dropout={self.head_dropout}"
-            )
+        number_in("[0, 1)", "head_dropout", self.head_dropout)
         if self.head_dropout_by not in _HEAD_DROPOUTS:
             raise InputError(
                 f"`head_dropout_by` must be one of {', '.join(_HEAD_DROPOUTS)}"
@@ -275,9 +272,12 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             return_attention_scores=return_attention_scores or reduces,
             head_scale=head_scale,
         )
+        # As in the reference, the second branch is added to the normalised tokens, not to those
+        # before the normalisation as in most transformers: its weights need this order.
         x = self.mlp_norm(x + self.drop(attended, training))
         reduction = {}
         if reduces:
+            # Without the columns of head tokens, which cannot be left out.
             own = heard_scores(scores, head_mask, head_scale)[..., : x.shape[1]]
             x, reduction = self.token_reduction_layer(x, own, training=training, padding_mask=valid)
             valid = reduction.get("padding_mask")
@@ -304,13 +304,14 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         """Calls attention; returns its output, and head outputs and scores or `None`."""
         if self.head_tokens:
             made = self.head_token_layer(x, padding_mask=valid)
-            if valid is not None:
+            if valid is not None:  # head tokens are never padding
                 valid = ops.concatenate([valid, ops.ones(ops.shape(made)[:2], "bool")], axis=1)
             x = ops.concatenate([x, ops.cast(made, x.dtype)], axis=1)
         outputs = self.attention(x, padding_mask=valid, **arguments)
         outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
         scores = outputs.pop() if arguments["return_attention_scores"] else None
         if self.head_tokens:
+            # They end here: the next block makes its own.
             outputs = [part[:, : -self.head_tokens] for part in outputs]
             scores = None if scores is None else scores[:, :, : -self.head_tokens]
         return outputs[0], outputs[1] if arguments["return_head_outputs"] else None, scores
@@ -323,6 +324,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
             kept = ops.cast(self.head_keep.weight, self.compute_dtype)
         else:
             ones = ops.ones((ops.shape(x)[0], self.num_heads), self.compute_dtype)
+            # Kept heads count 1 / (1 - rate), so that their sum is the same on average.
             kept = keras.random.dropout(ones, self.head_dropout, seed=self.seed_generator)
         return kept if head_scale is None else kept * ops.cast(head_scale, self.compute_dtype)
 

@@ -6,6 +6,7 @@ from lsmha_keras._imports import import_quietly
 import_quietly("keras_hub")
 
 from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.cct_image_classifier_preprocessor import CCTImageClassifierPreprocessor
 from lsmha_keras.models.cct_image_converter import CCTImageConverter
@@ -13,12 +14,13 @@ from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
 from lsmha_keras.models.cct_sequence_classifier import CCTSequenceClassifier
 from lsmha_keras.models.cct_text_classifier import CCTTextClassifier
 from lsmha_keras.models.cct_text_classifier_preprocessor import CCTTextClassifierPreprocessor
-from lsmha_keras.models.load_classifier import load_classifier
 from lsmha_keras.models.soft_committee import SoftCommittee
-from lsmha_keras.presets import is_committee, list_presets
+from lsmha_keras.presets import is_committee, list_presets, resolve_preset
+from lsmha_keras.types import PathLike
 
 __all__ = [
     "CCTBackbone",
+    "CCTClassifier",
     "CCTImageClassifier",
     "CCTImageClassifierPreprocessor",
     "CCTImageConverter",
@@ -29,6 +31,32 @@ __all__ = [
     "SoftCommittee",
     "load_classifier",
 ]
+
+
+def load_classifier(preset: PathLike) -> CCTClassifier | SoftCommittee:
+    """Loads the classifier or committee that a preset holds.
+
+    Args:
+        preset: name or directory, as for `CCTImageClassifier.from_preset`.
+
+    Returns:
+        A classifier of the class that was saved, or a `SoftCommittee`.
+
+    Raises:
+        ValueError: if the preset is unknown (the nearest are named), a file differs from its
+            checksum (it is named), or it is an architecture, which has no weights.
+
+    Example:
+
+    ```python
+    classifier = lsmha_keras.load_classifier("cct_2_3x2_h16_cifar100")
+    ```
+    """
+    source = resolve_preset(preset)
+    if is_committee(source):
+        return SoftCommittee.from_preset(source)
+    # An architecture has no directory and is loaded by its name.
+    return CCTClassifier.from_preset(preset if isinstance(source, dict) else source)
 
 
 def _name_presets_in_keras_hub():

@@ -1,7 +1,13 @@
-"""Runs the blocks of a backbone in turn, with what they hand on beside the tokens."""
+"""Runs the blocks of a backbone in turn, and returns values from inside of it."""
+
+import keras
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.token_reduction import put_back
+from lsmha_keras.layers.transformer_block import TransformerBlock
+
+# What a transformer block can return after its output, in this order.
+HEAD_KINDS = ("head_outputs", "attention_scores")
 
 
 class BlockWalk:
@@ -104,3 +110,64 @@ def skips(backbone):
         for i, block in enumerate(backbone.blocks)
         if getattr(block, "token_keep", 1) < 1 and block.token_reduction == "skip"
     ]
+
+
+class Intermediates(keras.Model):
+    """Returns named values computed inside another model, whose layers it shares.
+
+    Made by `CCTBackbone.intermediates` and `CCTImageClassifier.intermediates`. It is a subclassed
+    model because a functional model in Keras cannot call one layer twice with different numbers of
+    outputs.
+
+    Args:
+        source: model whose layers and weights are used.
+        names: list of the names of the values to return.
+        head_masks: `{block index: mask}` for the heads of the source.
+
+    Call arguments:
+        images: preprocessed images `(batch, height, width, channels)`.
+
+    Returns:
+        A dict from name to tensor.
+    """
+
+    def __init__(self, source, names, head_masks=None):
+        super().__init__(name=f"{source.name}_intermediates")
+        self.source = source
+        self.names = list(names)
+        self.head_masks = dict(head_masks or {})
+        self.built = True
+
+    def call(self, images):
+        values = self.source.trace(images, self.names, self.head_masks)
+        return {name: values[name] for name in self.names}
+
+
+def check_intermediates(backbone, names, head_masks):
+    """Checks the arguments of `CCTBackbone.intermediates`.
+
+    Args:
+        backbone: `CCTBackbone`.
+        names: list of names.
+        head_masks: dict with block indices as keys.
+
+    Raises:
+        ValueError: if a name is unknown or a mask is not for a transformer block.
+    """
+    kinds = {}
+    for i, block in enumerate(backbone.blocks):
+        heads = isinstance(block, TransformerBlock)
+        extras = HEAD_KINDS if heads else ()
+        kinds.update({f"block_{i}/{kind}": heads for kind in ("output", *extras)})
+    known = ["embedding", *kinds, "output"]
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(
+            f"Unknown intermediates. This backbone has {known}; only transformer blocks "
+            f"have heads. Received: names={unknown}"
+        )
+    for i in head_masks:
+        if not kinds.get(f"block_{i}/output"):
+            raise InputError(
+                "`head_masks` must be keyed by the indices of transformer blocks. "
+                f"Received: block {i}"
+            )

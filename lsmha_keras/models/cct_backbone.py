@@ -1,42 +1,21 @@
-"""The compact convolutional transformer without its head."""
+"""The compact convolutional transformer for images, without its head."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import keras
-import keras_hub
 
-from lsmha_keras import presets
-from lsmha_keras.arguments import check_channels_last, plain, positive_int
+from lsmha_keras.arguments import check_channels_last, own_arguments
+from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
-from lsmha_keras.layers.position_embedding import PositionEmbedding
-from lsmha_keras.layers.weight_arguments import built_with_weights
-from lsmha_keras.models.block_walk import BlockWalk
-from lsmha_keras.models.copy_weights import copy_weights, resolve_policies
-from lsmha_keras.models.head_lists import block_kinds, check_sizes
-from lsmha_keras.models.intermediates import HEAD_KINDS, Intermediates, check_intermediates
-from lsmha_keras.models.keras_workarounds import (
-    KERAS_LOCK,
-    locked,
-    quantization_configs,
-    register_torch_parameters,
-    restore_quantization,
-    torch_parameters_up_to_date,
-)
-from lsmha_keras.models.make_blocks import make_blocks
-from lsmha_keras.models.position_norms import check_join, make_position_norms
-from lsmha_keras.models.preset_arguments import check_arguments, check_structure
-from lsmha_keras.models.preset_files import save_preset
-from lsmha_keras.types import PathLike
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
+from lsmha_keras.models.preset_arguments import check_arguments
 
 
-@torch_parameters_up_to_date
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class CCTBackbone(keras_hub.models.Backbone):
+class CCTBackbone(CCTBaseBackbone):
     """Compact convolutional transformer with large-scale multi-head attention.
 
     Images pass a convolutional tokenizer, a position embedding, `num_conv_blocks` convolutional
@@ -149,17 +128,15 @@ class CCTBackbone(keras_hub.models.Backbone):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
+        arguments = own_arguments(locals())
         check_channels_last(kwargs.pop("data_format", None))
         check_arguments(kwargs, CCTBackbone)
-        hidden_dim = positive_int("hidden_dim", hidden_dim)
-        image_shape, num_layers, num_heads, head_dim, num_conv_blocks, token_keep = map(
-            plain, (image_shape, num_layers, num_heads, head_dim, num_conv_blocks, token_keep)
-        )
-        check_sizes(image_shape, num_layers, num_conv_blocks, token_return_after)
-        kinds = block_kinds(
-            {"num_layers": num_layers, "num_conv_blocks": num_conv_blocks, "blocks": blocks}
-        )
-        check_join(position_embedding_join, position_embedding, token_keep)
+        image_shape = arguments["image_shape"] = tuple(arguments["image_shape"])
+        if len(image_shape) != 3 or any(not side or side < 1 for side in image_shape):
+            raise InputError(
+                "`image_shape` must be (height, width, channels), all positive. "
+                f"Received: image_shape={image_shape}"
+            )
 
         # === Layers ===
         self.tokenizer = ConvTokenizer(
@@ -173,227 +150,7 @@ class CCTBackbone(keras_hub.models.Backbone):
             name="tokenizer",
         )
         grid_shape = self.tokenizer.grid_shape((None, *image_shape))
-        add = position_embedding_join == "input"
-        self.position_embedding_layer = PositionEmbedding(
-            grid_shape, position_embedding, add, dtype=dtype, name="position_embedding"
-        )
-        self.position_norms = make_position_norms(
-            kinds, position_embedding_join, epsilon=layer_norm_epsilon, dtype=dtype
-        )
-        self.embedding_dropout = keras.layers.Dropout(
-            dropout_rate, dtype=dtype, name="embedding_dropout"
-        )
-        self.blocks = make_blocks(
-            kinds,
-            grid_shape,
-            hidden_dim,
-            conv={"design": conv_block_design, "fused": fused_conv_blocks},
-            lists={
-                "num_heads": num_heads,
-                "head_dim": head_dim,
-                "attention": attention,
-                "attention_options": attention_options,
-                "token_keep": token_keep,
-            },
-            mlp_dim=mlp_dim,
-            dropout_rate=dropout_rate,
-            attention_dropout=attention_dropout,
-            stochastic_depth_rate=stochastic_depth_rate,
-            use_qkv_bias=use_qkv_bias,
-            layer_norm_epsilon=layer_norm_epsilon,
-            options={
-                "head_dropout": head_dropout,
-                "mlp": mlp,
-                "mlp_conv": mlp_conv,
-                "context_broadcast": context_broadcast,
-                "head_dropout_by": head_dropout_by,
-                "head_tokens": head_tokens,
-                "token_reduction": token_reduction,
-                "token_return_after": token_return_after,
-            },
-            dtype=dtype,
-        )
-        self.layer_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
-        )
+        self.make_layers(arguments, grid_shape, dtype)
 
-        self.position_embedding_join = position_embedding_join
-        self.token_return_after = plain(token_return_after)
-
-        # === Functional Model ===
-        images = keras.Input(image_shape, name="images")
-        with KERAS_LOCK:
-            super().__init__(images, self.trace(images)["output"], dtype=dtype, **kwargs)
-        resolve_policies(self)
-        register_torch_parameters(self)
-
-        # === Config ===
-        self.image_shape, self.hidden_dim = tuple(image_shape), hidden_dim
-        self.num_layers, self.mlp_dim = num_layers, plain(mlp_dim)
-        self.num_heads, self.head_dim = num_heads, head_dim
-        self.tokenizer_layers, self.tokenizer_design = plain(tokenizer_layers), tokenizer_design
-        self.tokenizer_kernel_size = plain(tokenizer_kernel_size)
-        self.tokenizer_filters = plain(tokenizer_filters)
-        self.num_conv_blocks, self.conv_block_design = num_conv_blocks, conv_block_design
-        self.fused_conv_blocks = plain(fused_conv_blocks)
-        self.position_embedding = position_embedding
-        self.dropout_rate, self.attention_dropout = plain(dropout_rate), plain(attention_dropout)
-        self.stochastic_depth_rate = plain(stochastic_depth_rate)
-        self.use_qkv_bias, self.layer_norm_epsilon = plain(use_qkv_bias), plain(layer_norm_epsilon)
-        self.attention, self.attention_options = attention, attention_options
-        self.head_dropout, self.head_dropout_by = plain(head_dropout), head_dropout_by
-        self.mlp, self.mlp_conv = mlp, plain(mlp_conv)
-        self.context_broadcast, self.head_tokens = plain(context_broadcast), plain(head_tokens)
-        self.token_keep, self.token_reduction = token_keep, token_reduction
-        self.block_kinds, self._blocks_argument = kinds, None if blocks is None else kinds
-
-    def intermediates(
-        self, names: Sequence[str], head_masks: Mapping[int, Any] | None = None
-    ) -> Intermediates:
-        """Builds a model that returns named values from inside this one and shares its weights.
-
-        Names: `"embedding"`, the tokens that enter the first block; `"block_3/output"`, tokens
-        `(batch, tokens, hidden_dim)`; `"output"`, the output of the backbone. Transformer blocks
-        also have `"block_3/head_outputs"`, `(batch, tokens, heads, head_dim)` before the output
-        projection, and `"block_3/attention_scores"`, `(batch, heads, tokens, tokens)`.
-
-        Args:
-            names: list of names.
-            head_masks: optional `{block index: mask}`; the heads of that block are multiplied by
-                the mask, of shape `(heads,)`, with values in [0, 1].
-
-        Returns:
-            An `Intermediates` model from preprocessed images to a dict with one tensor per name.
-
-        Raises:
-            ValueError: if a name is unknown or asks a convolutional block for heads.
-
-        Example:
-
-        ```python
-        backbone = lsmha_keras.CCTBackbone(num_layers=2)
-        model = backbone.intermediates(["block_1/head_outputs", "block_1/output"])
-        model(np.zeros((1, 32, 32, 3), "float32"))["block_1/head_outputs"]  # (1, 256, 4, 64)
-        ```
-        """
-        check_intermediates(self, names, head_masks or {})
-        return Intermediates(self, names, head_masks)
-
-    def trace(
-        self, images: Any, names: Sequence[str] = (), head_masks: Mapping[int, Any] | None = None
-    ) -> dict[str, Any]:
-        """Runs the layers one by one and keeps what they return; see `intermediates`.
-
-        Args:
-            images: preprocessed images `(batch, height, width, channels)`, symbolic or not.
-            names: names of the head outputs and attention scores to return.
-            head_masks: optional `{block index: mask}`.
-
-        Returns:
-            A dict from name to tensor, with `"output"`, every block's output and `names`.
-        """
-        head_masks = head_masks or {}
-        walk = BlockWalk(self)
-        x = walk.embed(images)  # (batch, tokens, hidden_dim)
-        values = {"embedding": x, "padding_mask": walk.padding_mask}
-        for i in range(len(self.blocks)):
-            kinds = [kind for kind in HEAD_KINDS if f"block_{i}/{kind}" in names]
-            mask = {"head_mask": head_masks[i]} if i in head_masks else {}
-            x = walk.run(i, x, **mask, **{f"return_{kind}": True for kind in kinds})
-            if kinds:
-                x, *extras = x
-                for kind, extra in zip(kinds, extras, strict=True):
-                    values[f"block_{i}/{kind}"] = extra
-            values[f"block_{i}/output"] = x
-        values["output"] = self.layer_norm(x)
-        return values
-
-    def embed(self, images: Any, training: bool | None = None) -> Any:
-        """Makes tokens `(batch, tokens, hidden_dim)` of the inputs, before positions are added."""
-        return self.tokenizer(images, training=training)
-
-    def token_mask(self, images: Any) -> Any:
-        """Returns which tokens are no padding, boolean `(batch, tokens)`; `None`: all of them."""
-        return None
-
-    def fuse(self) -> Self:
-        """Builds a copy for inference, with tokenizer and convolutional blocks folded.
-
-        Batch normalisation and parallel branches are folded into the convolutions, and LoRA updates
-        into their kernels. Outputs at inference stay the same up to rounding. Quantised layers stay
-        quantised.
-
-        Returns:
-            A new backbone of this class with `fused_conv_blocks=True` and weights of its own.
-
-        Raises:
-            ValueError: if LoRA is enabled in layers quantised to anything but int8 or int4.
-        """
-        fused = type(self).from_config({**self.get_config(), "fused_conv_blocks": True})
-        for layer in self.layers:
-            copy = fused.get_layer(layer.name)
-            if hasattr(layer, "fused_weights"):
-                copy.set_weights(layer.fused_weights())
-            else:
-                copy_weights(layer, copy)
-        return fused
-
-    @classmethod
-    def from_config(cls, config):
-        """Builds from a config and restores custom quantisation configurations."""
-        config = dict(config)
-        configurations = config.pop("quantization_configs", {})
-        return restore_quantization(super().from_config(config), configurations)
-
-    def default_lora_layer_names(self):
-        """Returns the names of the layers that `enable_lora` adapts."""
-        return ["qkv", "query", "key_value", "query_key", "value"]
-
-    def load_weights(self, filepath, *args, **kwargs):
-        """Loads weights, after checking them against the checksums beside them, if any."""
-        presets.verify_file(filepath)
-        super().load_weights(filepath, *args, **kwargs)
-
-    @classmethod
-    @locked
-    def from_preset(cls, preset: PathLike, load_weights: bool = True, **kwargs: Any) -> Self:
-        """Builds a backbone from a preset; see `CCTImageClassifier.from_preset`."""
-        check_channels_last(kwargs.pop("data_format", None))
-        source = presets.resolve_preset(preset)
-        if isinstance(source, dict):
-            return cls(**{**source, **kwargs})
-        check_arguments(kwargs, cls)
-        presets.verify_checksums(source)
-        saved = presets.read_config(source)
-        if load_weights:
-            check_structure(preset, cls, saved, kwargs)
-        saved_dtype = saved.get("dtype")
-        if isinstance(saved_dtype, dict) and saved_dtype["class_name"] == "DTypePolicyMap":
-            # Quantised: KerasHub 0.32 restores this for tasks, but not for backbones.
-            kwargs.setdefault("dtype", saved_dtype)
-        # An absolute path, because KerasHub takes a bare name for a shipped preset.
-        load = functools.partial(
-            super().from_preset, str(source.resolve()), load_weights=load_weights, **kwargs
-        )
-        return built_with_weights(load) if load_weights else load()
-
-    def save_to_preset(self, preset_dir: PathLike, max_shard_size: float = 10) -> None:
-        """Saves config and weights to a preset directory; see `CCTImageClassifier`'s."""
-        with save_preset(preset_dir, self.variables) as directory:
-            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
-
-    def get_config(self, constructor=None):
-        """Returns the arguments of the constructor.
-
-        Adds `quantization_configs`, which `from_config` reads, if the model was quantised with a
-        custom configuration.
-        """
-        own = quantization_configs(self)
-        parameters = inspect.signature(constructor or CCTBackbone.__init__).parameters
-        names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
-        return {
-            **super().get_config(),
-            **({"quantization_configs": own} if own else {}),
-            **{name: getattr(self, name) for name in names},
-            "blocks": self._blocks_argument,
-        }
+        # === Functional Model and Config ===
+        self.connect(keras.Input(image_shape, name="images"), arguments, dtype=dtype, **kwargs)

@@ -8,21 +8,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import own_arguments, positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.layers.position_embedding import PositionEmbedding
 from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer
 from lsmha_keras.layers.weight_arguments import initial_values
-from lsmha_keras.models.cct_backbone import CCTBackbone
-from lsmha_keras.models.copy_weights import resolve_policies
-from lsmha_keras.models.head_lists import block_kinds, check_depth
-from lsmha_keras.models.keras_workarounds import (
-    KERAS_LOCK,
-    register_torch_parameters,
-    torch_parameters_up_to_date,
-)
-from lsmha_keras.models.make_blocks import make_blocks
-from lsmha_keras.models.position_norms import check_join, make_position_norms
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.preset_arguments import check_arguments
 
 # Kinds of blocks and of attention that mix all places of a sequence, padding too.
@@ -31,9 +21,8 @@ _WITHOUT_MASKS = ("spectral", "glmix", "hilo", "super", "normlin")
 PADDING_ID = 0
 
 
-@torch_parameters_up_to_date
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class CCTSequenceBackbone(CCTBackbone):
+class CCTSequenceBackbone(CCTBaseBackbone):
     """Compact convolutional transformer for sequences: token ids, or series of measurements.
 
     Ids pass an embedding; then ids and series pass a 1-D convolutional tokenizer, a position
@@ -130,134 +119,50 @@ class CCTSequenceBackbone(CCTBackbone):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
+        arguments = own_arguments(locals())
         check_arguments(kwargs, CCTSequenceBackbone)
-        front = {
-            "sequence_length": positive_int("sequence_length", sequence_length),
-            "vocabulary_size": plain(vocabulary_size),
-            "num_features": plain(num_features),
-            "mask_value": plain(mask_value),
-            "embedding_dim": positive_int("embedding_dim", embedding_dim),
-            "spatial_dropout": plain(spatial_dropout),
-            "hidden_dim": positive_int("hidden_dim", hidden_dim),
-            "tokenizer_layers": plain(tokenizer_layers),
-            "tokenizer_kernel_size": plain(tokenizer_kernel_size),
-            "tokenizer_filters": plain(tokenizer_filters),
-        }
-        _check_front(front)
-        lists = {
-            "num_heads": plain(num_heads),
-            "head_dim": plain(head_dim),
-            "attention": attention,
-            "attention_options": attention_options,
-            "token_keep": plain(token_keep),
-        }
-        conv = {"design": conv_block_design, "fused": plain(fused_conv_blocks)}
-        common = {
-            "mlp_dim": plain(mlp_dim),
-            "dropout_rate": plain(dropout_rate),
-            "attention_dropout": plain(attention_dropout),
-            "stochastic_depth_rate": plain(stochastic_depth_rate),
-            "use_qkv_bias": plain(use_qkv_bias),
-            "layer_norm_epsilon": plain(layer_norm_epsilon),
-        }
-        options = {
-            "head_dropout": plain(head_dropout),
-            "mlp": mlp,
-            "mlp_conv": plain(mlp_conv),
-            "context_broadcast": plain(context_broadcast),
-            "head_dropout_by": head_dropout_by,
-            "head_tokens": plain(head_tokens),
-            "token_reduction": token_reduction,
-            "token_return_after": plain(token_return_after),
-        }
-        depth = {"num_layers": plain(num_layers), "num_conv_blocks": plain(num_conv_blocks)}
-        check_depth(**depth)
-        kinds = block_kinds({**depth, "blocks": blocks})
-        check_join(position_embedding_join, position_embedding, token_keep)
-        _check_token_keep(token_keep)
-        if vocabulary_size is not None or mask_value is not None:
-            _check_masks([*kinds, *([attention] if isinstance(attention, str) else attention)])
+        _check_front(arguments)
+        _check_token_keep(arguments["token_keep"])
+        # `embed` and `padding_mask` read them while `connect` runs the layers.
+        self.vocabulary_size = arguments["vocabulary_size"]
+        self.mask_value = arguments["mask_value"]
+        if self.has_padding:
+            _check_masks([*_listed(blocks), *_listed(attention)])
 
         # === Layers ===
-        self._make_front(front, dtype)
-        tokens = self.tokenizer.num_tokens((None, sequence_length, embedding_dim))
-        self.position_embedding_layer = PositionEmbedding(
-            (tokens, 1),
-            position_embedding,
-            position_embedding_join == "input",
-            dtype=dtype,
-            name="position_embedding",
-        )
-        self.position_norms = make_position_norms(
-            kinds, position_embedding_join, epsilon=layer_norm_epsilon, dtype=dtype
-        )
-        self.embedding_dropout = keras.layers.Dropout(
-            dropout_rate, dtype=dtype, name="embedding_dropout"
-        )
-        self.blocks = make_blocks(
-            kinds,
-            (tokens, 1),
-            hidden_dim,
-            conv=conv,
-            lists=lists,
-            options=options,
-            dtype=dtype,
-            **common,
-        )
-        self.layer_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
-        )
-        self.position_embedding_join = position_embedding_join
-        self.token_return_after = options["token_return_after"]
-
-        # === Functional Model ===
-        if num_features is None:
-            inputs = keras.Input((sequence_length,), dtype="int32", name="ids")
-        else:
-            inputs = keras.Input((sequence_length, num_features), name="series")
-        with KERAS_LOCK:
-            # `CCTBackbone.__init__` would build the front end of images.
-            super(CCTBackbone, self).__init__(
-                inputs, self.trace(inputs)["output"], dtype=dtype, **kwargs
-            )
-        resolve_policies(self)
-        register_torch_parameters(self)
-
-        # === Config ===
-        for name, value in {**front, **depth, **lists, **common, **options}.items():
-            setattr(self, name, value)
-        self.conv_block_design, self.fused_conv_blocks = conv["design"], conv["fused"]
-        self.position_embedding = position_embedding
-        self.block_kinds = kinds
-        self._blocks_argument = None if blocks is None else kinds
-
-    @property
-    def has_padding(self) -> bool:
-        """Whether inputs may end with padding."""
-        return self.vocabulary_size is not None or self.mask_value is not None
-
-    def _make_front(self, front, dtype):
-        """Makes the layers before the position embedding; sets what `trace` asks."""
-        self.vocabulary_size, self.mask_value = front["vocabulary_size"], front["mask_value"]
         if self.vocabulary_size is not None:
             self.embedding = keras.layers.Embedding(
                 self.vocabulary_size,
-                front["embedding_dim"],
+                embedding_dim,
                 embeddings_initializer=initial_values(keras.initializers.RandomNormal(stddev=0.1)),
                 dtype=dtype,
                 name="embedding",
             )
             self.word_dropout = keras.layers.SpatialDropout1D(
-                front["spatial_dropout"], dtype=dtype, name="word_dropout"
+                spatial_dropout, dtype=dtype, name="word_dropout"
             )
         self.tokenizer = SequenceTokenizer(
-            front["hidden_dim"],
-            num_layers=front["tokenizer_layers"],
-            kernel_size=front["tokenizer_kernel_size"],
-            num_filters=front["tokenizer_filters"],
+            hidden_dim,
+            num_layers=tokenizer_layers,
+            kernel_size=tokenizer_kernel_size,
+            num_filters=tokenizer_filters,
             dtype=dtype,
             name="tokenizer",
         )
+        tokens = self.tokenizer.num_tokens((None, sequence_length, embedding_dim))
+        self.make_layers(arguments, (tokens, 1), dtype)
+
+        # === Functional Model and Config ===
+        if num_features is None:
+            inputs = keras.Input((sequence_length,), dtype="int32", name="ids")
+        else:
+            inputs = keras.Input((sequence_length, num_features), name="series")
+        self.connect(inputs, arguments, dtype=dtype, **kwargs)
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether inputs may end with padding."""
+        return self.vocabulary_size is not None or self.mask_value is not None
 
     def embed(self, inputs: Any, training: bool | None = None) -> Any:
         """Makes tokens `(batch, tokens, hidden_dim)` of ids or series."""
@@ -279,10 +184,6 @@ class CCTSequenceBackbone(CCTBackbone):
         mask = self.padding_mask(inputs)
         return None if mask is None else self.tokenizer.token_mask(mask)
 
-    def get_config(self):
-        """Returns the arguments of the constructor."""
-        return super().get_config(CCTSequenceBackbone.__init__)
-
 
 def _check_masks(kinds):
     if found := [kind for kind in kinds if kind in _WITHOUT_MASKS]:
@@ -293,9 +194,12 @@ def _check_masks(kinds):
         )
 
 
+def _listed(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def _check_token_keep(token_keep):
-    keeps = token_keep if isinstance(token_keep, (list, tuple)) else [token_keep]
-    if any(keep != 1 for keep in keeps):
+    if any(keep != 1 for keep in _listed(token_keep)):
         raise InputError(
             "Tokens of sequences are all kept: which of them are padding is not known of those "
             f"that would be left. Received: token_keep={token_keep}"
@@ -303,6 +207,8 @@ def _check_token_keep(token_keep):
 
 
 def _check_front(front):
+    for name in ("sequence_length", "embedding_dim"):
+        positive_int(name, front[name])
     vocabulary_size, num_features = front["vocabulary_size"], front["num_features"]
     if (vocabulary_size is None) == (num_features is None):
         raise InputError(

@@ -12,7 +12,7 @@ from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.images import check_finite
 from lsmha_keras.layers.lama_pooling import LAMAPooling
-from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
 from lsmha_keras.models.cct_text_classifier_preprocessor import check_ids
 from lsmha_keras.models.keras_workarounds import cloneable
@@ -23,7 +23,7 @@ POOLINGS = ("sequence", "lama")
 
 @cloneable
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class CCTSequenceClassifier(CCTImageClassifier):
+class CCTSequenceClassifier(CCTClassifier):
     """Classifier of sequences: a `CCTSequenceBackbone`, a pooling and a dense layer.
 
     `fit`, `evaluate` and `predict` take arrays of series `(batch, time, features)` or of ids
@@ -155,5 +155,7 @@ class CCTSequenceClassifier(CCTImageClassifier):
             return x if is_text(x) else x[None]
         return x
 
-    def _own_options(self):
-        return {"pooling": self.pooling, "pooling_heads": self.pooling_heads}
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        options = {"pooling": self.pooling, "pooling_heads": self.pooling_heads}
+        return {**super().get_config(), **options}

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lsmha_keras.arguments import number_in, positive_number
 from lsmha_keras.errors import InputError
 from lsmha_keras.models.raw_image_classifier import RawImageClassifier
 
@@ -43,12 +44,8 @@ class Distillation:
     """
 
     def __init__(self, student, teacher, weight, temperature):
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
-            raise InputError(f"`weight` must be from 0 to 1. Received: weight={weight!r}")
-        if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
-            raise InputError(
-                f"`temperature` must be a positive number. Received: temperature={temperature!r}"
-            )
+        number_in("[0, 1]", "weight", weight)
+        positive_number("temperature", temperature)
         _check_models(student, teacher)
         self._teacher, self._weight = teacher, weight
         # Keras 3.15 compares raw logits as if they were probabilities if the loss is given by name,

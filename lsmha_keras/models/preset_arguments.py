@@ -3,7 +3,7 @@
 import inspect
 
 from lsmha_keras.errors import InputError, nearest
-from lsmha_keras.models.head_lists import block_kinds, count_heads_blocks
+from lsmha_keras.models.blocks import block_kinds, count_heads_blocks
 
 # Weights fit any value of these. All other arguments of a backbone determine the weights.
 _FREE = {
@@ -96,6 +96,8 @@ def check_structure(preset, backbone_cls, saved, overrides):
     Raises:
         ValueError: if an override changes an argument that the weights depend on.
     """
+    if not overrides:
+        return
     parameters = inspect.signature(backbone_cls.__init__).parameters
     saved = {**{name: value.default for name, value in parameters.items()}, **saved}
     asked = {**saved, **overrides}
@@ -120,13 +122,22 @@ def check_structure(preset, backbone_cls, saved, overrides):
 
 
 def _has_weights_of_a_grid(config):
+    if not _has_blocks(config):
+        return False
     kinds = config["attention"]
     names = {*block_kinds(config), *([kinds] if isinstance(kinds, str) else kinds)}
     return not names.isdisjoint(_OF_A_GRID)
 
 
+def _has_blocks(config):
+    """Returns whether a config has our arguments; a user's subclass may have its own instead."""
+    return {"num_layers", "hidden_dim", "attention"} <= config.keys()
+
+
 def _comparable(config, key):
     """Returns an argument in a comparable form: one value becomes a list with one per block."""
+    if not _has_blocks(config):
+        return config[key]
     if key == "blocks":
         return block_kinds(config)
     if key not in ("num_heads", "head_dim"):

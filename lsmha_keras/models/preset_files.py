@@ -120,7 +120,10 @@ def saved_classifier(directory, cls):
         )
     related = issubclass(found, cls) or issubclass(cls, found)
     if not related or not issubclass(found.own_backbone_cls, cls.own_backbone_cls):
-        raise InputError(f"The preset does not hold a `{cls.__name__}`. Received: {name} in {path}")
+        raise InputError(
+            f"The preset does not hold a `{cls.__name__}`; `lsmha_keras.load_classifier` loads "
+            f"whatever it holds. Received: {name} in {path}"
+        )
     arguments = {key: value for key, value in saved["config"].items() if key != "backbone"}
     return (found if issubclass(found, cls) else cls), arguments
 

@@ -18,7 +18,7 @@ from lsmha_keras import presets
 from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
-from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     cloneable,
@@ -211,14 +211,14 @@ class SoftCommittee(RawImageClassifier):
             )
         presets.verify_checksums(source)
         found = presets.read_committee(source)
-        members = [CCTImageClassifier.from_preset(path, **kwargs) for path in found["members"]]
+        members = [CCTClassifier.from_preset(path, **kwargs) for path in found["members"]]
         return cls(members, mode=mode or found["mode"])
 
     @classmethod
     def from_config(cls, config):
         """Builds from a config."""
         # A copy, because KerasHub changes the dict.
-        members = [CCTImageClassifier.from_config(dict(member)) for member in config["members"]]
+        members = [CCTClassifier.from_config(dict(member)) for member in config["members"]]
         return cls(**{**config, "members": members})
 
     def get_config(self):
@@ -264,7 +264,7 @@ def load_members(members):
         )
     is_name = [isinstance(member, (str, os.PathLike)) for member in members]
     return [
-        CCTImageClassifier.from_preset(member) if named else member
+        CCTClassifier.from_preset(member) if named else member
         for member, named in zip(members, is_name, strict=True)
     ]
 
@@ -279,7 +279,7 @@ def check_members(members):
         ValueError: names what differs, or the member that is something else.
     """
     for i, member in enumerate(members):
-        if not isinstance(member, CCTImageClassifier):
+        if not isinstance(member, CCTClassifier):
             raise InputError(
                 "Every member must be a `CCTImageClassifier` or the name or directory of its "
                 f"preset. Received: {type(member).__name__} as member {i}"

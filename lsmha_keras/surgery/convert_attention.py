@@ -8,7 +8,7 @@ from typing import Any
 from lsmha_keras.attention.registry import find_attention
 from lsmha_keras.layers.glmix_block import GLMixBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.copy_weights import copy_weights
 
 
@@ -45,7 +45,7 @@ def convert_attention(
     routed = lsmha_keras.convert_attention(model, "moh", {"num_shared": 4, "top_k": 12})
     ```
     """
-    if not isinstance(model, CCTBackbone):
+    if not isinstance(model, CCTBaseBackbone):
         converted = convert_attention(model.backbone, attention, options, approximate)
         return model.with_backbone(converted)
     find_attention(attention)

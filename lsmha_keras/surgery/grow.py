@@ -9,9 +9,9 @@ from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.head_weights import merged_weights
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.blocks import PER_BLOCK, count_heads_blocks, joined, per_block
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
-from lsmha_keras.models.head_lists import PER_BLOCK, count_heads_blocks, joined, per_block
 
 
 def grow(
@@ -55,7 +55,7 @@ def grow(
         - [Chen et al., 2016](https://arxiv.org/abs/1511.05641), growing without changing the
           function
     """
-    if not isinstance(model, CCTBackbone):
+    if not isinstance(model, CCTBaseBackbone):
         return model.with_backbone(grow(model.backbone, num_layers, mlp_dim, num_heads))
     if num_heads is not None:
         check_full_precision(model, "grows")
@@ -114,7 +114,7 @@ def _add_heads(model, num_heads):
         place = count_heads_blocks(kinds[:index])
         lists["num_heads"][place], lists["head_dim"][place] = num_heads, block.attention.width
     lists = {name: joined(values) for name, values in lists.items()}
-    larger = CCTBackbone.from_config({**model.get_config(), **lists})
+    larger = type(model).from_config({**model.get_config(), **lists})
     _copy_layers(model, larger, except_for=[block.name for block in blocks.values()])
     for index, block in blocks.items():
         copy_weights(block, larger.blocks[index], except_for=("attention",))

@@ -12,7 +12,6 @@ from keras import ops
 from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.weight_arguments import built_with_weights
-from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.copy_weights import check_full_precision
 from lsmha_keras.models.soft_committee import check_members, group_by_preprocessing, load_members
@@ -313,7 +312,7 @@ def _write_heads(weights, paths, parts):
 
 
 def _with_weights(model, values):
-    backbone = CCTBackbone.from_config(model.backbone.get_config())
+    backbone = type(model.backbone).from_config(model.backbone.get_config())
     merged = model.with_backbone(backbone)
     for weight in merged.weights:
         weight.assign(values[weight.path].reshape(weight.shape))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lsmha_keras.arguments import plain, positive_int
+from lsmha_keras.arguments import number_in, plain, positive_int
 from lsmha_keras.attention.registry import find_attention
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_arguments import built_with_weights
-from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.blocks import count_heads_blocks, joined, per_block
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.copy_weights import check_full_precision, copy_weights
-from lsmha_keras.models.head_lists import count_heads_blocks, joined, per_block
 from lsmha_keras.shp.head_score_table import HeadScoreTable, weights_digest
 from lsmha_keras.shp.head_scores import head_scores
 
@@ -88,7 +88,7 @@ def prune_heads(
     if fraction is not None:
         remove = choose_heads(model, fraction, by, protect, normalise, data, **score_options)
     kept = _kept_heads(blocks, keep, remove)
-    if isinstance(model, CCTBackbone):
+    if isinstance(model, CCTBaseBackbone):
         return built_with_weights(lambda: _without_heads(model, kept))
     return built_with_weights(lambda: model.with_backbone(_without_heads(model.backbone, kept)))
 
@@ -121,11 +121,7 @@ def choose_heads(
         ValueError: as `prune_heads`.
     """
     blocks, protect = prunable_blocks(model), positive_int("protect", protect)
-    fraction = plain(fraction)
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
-        raise InputError(f"`fraction` must be a number. Received: fraction={fraction!r}")
-    if not 0 <= fraction < 1:
-        raise InputError(f"`fraction` must be in [0, 1). Received: fraction={fraction}")
+    fraction = number_in("[0, 1)", "fraction", fraction)
     # First, because it refuses kinds that cannot lose heads, and measuring takes long.
     units = [(i, unit) for i, block in blocks.items() for unit in block.attention.head_units()]
     scores = _check_scores(_find_scores(model, by, data, score_options), blocks, normalise)
@@ -158,7 +154,7 @@ def prunable_blocks(model: Any) -> dict[int, TransformerBlock]:
         ValueError: if the model is not of this package, has no heads, or is quantised.
     """
     backbone = getattr(model, "backbone", model)
-    if not isinstance(backbone, CCTBackbone):
+    if not isinstance(backbone, CCTBaseBackbone):
         raise InputError(
             "Heads are removed from a `CCTImageClassifier` or a `CCTBackbone`; for a committee, "
             f"from each member. Received: {type(model).__name__}"

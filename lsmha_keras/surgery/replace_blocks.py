@@ -6,9 +6,9 @@ from typing import Any
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.conv_block import ConvBlock
-from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.models.blocks import PER_BLOCK, count_heads_blocks
+from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.copy_weights import copy_weights
-from lsmha_keras.models.head_lists import PER_BLOCK, count_heads_blocks
 
 
 def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> Any:
@@ -40,7 +40,7 @@ def replace_blocks(model: Any, num_blocks: int, design: str = "separable") -> An
     References:
         - [Gross et al., 2025](https://arxiv.org/abs/2506.23832)
     """
-    if not isinstance(model, CCTBackbone):
+    if not isinstance(model, CCTBaseBackbone):
         return model.with_backbone(replace_blocks(model.backbone, num_blocks, design))
     kinds = model.block_kinds
     present = next((i for i, kind in enumerate(kinds) if kind != "conv"), len(kinds))

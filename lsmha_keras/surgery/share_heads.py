@@ -12,8 +12,8 @@ from lsmha_keras._imports import needed_package
 from lsmha_keras.arguments import plain
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.blocks import count_heads_blocks, joined, per_block
 from lsmha_keras.models.copy_weights import copy_weights
-from lsmha_keras.models.head_lists import count_heads_blocks, joined, per_block
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.attention_profile import attention_similarity
 from lsmha_keras.surgery.prune_heads import prunable_blocks

@@ -98,13 +98,13 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
             *tensorboard(output_dir, log),
         ],
         shuffle=False,  # the batches are shuffled already
-        class_weight=_class_weights(recipe, sources["train"], policy),
+        class_weight=class_weights(recipe, sources["train"], policy),
         verbose=verbose,
     )
     return model, checkpoint
 
 
-def _class_weights(recipe, source, policy):
+def class_weights(recipe, source, policy):
     """Returns the weight of each class, a dict, or `None`."""
     if recipe.loss.class_weights == "none":
         return None

@@ -5,6 +5,7 @@ import itertools
 import json
 
 from lsmha_keras.presets import list_presets, parse_architecture
+from lsmha_keras.text_files import markdown_table
 from lsmha_keras.training.card_of_inputs import card_of_inputs
 
 _TEXT = """\
@@ -202,16 +203,16 @@ def _siblings(results):
     ]
     if not shipped:
         return ""
-    lines = ["", "## Which preset to choose", "", _advice(shipped, results), ""]
-    lines += ["| preset | accuracy (%) | parameters | latency (ms) |", "|---|---|---|---|"]
+    text = f"\n## Which preset to choose\n\n{_advice(shipped, results)}\n\n"
     own = (results["name"], 100 * results["accuracy"], results["parameters"])
     rows = [(*own, results.get("latency_ms"))]
     rows += [(info.name, info.accuracy, info.parameters, info.latency_ms) for info in shipped]
+    cells = []
     for name, accuracy, parameters, latency in sorted(rows, key=lambda row: -row[1]):
         shown = f"**{name}**" if name == results["name"] else name
         time = "" if latency is None else f"{latency:.2f}"
-        lines.append(f"| {shown} | {accuracy:.2f} | {parameters:,} | {time} |")
-    return "\n".join(lines) + "\n"
+        cells.append([shown, f"{accuracy:.2f}", f"{parameters:,}", time])
+    return text + markdown_table(["preset", "accuracy (%)", "parameters", "latency (ms)"], cells)
 
 
 def _advice(shipped, results):

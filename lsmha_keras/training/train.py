@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lsmha_keras.arguments import positive_number
 from lsmha_keras.directory_lock import DirectoryLock
 from lsmha_keras.errors import InputError
-from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import CCTClassifier
 from lsmha_keras.text_files import read_json, write_rows
 from lsmha_keras.training.build_model import cast_to_float32, make_policy
 from lsmha_keras.training.checkpoint import LAST, read_history
@@ -85,7 +86,7 @@ def train(
     begun = time.monotonic()
     recipe = load_recipe(recipe)
     _check_devices(recipe)
-    deadline = None if minutes is None else begun + 60 * _check_minutes(minutes)
+    deadline = None if minutes is None else begun + 60 * positive_number("minutes", minutes)
     visit = Visit() if visit is None else visit
     sources = visit.sources(recipe, data_dir)
     # Before the directory is touched: both raise for settings that do not fit.
@@ -134,12 +135,6 @@ def _check_devices(recipe):
         )
 
 
-def _check_minutes(minutes):
-    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
-        raise InputError(f"`minutes` must be a positive number. Received: minutes={minutes!r}")
-    return minutes
-
-
 def _is_finished(output_dir):
     preset = output_dir / "preset"
     missing = [n for n in ("results.json", "history.csv") if not (preset / n).exists()]
@@ -161,7 +156,7 @@ def _finished(recipe, output_dir):
     # The run may have been killed before it wrote the whole table.
     write_rows(output_dir / "history.csv", history)
     results = read_json(preset_dir / "results.json")
-    model = CCTImageClassifier.from_preset(str(preset_dir))
+    model = CCTClassifier.from_preset(str(preset_dir))
     return _result(model, recipe, history, results, output_dir)
 
 

@@ -15,7 +15,7 @@ from lsmha_keras.attention.moa import MixtureOfAttentionHeads
 from lsmha_keras.attention.moh import MixtureOfHeads
 from lsmha_keras.attention.routing import balance_loss, choose
 from lsmha_keras.attention.sliced import SlicedAttention
-from lsmha_keras.attention.sparse import SparseHeads, _kth_largest
+from lsmha_keras.attention.sparse import SparseHeads, kth_largest
 from lsmha_keras.attention.talking import TalkingHeads
 from lsmha_keras.attention.windows import WindowedHeads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
@@ -258,7 +258,7 @@ def test_the_largest_scores_are_counted_with_equal_ones_and_masked_ones(k):
     scores[2, 2:] = -np.inf
     scores[3], scores[4] = -np.abs(scores[3]), 0
     expected = np.sort(scores, axis=-1)[:, -k:][:, :1]
-    found = to_numpy(_kth_largest(keras.ops.convert_to_tensor(scores), k))
+    found = to_numpy(kth_largest(keras.ops.convert_to_tensor(scores), k))
     np.testing.assert_array_equal(found, expected)
 
 

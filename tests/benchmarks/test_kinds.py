@@ -3,9 +3,9 @@
 import csv
 
 from benchmarks import kinds
-from lsmha_keras.evidence.kind_tables import accuracy_table
 from lsmha_keras.training.settings import to_toml_text
 from tests.training.tiny import CLASSES, recipe_dict, write_dataset
+from tools.evidence.kind_tables import accuracy_table
 
 
 def test_a_row_for_each_kind_and_none_twice(tmp_path, capsys):

@@ -5,8 +5,6 @@ import csv
 import pytest
 
 from lsmha_keras import cli, presets
-from lsmha_keras.evidence import head_tables, kind_tables
-from lsmha_keras.evidence import tables as evidence_text
 from lsmha_keras.evidence import verify_preset as verify_module
 from lsmha_keras.evidence.verify_preset import PresetVerification
 from tests.evidence.runs import write_run
@@ -99,29 +97,3 @@ def test_collect_writes_the_finished(tmp_path, capsys):
             ("0", "0.5000"),
             ("2", "0.7500"),
         ]
-
-
-# evidence
-
-
-def test_evidence_is_written_and_checked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lsmha_keras.commands.zoo.zoo_dir", lambda: tmp_path)
-    pages = {"EVIDENCE.md": evidence_text.TABLES, "HEADS.md": head_tables.TABLES}
-    pages["VARIANTS.md"] = kind_tables.TABLES
-    for name, tables in pages.items():
-        places = [f"<!-- table: {table} -->\n<!-- end -->\n" for table in tables]
-        (tmp_path / name).write_text("Über\n" + "".join(places), encoding="utf-8")
-    for name in pages:
-        page = tmp_path / name
-        before = page.read_bytes()
-        assert cli.main(["zoo", "evidence", "--check"]) == 1
-        assert f"{page} is not what the csv files give" in capsys.readouterr().err
-        assert page.read_bytes() == before
-    assert cli.main(["zoo", "evidence"]) == 0
-    for name in pages:
-        assert "not measured yet" in (tmp_path / name).read_text(encoding="utf-8")
-    assert cli.main(["zoo", "evidence", "--check"]) == 0
-    for name, first in (("HEADS.md", "H1"), ("EVIDENCE.md", "T1")):
-        (tmp_path / name).write_text("nothing")
-        assert cli.main(["zoo", "evidence"]) == 2
-        assert f"must have the tables {first}" in capsys.readouterr().err

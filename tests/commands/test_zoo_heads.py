@@ -88,4 +88,4 @@ def test_heads_are_scored_before_they_are_removed(measured, tmp_path, capsys):
     assert "add `scores` to --parts. Received: --parts curves" in capsys.readouterr().err
     (tmp_path / "flips.csv").write_text("preset,superclass\n")
     assert cli.main(arguments(tmp_path, "--parts", "flips")) == 2
-    assert "must start with the columns" in capsys.readouterr().err
+    assert "must have the columns" in capsys.readouterr().err

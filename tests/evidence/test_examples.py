@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 import lsmha_keras.evidence
+import tools.evidence
 from lsmha_keras.data.open_dataset import open_dataset
 from lsmha_keras.evidence import runs, verify_preset
 from lsmha_keras.presets import zoo_dir
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.backend_free
 
 MODULES = [
     importlib.import_module(module.name)
-    for module in pkgutil.iter_modules(lsmha_keras.evidence.__path__, "lsmha_keras.evidence.")
+    for package in (lsmha_keras.evidence, tools.evidence)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
 ]
 
 

@@ -57,7 +57,7 @@ def test_a_weight_that_float16_cannot_hold_is_named(model_and_run, tmp_path):
     weight = model.output_dense.kernel
     weight.assign(np.full(weight.shape, 1e5, "float32"))
     with pytest.raises(ValueError, match="above 65504 .* Received: predictions/kernel"):
-        module._round_weights(model)
+        module.round_weights(model)
 
 
 def test_a_run_goes_on_elsewhere(tmp_path, monkeypatch):

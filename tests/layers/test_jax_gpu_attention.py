@@ -89,7 +89,7 @@ def test_cases_that_cudnn_refuses_use_the_plain_form_and_warn_once(cuda, masked,
 
 def test_plain_form_in_half_precision_is_as_exact_as_its_inputs():
     inputs = random_inputs(8, "bfloat16")
-    found = jax_gpu_attention._plain_attention(*inputs, None)
+    found = jax_gpu_attention.plain_attention(*inputs, None)
     assert found.dtype == jnp.bfloat16
     # The weights and the output are rounded, the scores are not.
     query, key, value = inputs
@@ -99,7 +99,7 @@ def test_plain_form_in_half_precision_is_as_exact_as_its_inputs():
 
 def test_plain_form_keeps_no_scores_for_the_backward_pass():
     inputs = random_inputs(8, tokens=64)
-    _, pullback = jax.vjp(lambda *x: jax_gpu_attention._plain_attention(*x, None), *inputs)
+    _, pullback = jax.vjp(lambda *x: jax_gpu_attention.plain_attention(*x, None), *inputs)
     kept = [leaf.size for leaf in jax.tree.leaves(pullback)]
     assert max(kept) == inputs[0].size < 2 * 3 * 64 * 64
 

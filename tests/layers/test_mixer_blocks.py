@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
-from lsmha_keras.layers.glmix_block import GLMixBlock, _averages
+from lsmha_keras.layers.glmix_block import GLMixBlock, slot_averages
 from lsmha_keras.layers.spectral_block import SpectralBlock, SpectralFilter
 from tests.attention.numpy_kinds import attend, qkv, softmax
 from tests.checks import check_layer, random_tokens, to_numpy
@@ -127,7 +127,7 @@ def test_slots_are_averages_as_in_pytorch():
     image = random_tokens(1, 1, 7, 5)
     expected = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(image), (4, 3)).numpy()
     np.testing.assert_allclose(
-        _averages((7, 5), (4, 3)) @ image.ravel(), expected.ravel(), atol=1e-6
+        slot_averages((7, 5), (4, 3)) @ image.ravel(), expected.ravel(), atol=1e-6
     )
 
 

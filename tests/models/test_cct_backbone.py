@@ -4,7 +4,7 @@ import pytest
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models import CCTBackbone
-from tests.checks import check_model, random_tokens, to_numpy
+from tests.checks import random_tokens, to_numpy
 
 SMALL = {
     "image_shape": (16, 12, 3),
@@ -14,12 +14,6 @@ SMALL = {
     "mlp_dim": 32,
     "tokenizer_filters": 8,
 }
-
-
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_model_checks(tmp_path):
-    backbone = CCTBackbone(**SMALL, num_conv_blocks=1, head_dim=[5, 7], name="small")
-    check_model(backbone, random_tokens(2, 16, 12, 3), tmp_path)
 
 
 def test_blocks_follow_the_lists():

@@ -9,7 +9,7 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli
-from tests.checks import check_task, random_images, to_numpy
+from tests.checks import random_images, to_numpy
 
 # (name, parameters, classes), the table of the reference implementation.
 REFERENCE_PARAMETERS = [
@@ -43,10 +43,61 @@ def test_parameter_counts(name, parameters, num_classes):
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == parameters
 
 
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_task_checks(tmp_path):
-    model = small_classifier(class_names=list("abcde"), dropout=0.1)
-    check_task(model, random_images(32, 16, 16, 3), np.arange(32) % 5, tmp_path)
+@keras.saving.register_keras_serializable(package="tests")
+class NamedClassifier(lsmha.CCTImageClassifier):
+    """A user's subclass whose constructor takes other arguments."""
+
+    def __init__(self, backbone, labels, scale=1.0, preprocessor=None, **kwargs):
+        super().__init__(backbone, len(labels), preprocessor, class_names=labels, **kwargs)
+        self.labels, self.scale = labels, scale
+
+    def get_config(self):
+        kept = {k: v for k, v in super().get_config().items() if k in ("backbone", "preprocessor")}
+        return {**kept, "labels": self.labels, "scale": self.scale, "name": self.name}
+
+
+def test_surgery_keeps_a_subclass_with_another_constructor():
+    base = small_classifier(num_classes=2)
+    model = NamedClassifier(base.backbone, ["a", "b"], 2.0, base.preprocessor, name="mine")
+    images = random_images(2, 16, 16, 3)
+    expected = model.predict(images, verbose=0)
+    for same in (
+        model.with_backbone(model.backbone),
+        model.fuse(),
+        lsmha.grow(model, num_layers=3),
+        lsmha.convert_attention(model, "knocking"),
+    ):
+        assert type(same) is NamedClassifier and same.name == "mine"
+        assert same.labels == ["a", "b"] and same.scale == 2.0
+        assert same.preprocessor is model.preprocessor
+        np.testing.assert_allclose(same.predict(images, verbose=0), expected, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class SquareBackbone(lsmha.CCTBackbone):
+    """A user's subclass whose constructor takes other arguments."""
+
+    def __init__(self, side, heads, **kwargs):
+        size = {"hidden_dim": 16, "mlp_dim": 16, "num_layers": 2, "num_conv_blocks": 1}
+        super().__init__((side, side, 3), num_heads=heads, **size, **kwargs)
+        self.side, self.heads = side, heads
+
+    def get_config(self):
+        return {"side": self.side, "heads": self.heads, "name": self.name}
+
+
+def test_a_backbone_with_another_constructor_saves_and_loads(tmp_path):
+    backbone = SquareBackbone(16, 4)
+    images = keras.ops.convert_to_tensor(random_images(2, 16, 16, 3) / np.float32(255))
+    backbone.save_to_preset(tmp_path)
+    loaded = SquareBackbone.from_preset(tmp_path)
+    assert loaded.image_shape == (16, 16, 3) and loaded.num_heads == 4
+    with pytest.raises(ValueError, match="trained with heads=4 .* Received: heads=2"):
+        SquareBackbone.from_preset(tmp_path, heads=2)
+    np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(backbone(images)), atol=1e-6)
+    model = lsmha.CCTImageClassifier(backbone, 3)
+    expected = to_numpy(model(images))
+    np.testing.assert_allclose(to_numpy(model.with_backbone(loaded)(images)), expected, atol=1e-6)
 
 
 def test_fit_learns_sorted_arrays():

@@ -9,6 +9,7 @@ import pytest
 import lsmha_keras
 from lsmha_keras.exporting.flat_model import check_exportable
 from lsmha_keras.models import (
+    CCTClassifier,
     CCTImageClassifier,
     CCTSequenceBackbone,
     CCTSequenceClassifier,
@@ -18,8 +19,6 @@ from lsmha_keras.models import (
 )
 from tests.checks import (
     check_all_weights_train,
-    check_config,
-    check_mixed_precision,
     random_tokens,
     to_numpy,
 )
@@ -157,17 +156,9 @@ def test_series_without_padding_take_every_attention(attention):
     assert np.isfinite(to_numpy(backbone(random_tokens(2, 8, 2)))).all()
 
 
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_backbone_checks(tmp_path):
+def test_the_fused_backbone_and_values_from_inside():
     backbone = CCTSequenceBackbone(9, num_conv_blocks=1, **{**IDS, "num_heads": [3]})
     ids = random_ids([9, 4], 9)
-    clone = check_config(backbone)
-    clone.set_weights(backbone.get_weights())
-    np.testing.assert_allclose(to_numpy(clone(ids)), to_numpy(backbone(ids)), atol=1e-6)
-    check_mixed_precision(backbone, ids, to_numpy(backbone(ids)), "bfloat16")
-    backbone.save_to_preset(tmp_path / "preset")
-    loaded = CCTSequenceBackbone.from_preset(tmp_path / "preset")
-    np.testing.assert_allclose(to_numpy(loaded(ids)), to_numpy(backbone(ids)), atol=1e-6)
     np.testing.assert_allclose(to_numpy(backbone.fuse()(ids)), to_numpy(backbone(ids)), atol=1e-5)
     values = backbone.intermediates(["block_1/head_outputs", "output"])(ids)
     assert values["block_1/head_outputs"].shape == (2, 6, 3, 4)
@@ -205,7 +196,7 @@ def test_a_text_classifier_learns_saves_and_loads(tmp_path):
     clone.set_weights(model.get_weights())
     for loaded in (
         CCTTextClassifier.from_preset(tmp_path / "preset"),
-        CCTImageClassifier.from_preset(tmp_path / "preset"),
+        CCTClassifier.from_preset(tmp_path / "preset"),
         load_classifier(tmp_path / "preset"),
         keras.saving.load_model(tmp_path / "model.keras"),
         clone,
@@ -216,6 +207,8 @@ def test_a_text_classifier_learns_saves_and_loads(tmp_path):
     assert other.predict(TEXTS, verbose=0).shape == (4, 2) and other.class_names is None
     with pytest.raises(ValueError, match="fit no other"):
         CCTTextClassifier.from_preset(tmp_path / "preset", num_heads=6)
+    with pytest.raises(ValueError, match="hold a `CCTImageClassifier`; `lsmha_keras.load_class"):
+        CCTImageClassifier.from_preset(tmp_path / "preset")
 
 
 def test_kinds_of_texts_give_the_same():

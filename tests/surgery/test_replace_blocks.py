@@ -39,7 +39,8 @@ def test_everything_else_keeps_its_weights():
     # The rest of the hybrid is the rest of the model: from its tokens on they agree.
     images = random_tokens(2, 16, 12, 3)
     tokens = hybrid.backbone.intermediates(["block_1/output"])(images)["block_1/output"]
-    expected = model._head(model.backbone.layer_norm(model.backbone.blocks[2](tokens)))
+    tokens = model.backbone.layer_norm(model.backbone.blocks[2](tokens))
+    expected = model.output_dense(model.pooler(tokens))
     np.testing.assert_allclose(to_numpy(hybrid(images)), to_numpy(expected), atol=1e-5)
     before = model.backbone.intermediates(["embedding"])(images)["embedding"]
     after = hybrid.backbone.intermediates(["embedding"])(images)["embedding"]

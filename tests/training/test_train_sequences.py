@@ -112,10 +112,10 @@ def test_class_weights_are_balanced(data_dir, monkeypatch):
     np.savez(data_dir / "series.npz", series=np.ones((16, 5, 3)), y=labels)
     recipe = Recipe.from_dict({**SERIES, "loss": {"class_weights": "balanced"}})
     source = lsmha_keras.open_dataset("series.npz", "train", data_dir)
-    weights = fit_recipe._class_weights(recipe, source, None)
+    weights = fit_recipe.class_weights(recipe, source, None)
     assert weights == {0: pytest.approx(2 / 3), 1: pytest.approx(2)}
     assert np.isclose(sum(weights[label] for label in labels), 16)
-    assert fit_recipe._class_weights(Recipe.from_dict(SERIES), source, None) is None
+    assert fit_recipe.class_weights(Recipe.from_dict(SERIES), source, None) is None
     # They reach the loss: of constant series the model can learn the classes' weights only.
     split = {**SERIES["data"], "test_split": "train", "batch_size": 16}
     values = {**recipe.to_dict(), "data": split, "schedule": {"epochs": 30}}

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lsmha_keras.arguments import plain
+from lsmha_keras.arguments import plain, whole_number
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation, check_fraction
 from lsmha_keras.errors import InputError
 from lsmha_keras.old_spellings import given
@@ -72,11 +72,7 @@ class PadCrop(ImageAugmentation):
     """
 
     def __init__(self, padding: int = 4, seed: int | None = None, **kwargs: Any) -> None:
-        padding = plain(padding)
-        if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
-            raise InputError(
-                f"`padding` must be a number of pixels, 0 or more. Received: padding={padding!r}"
-            )
+        padding = whole_number("padding", padding, 0)  # pixels
         super().__init__(seed=seed, **kwargs)
         self.padding = padding
 

@@ -7,9 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from lsmha_keras.arguments import plain
+from lsmha_keras.arguments import plain, positive_number
 from lsmha_keras.data.augmentation.image_augmentation import ImageAugmentation
-from lsmha_keras.errors import InputError
 from lsmha_keras.old_spellings import given
 
 
@@ -45,7 +44,7 @@ class MixUp(ImageAugmentation):
     mixes_labels = True
 
     def __init__(self, alpha: float = 0.8, seed: int | None = None, **kwargs: Any) -> None:
-        check_positive(alpha=alpha)
+        positive_number("alpha", alpha)
         super().__init__(seed=seed, **kwargs)
         self.alpha = plain(alpha)
 
@@ -79,20 +78,6 @@ def blend(rows, weights, partners):
     mixed *= (1 - weights)[:, None]
     mixed += rows * weights[:, None]
     return mixed
-
-
-def check_positive(**numbers):
-    """Raises ValueError unless all are positive numbers.
-
-    Args:
-        **numbers: the values, by the names to give them in the message.
-
-    Raises:
-        ValueError: if one is not positive; names it.
-    """
-    for name, value in numbers.items():
-        if not isinstance(plain(value), (int, float)) or not value > 0:
-            raise InputError(f"`{name}` must be a positive number. Received: {name}={value!r}")
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -129,7 +114,7 @@ class CutMix(ImageAugmentation):
 
     def __init__(self, factor: float = 1.0, seed: int | None = None, **kwargs: Any) -> None:
         factor = given("CutMix", "factor", factor, kwargs)
-        check_positive(factor=factor)
+        positive_number("factor", factor)
         super().__init__(seed=seed, **kwargs)
         self.factor = plain(factor)
 

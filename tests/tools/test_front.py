@@ -2,9 +2,9 @@
 
 import pytest
 
-from lsmha_keras.evidence.front import COLUMNS, PRESET, front_table, measure_front, plot_zoo_front
 from lsmha_keras.presets import list_presets, zoo_dir
 from lsmha_keras.text_files import read_rows
+from tools.evidence.front import COLUMNS, PRESET, front_table, measure_front, plot_zoo_front
 
 pytestmark = pytest.mark.backend_free
 CNN = "resnet20,published CNN,280000,41000000,0.688,200,crop and flip,somewhere\n"

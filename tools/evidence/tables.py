@@ -5,9 +5,9 @@ import re
 import statistics
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.evidence.front import front_table
 from lsmha_keras.evidence.runs import COLUMNS
 from lsmha_keras.text_files import markdown_table, read_rows
+from tools.evidence.front import front_table
 
 _BLOCK_COLUMNS = (
     "variant",

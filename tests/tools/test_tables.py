@@ -2,7 +2,9 @@
 
 import pytest
 
-from lsmha_keras.evidence.tables import (
+from lsmha_keras.presets import zoo_dir
+from tests.evidence.runs import write_layouts
+from tools.evidence.tables import (
     TABLES,
     clusters_table,
     committees_table,
@@ -13,8 +15,6 @@ from lsmha_keras.evidence.tables import (
     layouts_table,
     snr_table,
 )
-from lsmha_keras.presets import zoo_dir
-from tests.evidence.runs import write_layouts
 
 pytestmark = pytest.mark.backend_free
 

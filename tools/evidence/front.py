@@ -48,14 +48,14 @@ def measure_front(directories, results_dir):
     ```
     """
     from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
-    from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+    from lsmha_keras.models.cct_classifier import CCTClassifier
 
     path = pathlib.Path(results_dir) / "front.csv"
     rows = [row for row in read_rows(path, COLUMNS) if row["kind"] != PRESET]
     for directory in map(pathlib.Path, directories):
         results = read_json(directory / "results.json")
         recipe = tomllib.loads((directory / "recipe.toml").read_text(encoding="utf-8"))
-        model = CCTImageClassifier.from_preset(str(directory))
+        model = CCTClassifier.from_preset(str(directory))
         rows.append(
             {
                 "model": results["name"],

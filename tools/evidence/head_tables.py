@@ -3,34 +3,11 @@
 import pathlib
 import statistics
 
+from lsmha_keras.commands._zoo_heads import COLUMNS
 from lsmha_keras.text_files import markdown_table, read_rows
 
 # What may be lost by a model that lost heads, in points.
 LOSS = 0.5
-_SETTING = ("preset", "dataset", "images", "scored_images")
-# Of each csv file, before the commit and what it was measured on.
-COLUMNS = {
-    "agreement": (
-        *_SETTING[:2],
-        *("scored_images", "seed", "block", "heads", "clusters", "pair"),
-        *("rand_index", "rand_null_95", "rand_p"),
-        *("correlation", "correlation_null_95", "correlation_p"),
-    ),
-    "curves": (
-        *_SETTING,
-        *("seed", "score", "draw", "removed", "fraction", "accuracy", "difference", "error"),
-    ),
-    "flips": (
-        *_SETTING,
-        *("seed", "superclass", "superclass_images", "heads", "draws"),
-        *("whole", "whole_rest", "chosen", "chosen_rest", "random", "random_rest"),
-    ),
-    "tuned": (
-        *_SETTING,
-        *("seed", "score", "asked", "removed", "fraction", "tuning_images", "learning_rate"),
-        *("accuracy_untuned", "accuracy"),
-    ),
-}
 
 
 def curves_table(results_dir):

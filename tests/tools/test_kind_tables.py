@@ -3,9 +3,9 @@
 import pytest
 
 from lsmha_keras.attention.registry import attention_names
-from lsmha_keras.evidence.kind_tables import TABLES, accuracy_table, cost_table
-from lsmha_keras.evidence.tables import evidence_text
 from lsmha_keras.presets import zoo_dir
+from tools.evidence.kind_tables import TABLES, accuracy_table, cost_table
+from tools.evidence.tables import evidence_text
 
 pytestmark = pytest.mark.backend_free
 

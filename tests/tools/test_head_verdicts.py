@@ -4,9 +4,10 @@ import statistics
 
 import pytest
 
-from lsmha_keras.evidence.head_tables import COLUMNS, LOSS
+from lsmha_keras.commands._zoo_heads import COLUMNS
 from lsmha_keras.presets import zoo_dir
 from lsmha_keras.text_files import read_rows
+from tools.evidence.head_tables import LOSS
 
 pytestmark = pytest.mark.backend_free
 

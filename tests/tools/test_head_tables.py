@@ -2,10 +2,11 @@
 
 import pytest
 
-from lsmha_keras.evidence.head_tables import COLUMNS, TABLES
-from lsmha_keras.evidence.tables import evidence_text
+from lsmha_keras.commands._zoo_heads import COLUMNS
 from lsmha_keras.presets import zoo_dir
 from lsmha_keras.text_files import write_rows
+from tools.evidence.head_tables import TABLES
+from tools.evidence.tables import evidence_text
 
 pytestmark = pytest.mark.backend_free
 
