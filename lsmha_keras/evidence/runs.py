@@ -103,7 +103,9 @@ def run_row(directory):
 def _structure(config):
     blocks = (config.get("blocks") or ["conv"] * config["num_conv_blocks"]).count("conv")
     heads, width = config["num_heads"], config["head_dim"]
-    if width is None and not isinstance(heads, list):
+    if blocks == config["num_layers"]:  # a CNN
+        heads = width = None
+    elif width is None and not isinstance(heads, list):
         width = config["hidden_dim"] // heads
     return {
         "layout": _layout(config),
@@ -123,7 +125,9 @@ def _layout(config):
     name += designs.get(config.get("tokenizer_design", "plain"), "")
     name += {"sine": "_sine", "none": "_none"}.get(config["position_embedding"], "")
     heads, width = config["num_heads"], config["head_dim"]
-    if width is not None or heads != (parse_architecture(name) or {}).get("num_heads"):
+    cnn = config["num_conv_blocks"] == config["num_layers"]
+    known = (parse_architecture(name) or {}).get("num_heads")
+    if not cnn and (width is not None or heads != known):
         name += f"_h{_words(heads, '-')}" + ("" if width is None else f"x{_words(width, '-')}")
     if config.get("blocks"):
         return f"{name}_{'-'.join(config['blocks'])}"

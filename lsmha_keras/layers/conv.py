@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 
+# Weight files name the layers of a list after their class, so presets need this name.
 @keras.saving.register_keras_serializable(package="lsmha_keras")
-class Conv(keras.layers.Conv2D):
+class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` on images `(batch, height, width, channels)`.
 
     On PyTorch, Keras 3.15 copies the images twice before a convolution, to a layout with channels
@@ -25,9 +26,9 @@ class Conv(keras.layers.Conv2D):
     Example:
 
     ```python
-    from lsmha_keras.layers.conv import Conv
+    from lsmha_keras.layers.conv import Conv2D
 
-    Conv(8, 3)(np.zeros((1, 4, 4, 3), "float32")).shape  # (1, 2, 2, 8)
+    Conv2D(8, 3)(np.zeros((1, 4, 4, 3), "float32")).shape  # (1, 2, 2, 8)
     ```
     """
 
@@ -67,7 +68,7 @@ def max_pool_relu(images):
     """Takes the largest of 3 x 3 pixels at stride 2, then ReLU, which makes the border's values 0.
 
     XLA computes the gradient of a pooling on a CPU one window after the other, and Keras copies the
-    images on PyTorch, as it does for `Conv`. So JAX takes the largest along columns, then along
+    images on PyTorch, as it does for `Conv2D`. So JAX takes the largest along columns, then along
     rows, and PyTorch's own pooling gets a view. Equal pixels share the gradient on JAX; elsewhere
     the first gets it.
 

@@ -7,7 +7,7 @@ from keras import ops
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.batch_normalization import BatchNormalization
-from lsmha_keras.layers.conv import Conv
+from lsmha_keras.layers.conv import Conv2D
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
@@ -113,7 +113,7 @@ class ConvNorm(keras.layers.Layer):
         if self.filters is None:
             kernel = {key.replace("kernel", "depthwise"): value for key, value in kernel.items()}
             return DepthwiseConv(kernel_size, **settings, **kernel)
-        return Conv(self.filters, kernel_size, padding="same", **settings, **kernel)
+        return Conv2D(self.filters, kernel_size, padding="same", **settings, **kernel)
 
     def _make_branch(self, prefix, conv):
         norm = None

@@ -10,7 +10,7 @@ from keras import ops
 
 from lsmha_keras.arguments import check_channels_last, plain, positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.layers.conv import Conv, max_pool_relu
+from lsmha_keras.layers.conv import Conv2D, max_pool_relu
 from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.weight_arguments import (
     set_weight_arguments,
@@ -138,7 +138,7 @@ class ConvTokenizer(keras.layers.Layer):
         """Makes the convolutions of a stage, from `channels` (the image's: `None`) to `filters`."""
         name = f"conv_{index}"
         if self.design == "plain":
-            plain = Conv(
+            plain = Conv2D(
                 filters,
                 self.kernel_size,
                 strides=self._stride,

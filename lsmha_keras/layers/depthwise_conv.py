@@ -17,8 +17,8 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     On JAX and a CPU it is computed as a sum of shifted images, each times its entry of the kernel,
     which XLA makes one loop over the image. XLA's own grouped convolution, not made for groups of
-    one channel, is far slower there. On PyTorch the images are not copied, as in `Conv`. Elsewhere
-    it is Keras's.
+    one channel, is far slower there. On PyTorch images are not copied, as in `Conv2D`. Elsewhere it
+    is Keras's.
 
     Args:
         kernel_size: int, side of the kernel.

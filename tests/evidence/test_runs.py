@@ -55,6 +55,7 @@ def test_row_of_a_finished_run(tmp_path):
             {"num_heads": [4, 8], "head_dim": [None, 5], "position_embedding": "sine"},
             ("cct_2_3x2_sine_h4-8x-5", "4 8", " 5", ""),
         ),
+        ({"num_conv_blocks": 2}, ("cct_2_3x2_c2", "", "", "rep")),
     ],
 )
 def test_structure_comes_from_the_config(changes, expected, tmp_path):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from lsmha_keras.layers.conv import Conv, max_pool_relu
+from lsmha_keras.layers.conv import Conv2D, max_pool_relu
 from tests.checks import random_tokens, to_numpy, value_and_gradients
 
 
@@ -12,7 +12,7 @@ from tests.checks import random_tokens, to_numpy, value_and_gradients
 @pytest.mark.parametrize("size", [(8, 6), (9, 7)])
 def test_convolution_is_that_of_keras(settings, size):
     images = random_tokens(2, *size, 3)
-    ours = Conv(4, 3, use_bias=True, bias_initializer="normal", activation="relu", **settings)
+    ours = Conv2D(4, 3, use_bias=True, bias_initializer="normal", activation="relu", **settings)
     keras_layer = keras.layers.Conv2D(
         4, 3, activation="relu", data_format="channels_last", **settings
     )
@@ -23,7 +23,7 @@ def test_convolution_is_that_of_keras(settings, size):
 
 
 def test_configuration_round_trips():
-    layer = Conv(4, (3, 5), strides=2, kernel_regularizer="l2", name="mine")
+    layer = Conv2D(4, (3, 5), strides=2, kernel_regularizer="l2", name="mine")
     assert "data_format" not in layer.get_config()
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert again.get_config() == layer.get_config()

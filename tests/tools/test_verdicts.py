@@ -123,6 +123,16 @@ def test_t5_hybrids(text):
     assert f"{long:.2f} %, one run" in text
 
 
+def test_t5_a_cnn_of_equal_cost_is_as_accurate(text):
+    runs = {}
+    for row in read_rows(RESULTS / "layouts.csv", ["layout", "accuracy", "epochs", "start"]):
+        if (row["epochs"], row["start"]) == ("18", "random"):
+            runs.setdefault(row["layout"], []).append(100 * float(row["accuracy"]))
+    (cnn,) = runs["cct_8_3x2_c8"]
+    above = cnn - max(runs["cct_2_3x2_h16_c1"])
+    assert f"reaches {cnn:.2f} % by the same schedule, one run: {above:.2f} points above" in text
+
+
 def test_t5_latency(text):
     ratios = {}
     for row in read_rows(RESULTS / "latency.csv", ["model", "backend", "batch", "ratio_to_first"]):

@@ -212,7 +212,7 @@ def _hybrid(runs):
 
 def _gain(runs, parent):
     if not parent:
-        return "parent not measured"
+        return "parent not measured" if runs[0]["heads"] else "a CNN: no parent"
     difference = statistics.mean(_accuracies(runs)) - statistics.mean(_accuracies(parent))
     return f"{difference:+.2f}"
 
