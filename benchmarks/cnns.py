@@ -86,8 +86,8 @@ def _resnet(blocks, classes):
 
 
 # Expansion, channels, blocks and stride of the stages (Sandler et al., 2018), for 32x32 images.
-_MOBILENET = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2))
-_MOBILENET += ((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_MOBILENET = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2)]
+_MOBILENET += [(6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 
 
 def _multiple_of_8(width):
