@@ -131,12 +131,7 @@ class ConvBlock(keras.layers.Layer):
         self.kernel_size = positive_int("kernel_size", kernel_size)
         self.fused = plain(fused)
         self.stochastic_depth_rate = plain(stochastic_depth_rate)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            kernel_regularizer=kernel_regularizer,
-            kernel_constraint=kernel_constraint,
-        )
+        set_weight_arguments(self, **locals())
         self.drop_path = StochasticDepth(
             self.stochastic_depth_rate, dtype=self.dtype_policy, name="drop_path"
         )

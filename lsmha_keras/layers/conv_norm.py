@@ -80,12 +80,7 @@ class ConvNorm(keras.layers.Layer):
         self.kernel_size = _kernel(kernel_size)
         self.parallel = plain(parallel)
         self.fused = plain(fused)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            kernel_regularizer=kernel_regularizer,
-            kernel_constraint=kernel_constraint,
-        )
+        set_weight_arguments(self, **locals())
 
     def build(self, input_shape):
         channels = input_shape[-1]

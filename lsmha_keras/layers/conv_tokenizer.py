@@ -100,12 +100,7 @@ class ConvTokenizer(keras.layers.Layer):
         self.num_filters = positive_int("num_filters", num_filters)
         self.design = design
         self.fused = plain(fused)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            kernel_regularizer=kernel_regularizer,
-            kernel_constraint=kernel_constraint,
-        )
+        set_weight_arguments(self, **locals())
         self._stride = max(1, self.kernel_size // 2 - 1)
         self._padding = max(1, self.kernel_size // 2)
         # "same" pads like the reference only at stride 1; at other strides it pads unevenly.

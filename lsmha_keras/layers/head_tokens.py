@@ -68,17 +68,7 @@ class HeadTokens(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_groups = positive_int("num_groups", num_groups)
         self.layer_norm_epsilon = layer_norm_epsilon
-        if kernel_initializer is None:
-            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-        )
+        set_weight_arguments(self, default_stddev=0.02, **locals())
 
     def build(self, input_shape):
         channels = input_shape[-1]

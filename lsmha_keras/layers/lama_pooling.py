@@ -86,12 +86,7 @@ class LAMAPooling(keras.layers.Layer):
         self.num_heads = positive_int("num_heads", num_heads)
         self.context = context
         self.normalize = plain(normalize)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            kernel_regularizer=kernel_regularizer,
-            kernel_constraint=kernel_constraint,
-        )
+        set_weight_arguments(self, **locals())
 
     def build(self, input_shape):
         if len(input_shape) != 3:

@@ -113,17 +113,7 @@ class LargeScaleMultiHeadAttention(HeadWeights, keras.layers.Layer):
         self.dropout = number_in("[0, 1)", "dropout", dropout)
         self.use_qkv_bias = plain(use_qkv_bias)
         self.use_output_bias = plain(use_output_bias)
-        if kernel_initializer is None:
-            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-        )
+        set_weight_arguments(self, default_stddev=0.02, **locals())
         self.seed = plain(seed)
         if self.dropout > 0:
             self.seed_generator = keras.random.SeedGenerator(self.seed)

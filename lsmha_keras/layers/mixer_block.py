@@ -60,17 +60,7 @@ class MixerBlock(keras.layers.Layer):
         self.dropout_rate = plain(dropout_rate)
         self.stochastic_depth_rate = plain(stochastic_depth_rate)
         self.layer_norm_epsilon = plain(layer_norm_epsilon)
-        if kernel_initializer is None:
-            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-        )
+        set_weight_arguments(self, default_stddev=0.02, **locals())
 
     def build(self, input_shape):
         num_tokens = self.grid_shape[0] * self.grid_shape[1]

@@ -86,15 +86,8 @@ class PositionEmbedding(keras.layers.Layer):
                 "Without an embedding there is nothing to return: take another `kind`. "
                 f"Received: kind={kind!r}, add={add}"
             )
-        if embeddings_initializer is None:
-            # The reference's, ten times that of its kernels.
-            embeddings_initializer = keras.initializers.TruncatedNormal(stddev=0.2)
-        set_weight_arguments(
-            self,
-            embeddings_initializer=embeddings_initializer,
-            embeddings_regularizer=embeddings_regularizer,
-            embeddings_constraint=embeddings_constraint,
-        )
+        # The reference's, ten times that of its kernels.
+        set_weight_arguments(self, default_stddev=0.2, **locals())
 
     def build(self, input_shape):
         num_tokens = self.grid_shape[0] * self.grid_shape[1]

@@ -167,17 +167,7 @@ class TransformerBlock(SecondBranch, keras.layers.Layer):
         self.token_keep, self.token_reduction = plain(token_keep), token_reduction
         self._check_heads_and_tokens()
         self.check_second_branch()
-        if kernel_initializer is None:
-            kernel_initializer = keras.initializers.TruncatedNormal(stddev=0.02)
-        set_weight_arguments(
-            self,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-        )
+        set_weight_arguments(self, default_stddev=0.02, **locals())
         self._make_layers(self.dtype_policy)
 
     def _check_heads_and_tokens(self):

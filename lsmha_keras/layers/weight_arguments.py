@@ -19,16 +19,24 @@ _MARK = 2.0**-20
 _LOADED = contextvars.ContextVar("weights are loaded", default=False)
 
 
-def set_weight_arguments(layer, **arguments):
+def set_weight_arguments(layer, default_stddev=None, **arguments):
     """Makes attributes of a layer's arguments, objects of Keras from whatever stands for them.
 
     Args:
         layer: `keras.layers.Layer`.
-        **arguments: by name, such as `kernel_regularizer="l2"`. The last word of a name says what
-            it is.
+        default_stddev: float, standard deviation of the truncated normal in the place of
+            initializers that are `None`, but for those of biases; `None` leaves all to Keras.
+        **arguments: by name, such as `kernel_regularizer="l2"`; a constructor may pass its
+            `locals()`. The last word of a name says what it is, and other names are left alone.
     """
     for name, value in arguments.items():
-        setattr(layer, name, _module(name).get(value))
+        weight, _, kind = name.rpartition("_")
+        if not weight or kind not in _MODULES:
+            continue
+        is_default = value is None and kind == "initializer" and weight != "bias"
+        if is_default and default_stddev is not None:
+            value = keras.initializers.TruncatedNormal(stddev=default_stddev)
+        setattr(layer, name, _MODULES[kind].get(value))
 
 
 def weight_config(layer, *weights):
