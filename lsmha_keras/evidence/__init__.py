@@ -1,1 +1,1 @@
-"""Evidence for the zoo's figures: presets measured again, and tables made from csv files."""
+"""Evidence for the zoo's figures: presets measured again, packed, and described on cards."""

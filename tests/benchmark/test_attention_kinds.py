@@ -15,7 +15,6 @@ def test_one_consistent_row_for_each_kind(monkeypatch):
     assert (plain["ratio_to_multi_head"], plain["ratio_of_multiply_adds"]) == (1, 1)
     for row in rows:
         assert tuple(row) == attention_kinds.FIGURES
-        assert 0 < row["fastest_ms"] <= row["median_ms"] <= row["slowest_ms"]
         ratio = row["median_ms"] / plain["median_ms"]
         assert row["ratio_to_multi_head"] == pytest.approx(ratio, rel=0.01, abs=0.006)
     found = {row["attention"]: (row["parameters"], row["multiply_adds"]) for row in rows}

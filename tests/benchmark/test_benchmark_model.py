@@ -32,12 +32,10 @@ def test_rows_are_consistent(model):
     names = ["small", "small (2)", "keras_hub.vit"]
     assert [(row.batch, row.model) for row in rows] == [(b, n) for b in (1, 3) for n in names]
     for i, row in enumerate(rows):
-        assert 0 < row.fastest_ms <= row.p50_ms <= row.p90_ms
         assert row.images_per_s == pytest.approx(1000 * row.batch / row.p50_ms, rel=0.01)
         ratio = row.p50_ms / rows[i // 3 * 3].p50_ms
         assert row.ratio_to_first == pytest.approx(ratio, rel=0.01, abs=0.001)
         assert (row.runs, row.p99_ms, row.peak_mib, row.note) == (10, None, None, "")
-        assert row.compile_s >= 0
     assert (rows[1].parameters, rows[1].multiply_adds) == (18, 15)
 
 

@@ -38,7 +38,6 @@ def test_both_ways_are_timed_in_new_processes(tmp_path, monkeypatch):
     assert [row["way"] for row in rows] == list(first_prediction._WAYS)
     for row in rows:
         assert tuple(row) == first_prediction.FIGURES
-        assert 0 < row["fastest_ms"] <= row["median_ms"] <= row["slowest_ms"]
         assert row["runs"] == 2
     pids = [file.read_text().split() for file in files]
     assert [len(found) for found in pids] == [3, 3]  # the first time does not count
