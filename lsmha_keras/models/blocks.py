@@ -177,6 +177,7 @@ def make_blocks(kinds, grid_shape, hidden_dim, arguments, dtype):
         place = count_heads_blocks(kinds[:i])
         heads = {name: values[place] for name, values in lists.items() if place < count}
         common = {"grid_shape": grid_shape, "name": f"block_{i}", "dtype": dtype}
+        # Linear in depth, as in Huang et al. (2016): early blocks make what all others build on.
         common["stochastic_depth_rate"] = rate * i / max(1, len(kinds) - 1)
         if kind == "conv":
             design, fused = arguments["conv_block_design"], arguments["fused_conv_blocks"]
