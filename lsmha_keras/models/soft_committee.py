@@ -19,6 +19,7 @@ from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_classifier import CCTClassifier
+from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     cloneable,
@@ -218,7 +219,7 @@ class SoftCommittee(RawImageClassifier):
     def from_config(cls, config):
         """Builds from a config."""
         # A copy, because KerasHub changes the dict.
-        members = [CCTClassifier.from_config(dict(member)) for member in config["members"]]
+        members = [CCTImageClassifier.from_config(dict(member)) for member in config["members"]]
         return cls(**{**config, "members": members})
 
     def get_config(self):

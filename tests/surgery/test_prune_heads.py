@@ -276,7 +276,7 @@ def test_low_heads_are_counted_exactly(heads):
         ({"keep": [0, 1]}, r"dict from blocks.*keep=\[0, 1\]"),
         ({"fraction": 1, "by": SCORES}, r"\[0, 1\). Received: fraction=1"),
         ({"fraction": -0.1, "by": SCORES}, "fraction=-0.1"),
-        ({"fraction": "half", "by": SCORES}, "a number. Received: fraction='half'"),
+        ({"fraction": "half", "by": SCORES}, r"in \[0, 1\). Received: fraction='half'"),
         ({"fraction": 0.9, "by": SCORES}, "at most 0.750 of the 8 heads.*fraction=0.9"),
         ({"fraction": 0.5, "by": SCORES, "protect": 0}, "protect=0"),
         ({"fraction": 0.5}, "pass `data`.*by='shp', data=None"),
