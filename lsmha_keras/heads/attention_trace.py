@@ -9,7 +9,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_changes import changing_weights
 from lsmha_keras.models.block_walk import BlockWalk
-from lsmha_keras.shp.head_scores import gradient
+from lsmha_keras.shp.head_outputs import gradient
 from lsmha_keras.surgery.convert_attention import convert_attention
 
 # What to do about a kind of attention that cannot be traced.
@@ -67,9 +67,10 @@ def trace_attention(model, images, labels=None):
     check_same_tokens(model.backbone, f"Maps are followed from block to block; {_WAY_OUT}")
     if labels is not None:
         model = _with_a_map_for_each_head(model, indices)
-    run = _Run(model, indices, _tokens_before(model, indices[0], images))
+    mask = model.backbone.token_mask(ops.convert_to_tensor(images))
+    run = _Run(model, indices, _tokens_before(model, indices[0], images), mask)
     maps, tokens = run.forward()
-    pooling = model.pooler.token_weights(tokens)
+    pooling = model.pooler.token_weights(tokens, mask)
     maps = {i: _to_numpy(weights) for i, weights in zip(indices, maps, strict=True)}
     if labels is None:
         return AttentionTrace(maps, _to_numpy(pooling))
@@ -124,10 +125,11 @@ class _Run:
         model: `CCTImageClassifier`.
         indices: list of the indices of its transformer blocks.
         tokens: what enters the first of them.
+        mask: boolean tensor `(batch, tokens)`, `False` for padding, or `None`.
     """
 
-    def __init__(self, model, indices, tokens):
-        self.model, self.tokens = model, tokens
+    def __init__(self, model, indices, tokens, mask):
+        self.model, self.tokens, self.mask = model, tokens, mask
         self.first = indices[0]
         self.blocks = [model.backbone.blocks[i] for i in indices]
 
@@ -139,7 +141,7 @@ class _Run:
                 attention weights, or `None`.
         """
         x, maps, first = self.tokens, [], 0
-        walk = BlockWalk(self.model.backbone, self.first)
+        walk = BlockWalk(self.model.backbone, self.first, self.mask)
         for i, block in enumerate(self.model.backbone.blocks[self.first :], self.first):
             if not isinstance(block, TransformerBlock):
                 x = walk.run(i, x, training=False)
@@ -161,7 +163,7 @@ class _Run:
         chosen = ops.convert_to_tensor(np.eye(model.num_classes, dtype="float32")[labels])
 
         def sum_of_logits(offsets):
-            pooled = model.pooler(self.forward(offsets)[1])
+            pooled = model.pooler(self.forward(offsets)[1], padding_mask=self.mask)
             kernel = ops.cast(model.output_dense.kernel, "float32")
             return ops.sum(ops.matmul(ops.cast(pooled, "float32"), kernel) * chosen)
 

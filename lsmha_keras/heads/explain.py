@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 import numpy as np
-from keras import ops
 
 from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError, nearest
@@ -20,6 +19,7 @@ from lsmha_keras.heads.relevance import (
 )
 from lsmha_keras.image_file import read_any
 from lsmha_keras.images import check_image_values, resize_image, warn_of_fractions
+from lsmha_keras.models.block_walk import prepared
 
 Method = Literal["rollout", "flow", "relevance", "maps", "occlusion"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -178,13 +178,6 @@ def find_label(model, label):
 def grid_shape(model):
     """Returns `(grid_height, grid_width)` of a classifier's tokens."""
     return tuple(model.backbone.position_embedding_layer.grid_shape)
-
-
-def prepared(model, images):
-    """Brings raw images `(batch, *image_shape)` to what the model is called on."""
-    if getattr(model, "preprocessor", None) is None:
-        return np.asarray(images, "float32")
-    return np.asarray(ops.convert_to_numpy(model.preprocess_samples(images)))
 
 
 def token_relevance(model, images, labels, methods):

@@ -14,8 +14,9 @@ from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.data.superclasses import SUPERCLASSES, superclass_labels
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.attention_trace import check_same_tokens
-from lsmha_keras.heads.explain import check_classifier, find_label, prepared
+from lsmha_keras.heads.explain import check_classifier, find_label
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.block_walk import prepared
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
 from lsmha_keras.text_files import write_rows
@@ -259,7 +260,7 @@ class _PooledHeads(keras.Model):
     def call(self, images):
         names = [f"block_{i}/head_outputs" for i in self.blocks]
         values = self.classifier.backbone.trace(images, names)
-        weights = self.classifier.pooler.token_weights(values["output"])
+        weights = self.classifier.pooler.token_weights(values["output"], values["padding_mask"])
         heads = [ops.cast(values[name], "float32") for name in names]
         return [ops.einsum("bt,bthd->bhd", weights, outputs) for outputs in heads]
 

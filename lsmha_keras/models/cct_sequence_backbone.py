@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import own_arguments, positive_int
@@ -160,6 +161,16 @@ class CCTSequenceBackbone(CCTBaseBackbone):
         self.connect(inputs, arguments, dtype=dtype, **kwargs)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of an input without the batch: `(time,)` or `(time, features)`."""
+        return tuple(self.input_shape[1:])
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Words or time steps that the tokens cover, by 1: as many for each token in all models."""
+        return self.position_embedding_layer.grid_shape[0] * self.tokenizer.stride, 1
+
+    @property
     def has_padding(self) -> bool:
         """Whether inputs may end with padding."""
         return self.vocabulary_size is not None or self.mask_value is not None
@@ -170,6 +181,13 @@ class CCTSequenceBackbone(CCTBaseBackbone):
         if self.vocabulary_size is not None:
             x = self.word_dropout(self.embedding(inputs), training=training)
         return self.tokenizer(x, padding_mask=self.padding_mask(inputs))
+
+    def over_inputs(self, tokens: np.ndarray, inputs: Any) -> np.ndarray:
+        """Spreads shares of tokens, `(batch, ..., tokens)`, over words or steps: `(..., time)`."""
+        valid = self.padding_mask(ops.convert_to_tensor(inputs))
+        valid = np.ones(np.shape(inputs)[:2], bool) if valid is None else valid
+        rows = zip(tokens, ops.convert_to_numpy(valid), strict=True)
+        return np.stack([row @ self.tokenizer.token_sources(mask) for row, mask in rows])
 
     def padding_mask(self, inputs: Any) -> Any:
         """Returns which ids or time steps are no padding, boolean `(batch, sequence_length)`."""

@@ -37,15 +37,20 @@ const FIGURES = {
   own: matrixFigure("own"),
   other: matrixFigure("other"),
   images: {
-    title: () => `Images that excite head ${state.head} most, ${setting()}`,
-    table: () => [
-      ["label of the image", "output unit", "response"],
-      shownImages().map(({ image, unit, response }) => [
-        nameOf(data.exemplars.labels[image]),
-        nameOf(unit),
-        response,
-      ]),
-    ],
+    title: () => `What excites head ${state.head} most, ${setting()}`,
+    table: () => {
+      const { labels, texts } = data.exemplars;
+      return [
+        ["label", "output unit", "response", ...(texts ? ["text"] : [])],
+        shownImages().map(({ image, unit, response }) => [
+          nameOf(labels[image]),
+          nameOf(unit),
+          response,
+          ...(texts ? [texts[image].join(" ")] : []),
+        ]),
+      ];
+    },
+    isTable: Boolean(data.exemplars?.texts),
     svg: () =>
       canvasRows(
         [...byId("images").children].flatMap((figure) =>
