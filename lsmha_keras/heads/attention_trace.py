@@ -23,10 +23,12 @@ class AttentionTrace:
     Attributes:
         maps: dict from the index of a transformer block, ascending, to its attention weights
             `(batch, heads, queries, keys)`.
-        pooling: `(batch, tokens)`, weights of the sequence pooling; each row sums to 1.
+        pooling: `(batch, tokens)`, weights of the sequence pooling, of LAMA pooling the mean over
+            its heads; each row sums to 1, with nothing on padding.
         gradients: dict like `maps`: derivatives of the label's logit by the weights; `None` without
             labels.
-        pooling_gradients: `(batch, tokens)`, its derivatives by the pooling's weights, or `None`.
+        pooling_gradients: `(batch, tokens)`, its derivatives by the pooling's weights, or `None`;
+            of LAMA pooling the mean over its heads, weighted by their own weights.
     """
 
     maps: dict
@@ -70,16 +72,23 @@ def trace_attention(model, images, labels=None):
     mask = model.backbone.token_mask(ops.convert_to_tensor(images))
     run = _Run(model, indices, _tokens_before(model, indices[0], images), mask)
     maps, tokens = run.forward()
-    pooling = model.pooler.token_weights(tokens, mask)
+    weights = _to_numpy(model.pooler.token_weights(tokens, mask))
+    weights = weights.reshape(len(weights), -1, weights.shape[-1])  # (batch, pooling heads, tokens)
+    pooling = weights.mean(axis=1)
     maps = {i: _to_numpy(weights) for i, weights in zip(indices, maps, strict=True)}
     if labels is None:
-        return AttentionTrace(maps, _to_numpy(pooling))
+        return AttentionTrace(maps, pooling)
     labels = np.asarray(labels)
     gradients = run.gradients(maps, labels)
     # The logit is linear in what the pooling returns, and that is linear in its weights.
-    kernel = _to_numpy(model.output_dense.kernel)[:, labels]  # (channels, batch)
-    by_pooling = np.einsum("btc,cb->bt", _to_numpy(tokens), kernel)
-    return AttentionTrace(maps, _to_numpy(pooling), gradients, by_pooling)
+    kernel = _to_numpy(model.output_dense.kernel)[:, labels]
+    kernel = kernel.reshape(weights.shape[1], -1, len(labels))  # (pooling heads, channels, batch)
+    by_weight = np.einsum("btc,mcb->bmt", _to_numpy(tokens), kernel)
+    # For one pooling head these are its derivatives; for several, their products with the weights
+    # add up to the logit likewise.
+    products = (weights * by_weight).sum(axis=1)
+    by_pooling = np.divide(products, pooling, out=np.zeros_like(products), where=pooling > 0)
+    return AttentionTrace(maps, pooling, gradients, by_pooling)
 
 
 def _with_a_map_for_each_head(model, indices):

@@ -15,6 +15,7 @@ from lsmha_keras.data.superclasses import SUPERCLASSES, superclass_labels
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.attention_trace import check_same_tokens
 from lsmha_keras.heads.explain import check_classifier, find_label
+from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.block_walk import prepared
 from lsmha_keras.progress import Progress
@@ -174,8 +175,8 @@ def head_pursuit(
         A `HeadPursuit`.
 
     Raises:
-        ValueError: if the model has no heads, a block, concept or class is unknown (the nearest is
-            named), or `steps` is not in 1 .. the width of a head.
+        ValueError: if the model has no heads or LAMA pooling, a block, concept or class is unknown
+            (the nearest is named), or `steps` is not in 1 .. the width of a head.
 
     Example:
 
@@ -189,6 +190,11 @@ def head_pursuit(
         - [Basile et al., 2025](https://arxiv.org/abs/2510.21518), Head Pursuit
     """
     check_classifier(model)
+    if isinstance(model.pooler, LAMAPooling):
+        raise InputError(
+            "Heads are read through one weighted mean of the tokens, sequence pooling. Received: "
+            "a model with pooling='lama'"
+        )
     layers = model.backbone.blocks
     valid = [i for i, block in enumerate(layers) if isinstance(block, TransformerBlock)]
     blocks = check_blocks(blocks, valid)

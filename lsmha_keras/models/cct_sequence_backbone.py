@@ -184,10 +184,16 @@ class CCTSequenceBackbone(CCTBaseBackbone):
 
     def over_inputs(self, tokens: np.ndarray, inputs: Any) -> np.ndarray:
         """Spreads shares of tokens, `(batch, ..., tokens)`, over words or steps: `(..., time)`."""
-        valid = self.padding_mask(ops.convert_to_tensor(inputs))
-        valid = np.ones(np.shape(inputs)[:2], bool) if valid is None else valid
-        rows = zip(tokens, ops.convert_to_numpy(valid), strict=True)
-        return np.stack([row @ self.tokenizer.token_sources(mask) for row, mask in rows])
+        places = np.arange(self.sequence_length)
+        rows = zip(tokens, self.count_inputs(inputs), strict=True)
+        return np.stack([row @ self.tokenizer.token_sources(places < count) for row, count in rows])
+
+    def count_inputs(self, inputs: Any) -> list[int]:
+        """Counts the words or time steps of each text or series, without padding at its end."""
+        mask = self.padding_mask(ops.convert_to_tensor(inputs))
+        if mask is None:
+            return [self.sequence_length] * len(inputs)
+        return [int(row.nonzero()[0].max(initial=-1)) + 1 for row in ops.convert_to_numpy(mask)]
 
     def padding_mask(self, inputs: Any) -> Any:
         """Returns which ids or time steps are no padding, boolean `(batch, sequence_length)`."""

@@ -8,8 +8,8 @@ from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.models import CCTTextClassifier, CCTTextClassifierPreprocessor
 
 LABELS, LENGTH, LONGER = 4, 9, 16
-NAMES = ["place", "person", "number", "thing"]
-_WORDS = ("where city river", "who king poet", "how many far", "what colour stone")
+NAMES = ["number", "person", "place", "thing"]
+_WORDS = ("how many far", "who king poet", "where city river", "what colour stone")
 
 
 def questions(count=32, seed=0):
