@@ -158,23 +158,19 @@ class SequenceTokenizer(keras.layers.Layer):
             A float64 array `(tokens, time)`: the share of the ways from each time step to the token
             through kernels and pooling. Rows sum to 1; those of padding are 0.
         """
-        valid = np.asarray(padding_mask, "float64")
-        ways = np.eye(len(valid))  # (places, time)
+        ways = np.diag(np.asarray(padding_mask, "float64"))  # (places, time)
+        last = length = np.flatnonzero(padding_mask).max(initial=-1) + 1
         for _ in self.convs:
-            for size, stride, padding in (
-                (self.kernel_size, self._stride, self._padding),
-                (_POOL, _POOL, _POOL_PADDING),
-            ):
-                ways = np.pad(ways, ((padding, padding), (0, 0)))
-                starts = range(0, len(ways) - size + 1, stride)
-                ways = np.stack([ways[start : start + size].sum(axis=0) for start in starts])
-        ways *= valid
+            ways = _join_ways(ways, self.kernel_size, self._stride, self._padding)
+            length = self._convolved(length)
+            ways[length:] = 0  # as in `call`, where they would be of no shorter sequence
+            ways = _join_ways(ways, _POOL, _POOL, _POOL_PADDING)
+            length = length // _POOL + 1
         # Kernels of length 1 see nothing at the ends: the nearest time step stands in.
-        last = np.flatnonzero(valid).max(initial=0)
         for token in np.flatnonzero(ways.sum(axis=1) == 0):
-            ways[token, min(token * self.stride, last)] = 1.0
-        tokens = ops.convert_to_numpy(self.token_mask(np.asarray(padding_mask)[None]))[0]
-        return tokens[:, None] * ways / ways.sum(axis=1, keepdims=True)
+            ways[token, min(token * self.stride, max(last - 1, 0))] = 1.0
+        ways[length:] = 0
+        return ways / np.maximum(ways.sum(axis=1, keepdims=True), 1)
 
     def _convolved(self, length):
         """Length after a convolution, of an int or a tensor."""
@@ -226,6 +222,13 @@ class SequenceTokenizer(keras.layers.Layer):
             "num_filters": self.num_filters,
             **weight_config(self, "kernel"),
         }
+
+
+def _join_ways(ways, size, stride, padding):
+    """Adds up the ways to `size` neighbours, `(places, time)`, as a kernel or pooling joins them."""
+    ways = np.pad(ways, ((padding, padding), (0, 0)))
+    starts = range(0, len(ways) - size + 1, stride)
+    return np.stack([ways[start : start + size].sum(axis=0) for start in starts])
 
 
 def _lengths(mask):
