@@ -225,7 +225,7 @@ class SequenceTokenizer(keras.layers.Layer):
 
 
 def _join_ways(ways, size, stride, padding):
-    """Adds up the ways to `size` neighbours, `(places, time)`, as a kernel or pooling joins them."""
+    """Adds up the ways to `size` neighbours, `(places, time)`, as a kernel or pooling does."""
     ways = np.pad(ways, ((padding, padding), (0, 0)))
     starts = range(0, len(ways) - size + 1, stride)
     return np.stack([ways[start : start + size].sum(axis=0) for start in starts])
