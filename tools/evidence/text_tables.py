@@ -6,8 +6,18 @@ import statistics
 from lsmha_keras.text_files import markdown_table, read_rows
 
 _PREFIX, _SEED = "text_shp_", "_seed_"
-_COLUMNS = ("variant", "block", "heads", "labels", "readout_accuracy", "clusters_per_head")
-_COLUMNS += ("labels_per_cluster", "noise_per_head", "heads_per_label", "snr")
+_COLUMNS = (
+    "variant",
+    "block",
+    "heads",
+    "labels",
+    "readout_accuracy",
+    "clusters_per_head",
+    "labels_per_cluster",
+    "noise_per_head",
+    "heads_per_label",
+    "snr",
+)
 
 
 def text_heads_table(results_dir):
