@@ -120,7 +120,7 @@ function matrixFigure(id) {
       view().painted.order.map((label) => labelRow(view(), label)),
     ],
     csv: () => [
-      ["label of the image", "output unit", "response", "above threshold", "on a cluster"],
+      ["label of the input", "output unit", "response", "above threshold", "on a cluster"],
       cellRows(view()),
     ],
     svg: () => matrixSvg(view()),
@@ -186,7 +186,7 @@ function matrixSvg(view) {
       ...frames,
       ...names,
       makeText(left + SIDE / 2, top + SIDE + 16, "output unit (names above)", "middle", axis),
-      makeUpwardText(12, top + SIDE / 2, "label of the image", "middle", axis),
+      makeUpwardText(12, top + SIDE / 2, "label of the input", "middle", axis),
     ],
   };
 }
