@@ -168,7 +168,8 @@ class CCTSequenceBackbone(CCTBaseBackbone):
     @property
     def extent(self) -> tuple[int, int]:
         """Words or time steps that the tokens cover, by 1: as many for each token in all models."""
-        return self.position_embedding_layer.grid_shape[0] * self.tokenizer.stride, 1
+        stride = getattr(self.tokenizer, "stride", 1)  # 1 where each step has a token of its own
+        return self.position_embedding_layer.grid_shape[0] * stride, 1
 
     @property
     def has_padding(self) -> bool:
@@ -186,7 +187,9 @@ class CCTSequenceBackbone(CCTBaseBackbone):
         """Spreads shares of tokens, `(batch, ..., tokens)`, over words or steps: `(..., time)`."""
         places = np.arange(self.sequence_length)
         rows = zip(tokens, self.count_inputs(inputs), strict=True)
-        return np.stack([row @ self.tokenizer.token_sources(places < count) for row, count in rows])
+        # Without it each step has a token of its own.
+        sources = getattr(self.tokenizer, "token_sources", np.diag)
+        return np.stack([row @ sources(places < count) for row, count in rows])
 
     def count_inputs(self, inputs: Any) -> list[int]:
         """Counts the words or time steps of each text or series, without padding at its end."""
