@@ -1,8 +1,11 @@
 """The table of heads of text models, worked by hand, and what zoo/EVIDENCE.md says of it."""
 
+import statistics
+
 import pytest
 
-from tools.evidence.text_tables import text_heads_table
+from lsmha_keras.presets import zoo_dir
+from tools.evidence.text_tables import text_heads_table, text_runs
 
 pytestmark = pytest.mark.backend_free
 
