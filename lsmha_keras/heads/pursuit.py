@@ -269,13 +269,14 @@ class _PooledHeads(keras.Model):
         names = [f"block_{i}/head_outputs" for i in self.blocks]
         values = self.classifier.backbone.trace(images, names)
         weights = self.classifier.pooler.token_weights(values["output"], values["padding_mask"])
-        weights = ops.reshape(weights, (weights.shape[0], -1, weights.shape[-1]))
+        if len(weights.shape) == 2:  # one mean, not several as with LAMA pooling
+            weights = weights[:, None]
         return [self._pooled(weights, ops.cast(values[name], "float32")) for name in names]
 
     def _pooled(self, weights, heads):
         pooled = ops.einsum("bmt,bthd->bhmd", weights, heads)
-        batch, num_heads, means, width = pooled.shape
-        return ops.reshape(pooled, (batch, num_heads, means * width))
+        _, num_heads, means, width = pooled.shape
+        return ops.reshape(pooled, (-1, num_heads, means * width))
 
 
 def _pooled_heads(model, blocks, data, batch_size, verbose, batch_options):
