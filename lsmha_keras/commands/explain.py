@@ -1,9 +1,9 @@
-"""Show which parts of a photo a label depends on.
+"""Show which parts of a photo, or which words of a text, a label depends on.
 
 Five methods: relevance (attention weighted by the derivatives of the label's logit), rollout and
 flow (attention of all blocks), maps (single heads), and occlusion, which paints over one part after
 the other and is the check of the others. Transparent pixels become white; of the photo the centred
-part is taken that the model sees.
+part is taken that the model sees. Words are replaced by unknown ones, one after the other.
 """
 
 import math
@@ -21,7 +21,7 @@ from lsmha_keras.commands._common import (
 )
 from lsmha_keras.errors import InputError, MissingFileError
 from lsmha_keras.files import claim_directory
-from lsmha_keras.presets import preset_name
+from lsmha_keras.presets import HUBS, preset_name, read_config
 from lsmha_keras.text_files import write_rows
 
 _METHODS = ("relevance", "rollout", "flow", "maps", "occlusion")
@@ -31,10 +31,12 @@ examples:
   lsmha explain lsmha-base photo.jpg --output runs/photo
   lsmha explain lsmha-base photo.jpg --output runs/photo --label sunflower
   lsmha explain runs/mine/preset scan.png --output runs/scan --methods relevance occlusion
+  lsmha explain runs/questions/preset "Who wrote Ulysses ?" --output runs/question
   lsmha explain lsmha-base --curves cifar100 --max-images 500 --output curves.csv
 
 The folder gets index.html, a page that needs no other file; for each method a .png and a .svg for
-slides; heads.png and heads.svg, what each head looks at; and relevance.csv, the numbers.
+slides; heads.png and heads.svg, what each head looks at; and relevance.csv, the numbers. Series
+are .npy files of shape (time, features).
 
 Attention says where a model looks, not what it concludes. Where a method disagrees with occlusion,
 believe occlusion. rollout, flow and maps are the same for every label. flow takes models of up to
@@ -50,7 +52,9 @@ def add_parser(commands, parents):
     """Adds `lsmha explain`."""
     parser = add_command(commands, "explain", globals(), _EPILOG, parents)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
-    parser.add_argument("image", metavar="IMAGE", nargs="?", help="file of the photo, of any size")
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="?", help="file of the photo, of any size; or the text"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--label", help="name or number of the class to explain (default: the most likely)"
@@ -77,16 +81,17 @@ def run(args):
     """Explains; prints the most likely classes and where the page is."""
     if (args.image is None) == (args.curves is None):
         raise InputError(
-            "Give either a photo or --curves DATASET. "
+            "Give either a photo, or a text, or --curves DATASET. "
             f"Received: image {args.image}, --curves {args.curves}"
         )
     return _explain(args) if args.curves is None else _measure(args)
 
 
 def _explain(args):
-    if not pathlib.Path(args.image).is_file():  # known in no time
-        raise MissingFileError(f"There is no such image. Received: {args.image}")
     check_presets(args.name)
+    is_sequence = not args.name.startswith(HUBS) and "sequence_length" in read_config(args.name)
+    if not is_sequence and not pathlib.Path(args.image).is_file():  # known in no time
+        raise MissingFileError(f"There is no such image. Received: {args.image}")
     import_framework()
     from lsmha_keras.figure_style import import_matplotlib
     from lsmha_keras.heads.explain import explain_all
@@ -94,16 +99,30 @@ def _explain(args):
 
     import_matplotlib()  # Needed last; if it is missing, say so now.
     model, methods = _load(args)
-    found = explain_all(model, args.image, methods, _label(args.label, model.class_names))
+    given = _sequence(model, args.image) if is_sequence else args.image
+    found = explain_all(model, given, methods, _label(args.label, model.class_names))
     # Claimed last: what cannot be explained leaves nothing behind.
     output_dir = claim_directory(args.output, "explanation")
     first = next(iter(found.values()))
-    about = f"{pathlib.Path(args.image).name}, explained for {args.name}"
+    name = args.image if is_sequence else pathlib.Path(args.image).name
+    about = f"{name}, explained for {args.name}"
     page = write_explanations(found, output_dir, f"Why {first.name}?", about)
     best = first.probabilities.argsort()[::-1][:5]
     print(table([[first.class_name(k), f"{first.probabilities[k]:.2%}"] for k in best], ["", ""]))
     print(page)
     return 0
+
+
+def _sequence(model, given):
+    """Returns a text as it is given, and reads a series."""
+    if model.backbone.vocabulary_size is not None:
+        return given
+    import numpy as np
+
+    path = pathlib.Path(given)
+    if path.suffix != ".npy" or not path.is_file():
+        raise MissingFileError(f"A series must be an .npy file. Received: {given}")
+    return np.load(path)
 
 
 def _measure(args):

@@ -31,8 +31,8 @@ examples:
   lsmha shp cct_2_3x2_h16_cifar100 --dataset cifar100 --split "test[:1000]" \\
     --train-split "train[:5000]" --output runs/glance --no-controls --no-head-scores
 
-The folder gets index.html, a page to explore all heads in a browser, with images of the dataset
-that excite a head most; figures (*.png, *.svg, *.pdf), tables
+The folder gets index.html, a page to explore all heads in a browser, with images or texts of the
+dataset that excite a head most; figures (*.png, *.svg, *.pdf), tables
 (*.csv, statistics.json), the matrices (shp.npz) and the readouts (readouts.npz). For another
 --threshold only the report is made again.
 
@@ -93,7 +93,9 @@ def add_parser(commands, parents):
     )
     parser.add_argument("--fresh", action="store_true", help="do not continue an earlier run")
     parser.add_argument(
-        "--no-images", action="store_true", help="leave images of the dataset out of the page"
+        "--no-images",
+        action="store_true",
+        help="leave images and texts of the data out of the page",
     )
     parser.add_argument(
         "--readout-seeds",
@@ -141,6 +143,7 @@ def _analyse(args, output_dir):
         "exemplars": None if args.no_images else analysis.exemplars(),
         "seeds": analysis.other_seeds(args.readout_seeds - 1),
         "beside": beside,
+        "samples": analysis.samples,
     }
     if not args.quiet:
         print("writing the report", flush=True)

@@ -95,15 +95,27 @@ def _batches(dataset, batch_size):
 
 def _tf_batches(dataset, batch_size):
     spec = dataset.element_spec
-    image = spec.get("image") if isinstance(spec, dict) else spec
-    image = image[0] if isinstance(image, (tuple, list)) else image
-    if image is not None and image.shape.rank == 3:
+    pair = (spec.get("image"), spec.get("label")) if isinstance(spec, dict) else spec
+    pair = pair if isinstance(pair, (tuple, list)) and len(pair) > 1 else (pair, None)
+    if _is_single(*pair[:2]):
         dataset = dataset.batch(batch_size)
     if dataset.cardinality().numpy() == -1:  # tf.data.INFINITE_CARDINALITY
         raise InputError(
             "The dataset must be finite: leave out `repeat()`. Received: an endless tf.data.Dataset"
         )
     yield from dataset.as_numpy_iterator()
+
+
+def _is_single(image, label):
+    """Whether elements of these specs are single samples, by the rank of their labels."""
+    if image is None:
+        return False
+    if label is None or label.shape.rank != 1:
+        return image.shape.rank == 3 or (label is not None and label.shape.rank == 0)
+    # A batch of labels, or the one-hot label of one image: series of a batch have rank 3, too.
+    return image.shape.rank == 3 and not (
+        image.dtype.is_floating and image.shape[0] == label.shape[0]
+    )
 
 
 def _to_numpy(value):

@@ -9,7 +9,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.layers.weight_changes import changing_weights
 from lsmha_keras.models.block_walk import BlockWalk
-from lsmha_keras.shp.head_scores import gradient
+from lsmha_keras.shp.head_outputs import gradient
 from lsmha_keras.surgery.convert_attention import convert_attention
 
 # What to do about a kind of attention that cannot be traced.
@@ -23,10 +23,12 @@ class AttentionTrace:
     Attributes:
         maps: dict from the index of a transformer block, ascending, to its attention weights
             `(batch, heads, queries, keys)`.
-        pooling: `(batch, tokens)`, weights of the sequence pooling; each row sums to 1.
+        pooling: `(batch, tokens)`, weights of the sequence pooling, of LAMA pooling the mean over
+            its heads; each row sums to 1, with nothing on padding.
         gradients: dict like `maps`: derivatives of the label's logit by the weights; `None` without
             labels.
-        pooling_gradients: `(batch, tokens)`, its derivatives by the pooling's weights, or `None`.
+        pooling_gradients: `(batch, tokens)`, its derivatives by the pooling's weights, or `None`;
+            of LAMA pooling the mean over its heads, weighted by their own weights.
     """
 
     maps: dict
@@ -67,18 +69,26 @@ def trace_attention(model, images, labels=None):
     check_same_tokens(model.backbone, f"Maps are followed from block to block; {_WAY_OUT}")
     if labels is not None:
         model = _with_a_map_for_each_head(model, indices)
-    run = _Run(model, indices, _tokens_before(model, indices[0], images))
+    mask = model.backbone.token_mask(ops.convert_to_tensor(images))
+    run = _Run(model, indices, _tokens_before(model, indices[0], images), mask)
     maps, tokens = run.forward()
-    pooling = model.pooler.token_weights(tokens)
+    weights = _to_numpy(model.pooler.token_weights(tokens, mask))
+    weights = weights.reshape(len(weights), -1, weights.shape[-1])  # (batch, pooling heads, tokens)
+    pooling = weights.mean(axis=1)
     maps = {i: _to_numpy(weights) for i, weights in zip(indices, maps, strict=True)}
     if labels is None:
-        return AttentionTrace(maps, _to_numpy(pooling))
+        return AttentionTrace(maps, pooling)
     labels = np.asarray(labels)
     gradients = run.gradients(maps, labels)
     # The logit is linear in what the pooling returns, and that is linear in its weights.
-    kernel = _to_numpy(model.output_dense.kernel)[:, labels]  # (channels, batch)
-    by_pooling = np.einsum("btc,cb->bt", _to_numpy(tokens), kernel)
-    return AttentionTrace(maps, _to_numpy(pooling), gradients, by_pooling)
+    kernel = _to_numpy(model.output_dense.kernel)[:, labels]
+    kernel = kernel.reshape(weights.shape[1], -1, len(labels))  # (pooling heads, channels, batch)
+    by_weight = np.einsum("btc,mcb->bmt", _to_numpy(tokens), kernel)
+    # For one pooling head these are its derivatives; for several, their products with the weights
+    # add up to the logit likewise.
+    products = (weights * by_weight).sum(axis=1)
+    by_pooling = np.divide(products, pooling, out=np.zeros_like(products), where=pooling > 0)
+    return AttentionTrace(maps, pooling, gradients, by_pooling)
 
 
 def _with_a_map_for_each_head(model, indices):
@@ -124,10 +134,11 @@ class _Run:
         model: `CCTImageClassifier`.
         indices: list of the indices of its transformer blocks.
         tokens: what enters the first of them.
+        mask: boolean tensor `(batch, tokens)`, `False` for padding, or `None`.
     """
 
-    def __init__(self, model, indices, tokens):
-        self.model, self.tokens = model, tokens
+    def __init__(self, model, indices, tokens, mask):
+        self.model, self.tokens, self.mask = model, tokens, mask
         self.first = indices[0]
         self.blocks = [model.backbone.blocks[i] for i in indices]
 
@@ -139,7 +150,7 @@ class _Run:
                 attention weights, or `None`.
         """
         x, maps, first = self.tokens, [], 0
-        walk = BlockWalk(self.model.backbone, self.first)
+        walk = BlockWalk(self.model.backbone, self.first, self.mask)
         for i, block in enumerate(self.model.backbone.blocks[self.first :], self.first):
             if not isinstance(block, TransformerBlock):
                 x = walk.run(i, x, training=False)
@@ -161,7 +172,7 @@ class _Run:
         chosen = ops.convert_to_tensor(np.eye(model.num_classes, dtype="float32")[labels])
 
         def sum_of_logits(offsets):
-            pooled = model.pooler(self.forward(offsets)[1])
+            pooled = model.pooler(self.forward(offsets)[1], padding_mask=self.mask)
             kernel = ops.cast(model.output_dense.kernel, "float32")
             return ops.sum(ops.matmul(ops.cast(pooled, "float32"), kernel) * chosen)
 

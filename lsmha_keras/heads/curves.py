@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lsmha_keras.arguments import positive_int
+from lsmha_keras.arguments import check_takes_images, positive_int
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.explain import (
@@ -117,6 +117,7 @@ def explanation_curves(
         - [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421)
     """
     check_classifier(model)
+    check_takes_images(model, "`explanation_curves`")
     known = (*METHODS, RANDOM)
     for method in methods:
         if method not in known:

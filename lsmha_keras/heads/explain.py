@@ -1,4 +1,4 @@
-"""Explains a label: which parts of the image it depends on."""
+"""Explains a label: which parts of the image, which words or which time steps it depends on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 import numpy as np
-from keras import ops
 
-from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.attention_trace import trace_attention
 from lsmha_keras.heads.explanation import Explanation
@@ -18,8 +16,11 @@ from lsmha_keras.heads.relevance import (
     gradient_relevance,
     head_maps,
 )
+from lsmha_keras.heads.sequence_explanation import SequenceExplanation
 from lsmha_keras.image_file import read_any
 from lsmha_keras.images import check_image_values, resize_image, warn_of_fractions
+from lsmha_keras.models.block_walk import prepared
+from lsmha_keras.models.cct_text_classifier_preprocessor import UNKNOWN_ID
 
 Method = Literal["rollout", "flow", "relevance", "maps", "occlusion"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -32,7 +33,7 @@ _BATCH = 64
 def explain(
     model: Any, image: Any, method: Method = "relevance", label: int | str | None = None
 ) -> Explanation:
-    """Shows which parts of an image a label depends on.
+    """Shows which parts of an image, words of a text or steps of a series a label depends on.
 
     * `"relevance"`: attention weighted by the derivatives of the label's logit. The only one of the
       first four that depends on the label.
@@ -40,27 +41,29 @@ def explain(
     * `"flow"`: how much could flow through these maps to each token; up to 64 tokens.
     * `"maps"`: what each head looks at; the picture is of the last block.
     * `"occlusion"`: by how much the label's logit (the label's output, if the model ends with an
-      activation) falls when a token's cell is painted in the image's mean colour. It needs no
-      attention, and is the check of the others.
+      activation) falls when a token's cell is painted in the image's mean colour, a word is
+      replaced by one that the model does not know, or a time step by the mean of the series. It
+      needs no attention, and is the check of the others.
 
     The first four end with the weights of the sequence pooling, and begin with the tokens before
-    the first transformer block: convolutional blocks have no maps.
+    the first transformer block: convolutional blocks have no maps. Of texts and series the weight
+    of a token is spread over the words that it is made of, and padding has none.
 
     Args:
-        model: a `CCTImageClassifier`.
+        model: a `CCTImageClassifier`, `CCTTextClassifier` or `CCTSequenceClassifier`.
         image: path, open binary file, `PIL.Image.Image` or array `(height, width, channels)` with
-            values from 0 to 255, of any size.
+            values from 0 to 255, of any size; the text itself; or a series `(time, features)`.
         method: str, see above. Defaults to `"relevance"`.
         label: int or name of a class, or `None` for the most likely one.
 
     Returns:
-        An `Explanation`.
+        An `Explanation`, of texts and series a `SequenceExplanation`, which has `words`.
 
     Raises:
         ImportError: if SciPy is missing, which `"flow"` needs.
-        ValueError: if the method or the label is unknown, the image cannot be read, the model has
-            no attention, too many tokens for `"flow"`, or a kind of attention that the method
-            cannot follow.
+        ValueError: if the method or the label is unknown, the image cannot be read, a text has no
+            word or a series another shape, the model has no attention, too many tokens for
+            `"flow"`, or a kind of attention that the method cannot follow.
 
     Example:
 
@@ -106,26 +109,39 @@ def explain_all(model, image, methods=METHODS, label=None):
             )
     check_classifier(model)
     label = find_label(model, label)
-    pixels = _read(image, model.image_shape)
-    small = np.rint(resize_image(pixels, model.image_shape[:2]))[None]
-    outputs = model.predict(small, verbose=0)
+    if is_sequence := len(model.image_shape) < 3:
+        batch, shown, words = _read_sequence(model, image)
+    else:
+        pixels = _read(image, model.image_shape)
+        shown = _shown(pixels, model.image_shape)
+        batch = np.rint(resize_image(pixels, model.image_shape[:2]))[None]
+    outputs = model.predict(batch, verbose=0)
     label = int(outputs[0].argmax()) if label is None else label
-    relevance = token_relevance(model, small, [label], methods)
-    found = {
-        method: Explanation(
-            method,
-            _shown(pixels, model.image_shape),
-            tokens[0],
-            grid_shape(model),
-            label,
-            model.probabilities(outputs)[0],
-            model.class_names,
-        )
-        for method, tokens in relevance.items()
-    }
+    about = {"label": label, "probabilities": model.probabilities(outputs)[0]}
+    about["class_names"] = model.class_names
+    relevance = token_relevance(model, batch, [label], methods)
+    if is_sequence:
+        size = len(words)
+        about |= {"image": shown, "grid_shape": (size, 1), "words": words}
+        found = {
+            method: SequenceExplanation(method, tokens=tokens[0, :size], **about)
+            for method, tokens in relevance.items()
+        }
+    else:
+        about |= {"image": shown, "grid_shape": grid_shape(model)}
+        found = {
+            method: Explanation(method, tokens=tokens[0], **about)
+            for method, tokens in relevance.items()
+        }
     if "maps" in found:
-        trace = trace_attention(model, prepared(model, small))
-        by_block = {i: head_maps(maps[0], trace.pooling[0]) for i, maps in trace.maps.items()}
+        inputs = prepared(model, batch)
+        trace = trace_attention(model, inputs)
+        by_block = {
+            i: model.backbone.over_inputs(head_maps(maps[0], trace.pooling[0])[None], inputs)[0]
+            for i, maps in trace.maps.items()
+        }
+        if is_sequence:
+            by_block = {i: maps[:, :size] for i, maps in by_block.items()}
         found["maps"] = dataclasses.replace(found["maps"], head_maps=by_block)
     return found
 
@@ -141,7 +157,6 @@ def check_classifier(model):
             "The model must be a `CCTImageClassifier`; of a committee, take one of its members. "
             f"Received: {type(model).__name__}"
         )
-    check_takes_images(model, "`explain`")
 
 
 def find_label(model, label):
@@ -180,24 +195,18 @@ def grid_shape(model):
     return tuple(model.backbone.position_embedding_layer.grid_shape)
 
 
-def prepared(model, images):
-    """Brings raw images `(batch, *image_shape)` to what the model is called on."""
-    if getattr(model, "preprocessor", None) is None:
-        return np.asarray(images, "float32")
-    return np.asarray(ops.convert_to_numpy(model.preprocess_samples(images)))
-
-
 def token_relevance(model, images, labels, methods):
     """Finds the relevance of each token, for a batch.
 
     Args:
         model: `CCTImageClassifier`.
-        images: raw images `(batch, *image_shape)`.
+        images: raw images `(batch, *image_shape)`; ids or series likewise.
         labels: `(batch,)` ints.
         methods: list of str, as for `explain`.
 
     Returns:
-        A dict from method to a float64 array `(batch, tokens)`; see `Explanation.tokens`.
+        A dict from method to a float64 array `(batch, tokens)`, of sequences `(batch, time)`; see
+        `Explanation.tokens`.
 
     Raises:
         ImportError, ValueError: as `explain`.
@@ -208,17 +217,19 @@ def token_relevance(model, images, labels, methods):
     token_relevance(model, images, labels, ["rollout"])["rollout"].shape  # (batch, tokens)
     ```
     """
-    trace = None
+    trace, inputs = None, prepared(model, images)
+    occlude = _occlusion if len(model.image_shape) == 3 else _occluded_words
     if set(methods) != {"occlusion"}:
         derived = labels if "relevance" in methods else None
-        trace = trace_attention(model, prepared(model, images), derived)
+        trace = trace_attention(model, inputs, derived)
     found = {}
     for method in methods:
         if method == "occlusion":
-            rows = [_occlusion(model, *pair) for pair in zip(images, labels, strict=True)]
+            rows = [occlude(model, *pair) for pair in zip(images, labels, strict=True)]
+            found[method] = np.stack(rows)
         else:
-            rows = [_one(trace, row, method) for row in range(len(images))]
-        found[method] = np.stack(rows)
+            rows = np.stack([_one(trace, row, method) for row in range(len(images))])
+            found[method] = model.backbone.over_inputs(rows, inputs)
     return found
 
 
@@ -268,6 +279,33 @@ def _occlusion(model, image, label):
     occluded = painted(image, np.concatenate([0 * each[:1], each]), grid_shape(model))
     outputs = model.predict(occluded, batch_size=_BATCH, verbose=0)[:, label].astype("float64")
     return outputs[0] - outputs[1:]
+
+
+def _occluded_words(model, sequence, label):
+    """By how much the label's output falls as each word or step is replaced; 0 for padding."""
+    backbone = model.backbone
+    size = backbone.count_inputs(sequence[None])[0]
+    is_series = backbone.vocabulary_size is None
+    other, places = sequence[:size].mean(axis=0) if is_series else UNKNOWN_ID, np.arange(size)
+    occluded = np.repeat(sequence[None], len(places) + 1, axis=0)
+    occluded[1 + places, places] = other
+    outputs = model.predict(occluded, batch_size=_BATCH, verbose=0)[:, label].astype("float64")
+    falls = np.zeros(len(sequence))
+    falls[places] = outputs[0] - outputs[1:]
+    return falls
+
+
+def _read_sequence(model, sequence):
+    """Returns a batch of one, `(1, time, ...)`, what is shown of it, and its words or steps."""
+    is_text = isinstance(sequence, (str, bytes))
+    batch = np.array([sequence], dtype=object) if is_text else np.asarray(sequence)[None]
+    batch = prepared(model, batch)
+    if is_text:
+        words = model.preprocessor.words(sequence)
+        return batch, np.zeros((len(words), 0)), words
+    size = model.backbone.count_inputs(batch)[0]
+    shown = batch[0, :size] if batch.ndim == 3 else np.zeros((size, 0))
+    return batch, shown, [str(step) for step in range(size)]
 
 
 def _read(image, image_shape):

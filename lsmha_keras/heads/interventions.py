@@ -12,9 +12,9 @@ import numpy as np
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError
-from lsmha_keras.heads.explain import check_classifier, find_label, prepared
+from lsmha_keras.heads.explain import check_classifier, find_label
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.block_walk import BlockWalk
+from lsmha_keras.models.block_walk import BlockWalk, prepared
 from lsmha_keras.progress import Progress
 
 
@@ -30,7 +30,8 @@ class ScaledHeads(keras.Model):
 
     Call arguments:
         inputs: dict of `"scales"`, `(batch, heads of all blocks)`, the first transformer block
-            first, and `"images"`, preprocessed, or `"tokens"`, `(batch, tokens, channels)`.
+            first, and `"images"`, preprocessed, or `"tokens"`, `(batch, tokens, channels)`, with
+            their `"padding_mask"`, `(batch, tokens)`, if the classifier's sequences have padding.
 
     Returns:
         What the classifier returns, `(batch, classes)`.
@@ -46,15 +47,20 @@ class ScaledHeads(keras.Model):
     def call(self, inputs):
         classifier, scales = self.classifier, inputs["scales"]
         backbone, first = classifier.backbone, 0
-        x = inputs["tokens"] if "tokens" in inputs else self._enter(inputs["images"])
-        walk = BlockWalk(backbone, self.first_block)
+        if "tokens" in inputs:
+            x, mask = inputs["tokens"], inputs.get("padding_mask")
+        else:
+            x = self._enter(inputs["images"])
+            mask = backbone.token_mask(inputs["images"])
+        walk = BlockWalk(backbone, self.first_block, mask)
         for i, block in enumerate(backbone.blocks[self.first_block :], self.first_block):
             own = {}
             if isinstance(block, TransformerBlock):
                 own["head_scale"] = scales[:, first : first + block.num_heads]
                 first += block.num_heads
             x = walk.run(i, x, training=False, **own)
-        return classifier.output_dense(classifier.pooler(backbone.layer_norm(x)))
+        pooled = classifier.pooler(backbone.layer_norm(x), padding_mask=mask)
+        return classifier.output_dense(pooled)
 
     def _enter(self, images):
         walk = BlockWalk(self.classifier.backbone)
@@ -91,18 +97,21 @@ def scaled_answers(model, data, scales, batch_size=64, verbose="auto", **batch_o
     ```
     """
     runner, scales = ScaledHeads(model), np.asarray(scales, "float32")
-    front = model.backbone.intermediates([runner.entry])
+    front = model.backbone.intermediates(
+        [runner.entry] + ["padding_mask"] * model.backbone.has_padding
+    )
     right, truth = [], []
     batches = ImageBatches(data, batch_size, model, **batch_options)
     progress = Progress(len(batches), verbose)
     for images, labels in batches.epoch():
         labels = class_labels(labels, model.num_classes, sum(len(part) for part in truth))
         truth.append(labels)
-        tokens = front.predict_on_batch(prepared(model, images))[runner.entry]
+        inputs = front.predict_on_batch(prepared(model, images))
+        inputs["tokens"] = inputs.pop(runner.entry)
         found = np.empty((len(scales), len(images)), bool)
         for number, row in enumerate(scales):
             rows = np.repeat(row[None], len(images), axis=0)
-            outputs = runner.predict_on_batch({"tokens": tokens, "scales": rows})
+            outputs = runner.predict_on_batch({**inputs, "scales": rows})
             found[number] = outputs.argmax(axis=1) == labels
         right.append(found)
         progress.add()

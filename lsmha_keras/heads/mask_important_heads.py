@@ -11,10 +11,11 @@ from keras import ops
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError
-from lsmha_keras.heads.explain import check_classifier, prepared
+from lsmha_keras.heads.explain import check_classifier
 from lsmha_keras.heads.interventions import ScaledHeads
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.shp.head_scores import gradient
+from lsmha_keras.models.block_walk import prepared
+from lsmha_keras.shp.head_outputs import gradient
 
 
 class MaskImportantHeads(keras.callbacks.Callback):

@@ -14,8 +14,9 @@ from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.data.superclasses import SUPERCLASSES, superclass_labels
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.attention_trace import check_same_tokens
-from lsmha_keras.heads.explain import check_classifier, find_label, prepared
+from lsmha_keras.heads.explain import check_classifier, find_label
 from lsmha_keras.layers.transformer_block import TransformerBlock
+from lsmha_keras.models.block_walk import prepared
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.head_outputs import check_blocks
 from lsmha_keras.text_files import write_rows
@@ -149,14 +150,15 @@ def head_pursuit(
     """Finds which classes each head writes towards, in the terms of the model's own classifier.
 
     What a head writes for an image is the mean of its outputs over tokens, weighted as the pooling
-    weights them; it is not centred. The atoms are the columns of the classifier's kernel, carried
-    back to the head: through the last normalisation and those of the stream in the head's block and
-    after it, as far as they are linear (their scales, and the means that they take off), and
-    through the output projection. Left out are what is not linear: the division by the standard
-    deviation of each token, the attention of later blocks and all perceptrons. So a head of the
-    last block is read best, and heads of early blocks are read as if nothing but the stream came
-    after them. Atoms are of length 1 in the space of the head's outputs, where as many atoms as a
-    head is wide explain everything.
+    weights them; it is not centred. With LAMA pooling it is the means by all heads of the pooling,
+    one after the other, as if the head were so many times as wide. The atoms are the columns of the
+    classifier's kernel, carried back to the head: through the last normalisation and those of the
+    stream in the head's block and after it, as far as they are linear (their scales, and the means
+    that they take off), and through the output projection. Left out are what is not linear: the
+    division by the standard deviation of each token, the attention of later blocks and all
+    perceptrons. So a head of the last block is read best, and heads of early blocks are read as if
+    nothing but the stream came after them. Atoms are of length 1 in the space of the head's
+    outputs, where as many atoms as a head is wide explain everything.
 
     Args:
         model: a `CCTImageClassifier`.
@@ -226,7 +228,8 @@ def class_atoms(model, block):
         block: int, index of a transformer block.
 
     Returns:
-        float64 array `(heads, classes, head_dim)`.
+        float64 array `(heads, classes, head_dim)`; with LAMA pooling of `m` heads
+        `(heads, classes, m * head_dim)`.
 
     Example:
 
@@ -235,17 +238,23 @@ def class_atoms(model, block):
     ```
     """
     backbone = model.backbone
-    columns = _to_numpy(model.output_dense.kernel)  # (channels, classes)
+    columns = _to_numpy(model.output_dense.kernel)  # (pooling heads * channels, classes)
+    columns = columns.reshape(-1, backbone.hidden_dim, columns.shape[1])
     # Of blocks of other kinds, the skip connection alone is followed.
     later = [layer for layer in backbone.blocks[block:] if isinstance(layer, TransformerBlock)]
     norms = [layer.mlp_norm for layer in later] + [backbone.layer_norm]
     for norm in reversed(norms):
         columns = _to_numpy(norm.gamma)[:, None] * columns
-        columns = columns - columns.mean(axis=0)  # a norm takes the mean over channels off
+        # A norm takes the mean over channels off.
+        columns = columns - columns.mean(axis=1, keepdims=True)
     attention = backbone.blocks[block].attention
     kernel = _to_numpy(attention.projection.kernel)  # (heads * head_dim, channels)
-    by_head = np.reshape(kernel @ columns, (attention.num_heads, -1, columns.shape[1]))
-    return by_head.transpose(0, 2, 1)
+    # (pooling heads, heads, head_dim, classes)
+    by_head = np.reshape(
+        kernel @ columns, (len(columns), attention.num_heads, -1, columns.shape[2])
+    )
+    by_head = by_head.transpose(1, 3, 0, 2)
+    return by_head.reshape(*by_head.shape[:2], -1)
 
 
 class _PooledHeads(keras.Model):
@@ -259,9 +268,15 @@ class _PooledHeads(keras.Model):
     def call(self, images):
         names = [f"block_{i}/head_outputs" for i in self.blocks]
         values = self.classifier.backbone.trace(images, names)
-        weights = self.classifier.pooler.token_weights(values["output"])
-        heads = [ops.cast(values[name], "float32") for name in names]
-        return [ops.einsum("bt,bthd->bhd", weights, outputs) for outputs in heads]
+        weights = self.classifier.pooler.token_weights(values["output"], values["padding_mask"])
+        if len(weights.shape) == 2:  # one mean, not several as with LAMA pooling
+            weights = weights[:, None]
+        return [self._pooled(weights, ops.cast(values[name], "float32")) for name in names]
+
+    def _pooled(self, weights, heads):
+        pooled = ops.einsum("bmt,bthd->bhmd", weights, heads)
+        _, num_heads, means, width = pooled.shape
+        return ops.reshape(pooled, (-1, num_heads, means * width))
 
 
 def _pooled_heads(model, blocks, data, batch_size, verbose, batch_options):

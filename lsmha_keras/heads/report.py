@@ -1,4 +1,4 @@
-"""Writes explanations of a photo into a folder: pictures, a table, and a page."""
+"""Writes explanations of a photo or a text into a folder: pictures, a table, and a page."""
 
 import base64
 import io
@@ -9,6 +9,7 @@ import numpy as np
 from lsmha_keras.figure_style import save_figure
 from lsmha_keras.files import fill_directory
 from lsmha_keras.heads.explanation import COLORS
+from lsmha_keras.heads.sequence_explanation import SequenceExplanation
 from lsmha_keras.text_files import write_rows
 from lsmha_keras.web_page import render_web_page
 
@@ -29,15 +30,20 @@ _NOTES = {
     "occlusion": "By how much the label's logit falls when a token's cell takes the photo's mean "
     "colour. Where it rises, nothing is painted. It is the check of the other methods.",
 }
+_SEQUENCE_NOTES = {
+    "occlusion": "By how much the label's logit falls when a word is replaced by one that the "
+    "model does not know, or a time step by the mean of the series. Where it rises, nothing is "
+    "coloured. It is the check of the other methods.",
+}
 
 
 def write_explanations(explanations, output_dir, title, about=""):
-    """Writes explanations of one photo.
+    """Writes explanations of one photo, text or series.
 
     * `index.html`: a page that needs no other file and no network;
-    * `<method>.png` and `.svg`: the photo and the relevance over it, and `heads.png` and `.svg`,
-      the maps of all heads, if `"maps"` is among the methods;
-    * `relevance.csv`: a row per token, a column per method.
+    * `<method>.png` and `.svg`: the photo and the relevance over it, or a bar for each word, and
+      `heads.png` and `.svg`, the maps of all heads, if `"maps"` is among the methods;
+    * `relevance.csv`: a row per token or word, a column per method.
 
     Args:
         explanations: dict from method to `Explanation`, as `explain_all` returns it.
@@ -92,15 +98,17 @@ def render_page(explanations, title, about=""):
     ```
     """
     first = next(iter(explanations.values()))
+    is_sequence = isinstance(first, SequenceExplanation)
+    notes = {**_NOTES, **(_SEQUENCE_NOTES if is_sequence else {})}
     data = {
         "title": title,
         "about": about,
-        "photo": _data_url(first.image),
+        **_shown(first),
         "grid": list(first.grid_shape),
         "colors": COLORS.tolist(),
         "classes": _classes(first),
         "methods": [
-            {"title": e.title, "tokens": _short(e.tokens), "note": _NOTES[method]}
+            {"title": e.title, "tokens": _short(e.tokens), "note": notes[method]}
             for method, e in explanations.items()
         ],
         "heads": [
@@ -117,8 +125,17 @@ def _rows(explanations):
     first = next(iter(explanations.values()))
     for token in range(len(first.tokens)):
         row, column = divmod(token, first.grid_shape[1])
+        place = {"row": row, "column": column}
+        if isinstance(first, SequenceExplanation):
+            place = {"place": token, "word": first.words[token]}
         values = {method: f"{e.tokens[token]:.6g}" for method, e in explanations.items()}
-        yield {"row": row, "column": column, **values}
+        yield {**place, **values}
+
+
+def _shown(explanation):
+    if isinstance(explanation, SequenceExplanation):
+        return {"words": explanation.words}
+    return {"photo": _data_url(explanation.image)}
 
 
 def _classes(explanation):

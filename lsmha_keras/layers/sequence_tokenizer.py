@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import positive_int, whole_number
@@ -120,7 +121,8 @@ class SequenceTokenizer(keras.layers.Layer):
                 f"num_layers=0, hidden_dim={self.hidden_dim}, input_shape={tuple(input_shape)}"
             )
         for conv in self.convs:
-            conv.build(input_shape)
+            # Without the time: what is convolved is longer, as padding is added at both ends.
+            conv.build((input_shape[0], None, input_shape[-1]))
             input_shape = (*input_shape[:-1], conv.filters)
         self.pool.build(input_shape)
 
@@ -140,6 +142,35 @@ class SequenceTokenizer(keras.layers.Layer):
                 f"kernel_size={self.kernel_size}, input_shape={tuple(input_shape)}"
             )
         return count
+
+    @property
+    def stride(self) -> int:
+        """How many time steps lie between two tokens."""
+        return (self._stride * _POOL) ** len(self.convs)
+
+    def token_sources(self, padding_mask: Any) -> np.ndarray:
+        """Finds which time steps make up each token.
+
+        Args:
+            padding_mask: boolean array `(time,)`, `False` for padding.
+
+        Returns:
+            A float64 array `(tokens, time)`: the share of the ways from each time step to the token
+            through kernels and pooling. Rows sum to 1; those of padding are 0.
+        """
+        ways = np.diag(np.asarray(padding_mask, "float64"))  # (places, time)
+        last = length = np.flatnonzero(padding_mask).max(initial=-1) + 1
+        for _ in self.convs:
+            ways = _join_ways(ways, self.kernel_size, self._stride, self._padding)
+            length = self._convolved(length)
+            ways[length:] = 0  # as in `call`, where they would be of no shorter sequence
+            ways = _join_ways(ways, _POOL, _POOL, _POOL_PADDING)
+            length = length // _POOL + 1
+        # Kernels of length 1 see nothing at the ends: the nearest time step stands in.
+        for token in np.flatnonzero(ways.sum(axis=1) == 0):
+            ways[token, min(token * self.stride, max(last - 1, 0))] = 1.0
+        ways[length:] = 0
+        return ways / np.maximum(ways.sum(axis=1, keepdims=True), 1)
 
     def _convolved(self, length):
         """Length after a convolution, of an int or a tensor."""
@@ -191,6 +222,13 @@ class SequenceTokenizer(keras.layers.Layer):
             "num_filters": self.num_filters,
             **weight_config(self, "kernel"),
         }
+
+
+def _join_ways(ways, size, stride, padding):
+    """Adds up the ways to `size` neighbours, `(places, time)`, as a kernel or pooling does."""
+    ways = np.pad(ways, ((padding, padding), (0, 0)))
+    starts = range(0, len(ways) - size + 1, stride)
+    return np.stack([ways[start : start + size].sum(axis=0) for start in starts])
 
 
 def _lengths(mask):

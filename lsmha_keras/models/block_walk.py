@@ -1,6 +1,8 @@
 """Runs the blocks of a backbone in turn, and returns values from inside of it."""
 
 import keras
+import numpy as np
+from keras import ops
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.token_reduction import put_back
@@ -20,9 +22,12 @@ class BlockWalk:
     Args:
         backbone: `CCTBackbone`.
         first: int, the block to begin with. Defaults to `0`.
+        padding_mask: optional boolean tensor `(batch, tokens)`, `False` for padding. `embed` finds
+            it; a walk that begins with tokens, of sequences with padding, must be given it.
 
     Raises:
-        ValueError: if tokens that enter the first block are not all there are, as others skip it.
+        ValueError: if tokens that enter the first block are not all there are, as others skip it;
+            in `run`, if sequences may have padding and it is not known where.
 
     Example:
 
@@ -37,11 +42,11 @@ class BlockWalk:
     ```
     """
 
-    def __init__(self, backbone, first=0):
+    def __init__(self, backbone, first=0, padding_mask=None):
         self.backbone = backbone
         self._position, self._next_norm = None, 0
         self._ends = dict(skips(backbone))
-        self.padding_mask = None  # of the tokens of `embed`, which all blocks get
+        self.padding_mask = padding_mask  # which all blocks get
         self._skipping = None  # the tokens, their order, and the block after which they return
         for start, end in self._ends.items():
             if start < first <= end:
@@ -80,6 +85,12 @@ class BlockWalk:
             arguments["position"] = self._position_of(block, tokens)
         if self.padding_mask is not None:
             arguments["padding_mask"] = self.padding_mask
+        elif self.backbone.has_padding:
+            # Attention would count padding as words, and nothing else would tell.
+            raise InputError(
+                "Blocks of sequences with padding must know where it is: give `padding_mask`, as "
+                "`backbone.token_mask` finds it. Received: padding_mask=None"
+            )
         if block in self._ends:
             arguments["return_reduction"] = True
         outputs = self.backbone.blocks[block](tokens, **arguments)
@@ -143,6 +154,26 @@ class Intermediates(keras.Model):
         return {name: values[name] for name in self.names}
 
 
+def prepared(model, inputs):
+    """Brings raw images, texts or series to what a model is called on.
+
+    Args:
+        model: `CCTImageClassifier`, `CCTBackbone`, or another Keras model, which takes float32.
+        inputs: `(batch, ...)` array.
+
+    Returns:
+        A NumPy array: float32 of images and series, int32 of ids.
+
+    Raises:
+        ValueError: if the model has a preprocessor, or takes sequences, and they do not fit it.
+    """
+    is_task = hasattr(model, "preprocess_samples")
+    # Sequences are checked by a classifier, even if it has no preprocessor.
+    if not is_task or (model.preprocessor is None and len(model.image_shape) == 3):
+        return np.asarray(inputs, "float32")
+    return np.asarray(ops.convert_to_numpy(model.preprocess_samples(inputs)))
+
+
 def check_intermediates(backbone, names, head_masks):
     """Checks the arguments of `CCTBackbone.intermediates`.
 
@@ -159,7 +190,7 @@ def check_intermediates(backbone, names, head_masks):
         heads = isinstance(block, TransformerBlock)
         extras = HEAD_KINDS if heads else ()
         kinds.update({f"block_{i}/{kind}": heads for kind in ("output", *extras)})
-    known = ["embedding", *kinds, "output"]
+    known = ["embedding", *kinds, "output"] + ["padding_mask"] * backbone.has_padding
     if unknown := [name for name in names if name not in known]:
         raise InputError(
             f"Unknown intermediates. This backbone has {known}; only transformer blocks "

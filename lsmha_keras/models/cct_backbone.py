@@ -154,3 +154,8 @@ class CCTBackbone(CCTBaseBackbone):
 
         # === Functional Model and Config ===
         self.connect(keras.Input(image_shape, name="images"), arguments, dtype=dtype, **kwargs)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """`(height, width)` that the grid of the tokens covers, in pixels of the input."""
+        return self.image_shape[0], self.image_shape[1]

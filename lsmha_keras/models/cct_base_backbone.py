@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import keras
 import keras_hub
+import numpy as np
 
 from lsmha_keras import presets
 from lsmha_keras.arguments import check_channels_last, positive_int
@@ -172,6 +173,23 @@ class CCTBaseBackbone(keras_hub.models.Backbone):
     def embed(self, inputs: Any, training: bool | None = None) -> Any:
         """Makes tokens `(batch, tokens, hidden_dim)` of the inputs, before positions are added."""
         return self.tokenizer(inputs, training=training)
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether inputs may end with padding."""
+        return False
+
+    def over_inputs(self, tokens: np.ndarray, inputs: Any) -> np.ndarray:
+        """Lays shares of tokens, `(batch, ..., tokens)`, over what people see: here their cells.
+
+        Args:
+            tokens: array with a value for each token.
+            inputs: preprocessed images, texts or series.
+
+        Returns:
+            The array; of sequences `(batch, ..., time)`, with nothing on padding.
+        """
+        return tokens
 
     def token_mask(self, inputs: Any) -> Any:
         """Returns which tokens are no padding, boolean `(batch, tokens)`; `None`: all of them."""

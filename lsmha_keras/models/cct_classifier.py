@@ -42,7 +42,7 @@ class CCTClassifier(LearnsFromTeacher, RawImageClassifier):
     """Base of the classifiers: a backbone, a pooling and a dense layer.
 
     `CCTClassifier.from_preset` loads a trained preset of any of them. A subclass names the class
-    of its backbone, `own_backbone_cls`, and has `image_shape`, the shape of an input.
+    of its backbone, `own_backbone_cls`.
 
     `with_backbone`, and with it `fuse` and what changes the structure of a model, builds the new
     one from `get_config`, so a subclass whose constructor differs overrides that alone.
@@ -115,6 +115,11 @@ class CCTClassifier(LearnsFromTeacher, RawImageClassifier):
         self.dropout = plain(dropout)
         self.head_dtype = head_dtype
         self.class_names = None if class_names is None else plain(list(class_names))
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(height, width, channels)` of preprocessed images; `(time,)` or `(time, features)`."""
+        return self.backbone.image_shape
 
     def make_pooler(self, policy: Any) -> keras.layers.Layer:
         """Makes the layer that pools tokens, with a dtype policy."""

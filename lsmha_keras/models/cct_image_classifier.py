@@ -61,11 +61,6 @@ class CCTImageClassifier(CCTClassifier):
     own_backbone_cls = CCTBackbone
     preprocessor_cls: Any = CCTImageClassifierPreprocessor
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """`(height, width, channels)` of the images after preprocessing."""
-        return self.backbone.image_shape
-
     @classmethod
     def _from_architecture(cls, name, config, num_classes, head):
         if "sequence_length" in config:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import own_arguments, positive_int
@@ -160,6 +161,17 @@ class CCTSequenceBackbone(CCTBaseBackbone):
         self.connect(inputs, arguments, dtype=dtype, **kwargs)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of an input without the batch: `(time,)` or `(time, features)`."""
+        return tuple(self.input_shape[1:])
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Words or time steps that the tokens cover, by 1: as many for each token in all models."""
+        stride = getattr(self.tokenizer, "stride", 1)  # 1 where each step has a token of its own
+        return self.position_embedding_layer.grid_shape[0] * stride, 1
+
+    @property
     def has_padding(self) -> bool:
         """Whether inputs may end with padding."""
         return self.vocabulary_size is not None or self.mask_value is not None
@@ -170,6 +182,21 @@ class CCTSequenceBackbone(CCTBaseBackbone):
         if self.vocabulary_size is not None:
             x = self.word_dropout(self.embedding(inputs), training=training)
         return self.tokenizer(x, padding_mask=self.padding_mask(inputs))
+
+    def over_inputs(self, tokens: np.ndarray, inputs: Any) -> np.ndarray:
+        """Spreads shares of tokens, `(batch, ..., tokens)`, over words or steps: `(..., time)`."""
+        places = np.arange(self.sequence_length)
+        rows = zip(tokens, self.count_inputs(inputs), strict=True)
+        # Without it each step has a token of its own.
+        sources = getattr(self.tokenizer, "token_sources", np.diag)
+        return np.stack([row @ sources(places < count) for row, count in rows])
+
+    def count_inputs(self, inputs: Any) -> list[int]:
+        """Counts the words or time steps of each text or series, without padding at its end."""
+        mask = self.padding_mask(ops.convert_to_tensor(inputs))
+        if mask is None:
+            return [self.sequence_length] * len(inputs)
+        return [int(row.nonzero()[0].max(initial=-1)) + 1 for row in ops.convert_to_numpy(mask)]
 
     def padding_mask(self, inputs: Any) -> Any:
         """Returns which ids or time steps are no padding, boolean `(batch, sequence_length)`."""

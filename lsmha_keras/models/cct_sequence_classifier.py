@@ -108,11 +108,6 @@ class CCTSequenceClassifier(CCTClassifier):
             }
         return cls(CCTSequenceBackbone(**config), num_classes, **head)
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of an input without the batch: `(time,)` or `(time, features)`."""
-        return tuple(self.backbone.input_shape[1:])
-
     def make_pooler(self, policy: Any) -> keras.layers.Layer:
         """Makes the layer that pools tokens, with a dtype policy."""
         if self.pooling == "lama":
@@ -121,11 +116,7 @@ class CCTSequenceClassifier(CCTClassifier):
 
     def preprocess_samples(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Checks sequences and labels, then runs the preprocessor, if there is one."""
-        if isinstance(x, np.ndarray):
-            with self._noting_errors():
-                self._check_sequences(x)
-        elif is_tf(x) and x.dtype.name != "string":
-            x = self.checked_in_graph(x, type(self)._check_sequences, x)
+        x = checked_sequences(self, x, type(self)._check_sequences)
         return super().preprocess_samples(x, y, sample_weight)
 
     def _checked(self, x):
@@ -159,3 +150,22 @@ class CCTSequenceClassifier(CCTClassifier):
         """Returns the arguments of the constructor."""
         options = {"pooling": self.pooling, "pooling_heads": self.pooling_heads}
         return {**super().get_config(), **options}
+
+
+def checked_sequences(model, x, check):
+    """Checks arrays of sequences now, and tensors of `tf.data` when the pipeline runs.
+
+    Args:
+        model: `RawImageClassifier`, which keeps the error that is found.
+        x: sequences of any kind; tensors of str are left to the preprocessor.
+        check: function of the model and an array.
+
+    Returns:
+        `x`, in a pipeline a tensor that depends on the check.
+    """
+    if isinstance(x, np.ndarray):
+        with model._noting_errors():
+            check(model, x)
+    elif is_tf(x) and x.dtype.name != "string":
+        x = model.checked_in_graph(x, check, x)
+    return x

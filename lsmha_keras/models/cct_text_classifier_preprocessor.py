@@ -130,6 +130,19 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
         """Number of ids: those of the words, of padding and of unknown words."""
         return len(self.vocabulary) + _FIRST_ID
 
+    def words(self, text: str) -> list[str]:
+        """Lists the words and signs of a text that a model sees, one for each id.
+
+        Args:
+            text: str.
+
+        Returns:
+            A list of at most `sequence_length` str, as they are written in the text.
+        """
+        seen, written = split_words(text, self.lowercase), split_words(text, False)
+        # A few capitals of other alphabets are no letters any more once they are small.
+        return (written if len(written) == len(seen) else seen)[: self.sequence_length]
+
     def call(self, x, y=None, sample_weight=None):
         return keras.utils.pack_x_y_sample_weight(self._to_ids(x), y, sample_weight)
 
@@ -149,7 +162,7 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
         for row, text in enumerate(x):
             words = split_words(text, self.lowercase)
             if not words:
-                raise InputError(f"A text must have a word. Received: text {row}, {text!r}")
+                raise InputError(f"A text must have a word. Received: text {row}, {str(text)!r}")
             longest = max(longest, len(words))
             words = words[: self.sequence_length]
             ids[row, : len(words)] = [self._ids.get(word, UNKNOWN_ID) for word in words]

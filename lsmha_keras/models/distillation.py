@@ -156,6 +156,9 @@ def _check_models(student, teacher):
         "image_shape": (tuple(teacher.input.shape[1:]), tuple(student.input.shape[1:])),
         "num_classes": (teacher.num_classes, student.num_classes),
     }
+    words = [getattr(model.preprocessor, "vocabulary", None) for model in (teacher, student)]
+    if None not in words:
+        pairs["vocabulary"] = tuple(words)  # the teacher gets the student's ids
     if teacher.class_names and student.class_names:
         pairs["class_names"] = (list(teacher.class_names), list(student.class_names))
     for name, (found, wanted) in pairs.items():

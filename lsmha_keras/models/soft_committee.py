@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -15,11 +14,17 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras import presets
-from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.committee_vote import CommitteeVote
 from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cct_sequence_classifier import checked_sequences
+from lsmha_keras.models.committee_members import (
+    check_members,
+    group_by_preprocessing,
+    input_kind,
+    load_members,
+)
 from lsmha_keras.models.keras_workarounds import (
     KERAS_LOCK,
     cloneable,
@@ -47,12 +52,14 @@ class SoftCommittee(RawImageClassifier):
     The output is treated as logits: its largest entry is the committee's answer, and in mode
     `"soft"` its softmax is the mean probability. In mode `"vote"` a cross entropy is meaningless.
 
-    Images are resized and normalised once for all members with the same preprocessing. Members are
-    shared, not copied. A member without `class_names` is assumed to have those of the others. `fit`
-    trains all members together.
+    Images are resized and normalised once for all members with the same preprocessing; texts are
+    split once for all members with the same vocabulary and length. Members are shared, not copied.
+    A member without `class_names` is assumed to have those of the others. `fit` trains all members
+    together.
 
     Args:
-        members: list of `CCTImageClassifier`, or names or directories of presets.
+        members: list of `CCTImageClassifier`, or of classifiers of texts or of series, or names or
+            directories of presets.
         mode: `"soft"`, `"logits"` or `"vote"`. Defaults to `"soft"`.
         **kwargs: base model arguments, such as `name`.
 
@@ -62,8 +69,8 @@ class SoftCommittee(RawImageClassifier):
 
     Raises:
         ValueError: if there are no members; if they differ in the number of classes, in class names
-            or their order, or in channels; if only some have a preprocessor; if their image sizes
-            differ and one does not resize; or if the mode is unknown.
+            or their order, in channels or in kind of input; if only some have a preprocessor; if
+            their image sizes differ and one does not resize; or if the mode is unknown.
 
     Example:
 
@@ -99,8 +106,9 @@ class SoftCommittee(RawImageClassifier):
 
         # === Functional Model ===
         inputs = {
-            name: keras.Input(members[sources.index(name)].input_shape[1:], name=name)
+            name: keras.Input(given.shape[1:], dtype=given.dtype, name=name)
             for name in preprocessors
+            for given in [members[sources.index(name)].input]
         }
         logits = [
             _logits_model(member, f"member_{i}")(inputs[source])
@@ -128,9 +136,36 @@ class SoftCommittee(RawImageClassifier):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`(height, width, channels)`, the largest height and width of the members."""
+        """`(height, width, channels)`, the largest height and width of the members.
+
+        Of texts and series the longest member's `(time,)` or `(time, features)`.
+        """
         shapes = [member.image_shape for member in self.members]
+        if len(shapes[0]) < 3:
+            return max(shapes)
         return (*max(shape[:2] for shape in shapes), shapes[0][2])
+
+    @property
+    def _takes_images(self):
+        return len(self.image_shape) == 3
+
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        """Checks inputs and labels, then runs the preprocessors, if there are any."""
+        if not self._takes_images:
+            x = checked_sequences(self, x, _check_as_member)
+        return super().preprocess_samples(x, y, sample_weight)
+
+    def _checked(self, x):
+        return super()._checked(x) if self._takes_images else x
+
+    def _as_batch(self, x):
+        return self.members[0]._as_batch(x)
+
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
+        """Predicts; as `keras.Model.predict`, on raw images, texts or series, or on one."""
+        if isinstance(x, str) and input_kind(self.members[0]) == "texts":
+            x = [x]
+        return super().predict(x, batch_size, **kwargs)
 
     def probabilities(self, outputs: Any) -> Any:
         """As `CCTImageClassifier.probabilities`; votes become fractions of all votes.
@@ -218,14 +253,12 @@ class SoftCommittee(RawImageClassifier):
     @classmethod
     def from_config(cls, config):
         """Builds from a config."""
-        # A copy, because KerasHub changes the dict.
-        members = [CCTImageClassifier.from_config(dict(member)) for member in config["members"]]
-        return cls(**{**config, "members": members})
+        return cls(**{**config, "members": [_member(saved) for saved in config["members"]]})
 
     def get_config(self):
         """Returns the arguments of the constructor."""
         return {
-            "members": [member.get_config() for member in self.members],
+            "members": [_member_config(member) for member in self.members],
             "mode": self.mode,
             "name": self.name,
         }
@@ -246,109 +279,21 @@ class _EachWay:
         return {name: preprocess(images) for name, preprocess in self.preprocessors.items()}
 
 
-def load_members(members):
-    """Loads those of the members that are given by the name or directory of a preset.
-
-    Args:
-        members: list of classifiers, names and directories.
-
-    Returns:
-        A list of classifiers.
-
-    Raises:
-        ValueError: if there are none, or it is no list.
-    """
-    if isinstance(members, (str, os.PathLike, keras.Model)) or not len(members):
-        raise InputError(
-            "`members` must be a list of at least one classifier or preset. "
-            f"Received: members={members!r}"
-        )
-    is_name = [isinstance(member, (str, os.PathLike)) for member in members]
-    return [
-        CCTClassifier.from_preset(member) if named else member
-        for member, named in zip(members, is_name, strict=True)
-    ]
+def _member_config(member):
+    # Images go without the class, as in files of version 0.1.
+    is_plain = type(member) is CCTImageClassifier
+    return member.get_config() if is_plain else keras.saving.serialize_keras_object(member)
 
 
-def check_members(members):
-    """Refuses members that differ in classes, kind of output or kind of image.
-
-    Args:
-        members: list of `CCTImageClassifier`.
-
-    Raises:
-        ValueError: names what differs, or the member that is something else.
-    """
-    for i, member in enumerate(members):
-        if not isinstance(member, CCTClassifier):
-            raise InputError(
-                "Every member must be a `CCTImageClassifier` or the name or directory of its "
-                f"preset. Received: {type(member).__name__} as member {i}"
-            )
-        check_takes_images(member, "A committee")
-        if keras.activations.get(member.activation).__name__ not in ("linear", "softmax"):
-            raise InputError(
-                "Every member must give logits or a softmax. "
-                f"Received: activation={member.activation!r} of member {i}"
-            )
-    _check_equal("have the same number of classes", "num_classes", [m.num_classes for m in members])
-    _check_class_names(members)
-    _check_equal("take as many channels", "channels", [m.image_shape[-1] for m in members])
-    has_preprocessor = [member.preprocessor is not None for member in members]
-    _check_equal("have a preprocessor or none of them", "preprocessor", has_preprocessor)
-    shapes = [member.image_shape for member in members]
-    if len(set(shapes)) > 1 and not all(map(_resizes, members)):
-        raise InputError(
-            "Members for images of different sizes must each resize them: give them a "
-            f"`CCTImageConverter` with `image_size`. Received: image shapes {shapes}"
-        )
+def _member(config):
+    if "registered_name" in config:
+        return keras.saving.deserialize_keras_object(config)
+    return CCTImageClassifier.from_config(dict(config))  # a copy, as KerasHub changes the dict
 
 
-def _check_class_names(members):
-    """Refuses members whose class names or their order differ; members without any pass."""
-    named = [(i, member.class_names) for i, member in enumerate(members) if member.class_names]
-    for i, names in named[1:]:
-        first, expected = named[0]
-        if names != expected:
-            label = next(k for k, name in enumerate(names) if name != expected[k])
-            raise InputError(
-                "All members must have the same class names in the same order. Received: label "
-                f"{label} is {expected[label]!r} for member {first} and {names[label]!r} for "
-                f"member {i}"
-            )
-
-
-def _check_equal(what, name, values):
-    if len(set(values)) > 1:
-        raise InputError(f"All members must {what}. Received: {name}={values}")
-
-
-def _resizes(member):
-    return getattr(_converter(member), "image_size", None) is not None
-
-
-def _converter(member):
-    return getattr(member.preprocessor, "image_converter", None)
-
-
-def group_by_preprocessing(members):
-    """Groups members by their preprocessing.
-
-    Args:
-        members: list of `CCTImageClassifier`.
-
-    Returns:
-        A dict from the name of an input to its preprocessor, and the input's name for each member.
-    """
-    ways, sources, preprocessors = [], [], {}
-    for member in members:
-        converter = _converter(member)
-        way = None if converter is None else {**converter.get_config(), "name": None}
-        if way not in ways:
-            ways.append(way)
-        sources.append(f"images_{ways.index(way)}")
-        preprocessors.setdefault(sources[-1], member.preprocessor)
-    return preprocessors, sources
+def _check_as_member(committee, x):
+    # All members take the same shapes and ids, or have preprocessors, which check for themselves.
+    committee.members[0]._check_sequences(x)
 
 
 def _join(preprocessors):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 
 import numpy as np
 
@@ -97,6 +98,17 @@ class Analysis:
         self.cache = AnalysisCache(folder, settings, fresh)
         self.readouts = self.cache.readouts("trained", self._load_or_fit)
 
+    @property
+    def samples(self):
+        """What the data are: "images", "texts" or "series"."""
+        if getattr(self.test_data, "is_text", False):
+            return "texts"
+        return "images" if len(self.test_data.image_shape) == 3 else "series"
+
+    @property
+    def _count(self):
+        return f"{len(self.test_data):,} {self.samples}"
+
     @functools.cached_property
     def results(self):
         """The trained model's `{block: SHPResult}`."""
@@ -123,9 +135,7 @@ class Analysis:
         """Returns `{block: {score: (heads,) array}}`."""
 
         def measure():
-            self._log(
-                f"masking, gradients and attention of all heads: {len(self.test_data):,} images"
-            )
+            self._log(f"masking, gradients and attention of all heads: {self._count}")
             return head_scores(
                 self.model,
                 self.test_data,
@@ -140,7 +150,7 @@ class Analysis:
         """Returns the accuracy of the model itself, in 0 .. 1."""
 
         def measure():
-            self._log(f"the model's own accuracy: {len(self.test_data):,} images")
+            self._log(f"the model's own accuracy: {self._count}")
             figures = evaluate(self.model, self.test_data, batch_size=self.batch_size)
             return {"accuracy": np.array(figures["accuracy"])}
 
@@ -150,14 +160,15 @@ class Analysis:
         """Returns the `Exemplars` of the trained model, of labels covered at the threshold.
 
         What is kept is of all labels covered at the lowest threshold of the reports' sweep. `None`
-        if all heads are dead.
+        if all heads are dead, and of series, which have no pictures.
         """
-        if all(result.dead.all() for result in self.results.values()):
+        is_series = self.samples == "series"
+        if is_series or all(result.dead.all() for result in self.results.values()):
             return None
         wide = {block: result.at(min(THRESHOLDS)) for block, result in self.results.items()}
 
         def find():
-            self._log(f"images that excite heads most: {len(self.test_data):,} images")
+            self._log(f"{self.samples} that excite heads most: {self._count}")
             return find_exemplars(
                 self.model,
                 self.readouts,
@@ -197,8 +208,8 @@ class Analysis:
 
     def _fit(self, model, blocks, seed=0):
         self._log(
-            f"fitting readouts: {len(self.train_data):,} images, {self.readout_epochs} epochs"
-            + (f", seed {seed}" if seed else "")
+            f"fitting readouts: {len(self.train_data):,} {self.samples}, "
+            f"{self.readout_epochs} epochs" + (f", seed {seed}" if seed else "")
         )
         return fit_readout(
             model,
@@ -215,9 +226,7 @@ class Analysis:
 
         def measure():
             model, readouts = make()
-            self._log(
-                f"measuring all heads, {name}, {pooling} pooling: {len(self.test_data):,} images"
-            )
+            self._log(f"measuring all heads, {name}, {pooling} pooling: {self._count}")
             return single_head_performance(
                 model,
                 readouts,
@@ -236,7 +245,7 @@ class Analysis:
 
     def _permuted(self):
         def measure():
-            self._log(f"measuring all heads, permuted labels: {len(self.test_data):,} images")
+            self._log(f"measuring all heads, permuted labels: {self._count}")
             return permuted_labels(
                 self.model,
                 self.readouts,
@@ -288,8 +297,11 @@ def _epochs(given, asked):
 
 
 def _digest(dataset):
-    """Returns the SHA-256 of a dataset's labels and images."""
+    """Returns the SHA-256 of a dataset's labels and images, texts or series."""
     found = hashlib.sha256(dataset.labels.tobytes())
     for start in range(0, len(dataset), 1024):
-        found.update(dataset.load(np.arange(start, min(start + 1024, len(dataset)))).tobytes())
+        values = dataset.load(np.arange(start, min(start + 1024, len(dataset))))
+        # The bytes of an array of objects are their addresses, which no other process has.
+        is_text = values.dtype == object
+        found.update(json.dumps(values.tolist()).encode() if is_text else values.tobytes())
     return found.hexdigest()

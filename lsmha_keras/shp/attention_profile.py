@@ -6,11 +6,38 @@ from keras import ops
 from lsmha_keras.errors import InputError
 
 
-def attention_entropy(attention_scores):
+def token_shares(padding_mask):
+    """Spreads a share of 1 evenly over the tokens that are no padding.
+
+    Args:
+        padding_mask: boolean tensor `(batch, tokens)`, `False` for padding.
+
+    Returns:
+        A float32 tensor `(batch, tokens)`; each row sums to 1, or to 0 if all is padding.
+
+    Example:
+
+    ```python
+    token_shares(np.array([[True, True, False]]))  # [[0.5, 0.5, 0.]]
+    ```
+    """
+    valid = ops.cast(padding_mask, "float32")
+    return valid / ops.maximum(ops.sum(valid, axis=-1, keepdims=True), 1.0)
+
+
+def _mean_over_queries(values, padding_mask):
+    """The mean of `(batch, heads, queries)` over queries that are no padding."""
+    if padding_mask is None:
+        return ops.mean(values, axis=-1)
+    return ops.sum(values * token_shares(padding_mask)[:, None], axis=-1)
+
+
+def attention_entropy(attention_scores, padding_mask=None):
     """Entropy of the attention over keys, in nats, as a mean over queries.
 
     Args:
         attention_scores: tensor `(batch, heads, queries, keys)` whose rows sum to 1.
+        padding_mask: boolean tensor `(batch, queries)`, `False` for padding, or `None`.
 
     Returns:
         A float32 tensor `(batch, heads)`: 0 if every query looks at one key, log of the number of
@@ -24,15 +51,16 @@ def attention_entropy(attention_scores):
     """
     weights = ops.cast(attention_scores, "float32")
     logarithms = ops.log(ops.maximum(weights, np.finfo("float32").tiny))  # 0 log 0 is 0
-    return ops.mean(-ops.sum(weights * logarithms, axis=-1), axis=-1)
+    return _mean_over_queries(-ops.sum(weights * logarithms, axis=-1), padding_mask)
 
 
-def attention_distance(attention_scores, distances):
+def attention_distance(attention_scores, distances, padding_mask=None):
     """Distance between a query's token and the tokens it looks at, as a mean over queries.
 
     Args:
         attention_scores: tensor `(batch, heads, tokens, tokens)` whose rows sum to 1.
         distances: array `(tokens, tokens)`, see `token_distances`.
+        padding_mask: as for `attention_entropy`.
 
     Returns:
         A float32 tensor `(batch, heads)` in the unit of `distances`.
@@ -52,7 +80,7 @@ def attention_distance(attention_scores, distances):
     """
     weights = _weights_of_grid(attention_scores, distances)
     distances = ops.convert_to_tensor(distances)
-    return ops.mean(ops.sum(weights * distances, axis=-1), axis=-1)
+    return _mean_over_queries(ops.sum(weights * distances, axis=-1), padding_mask)
 
 
 def _weights_of_grid(attention_scores, places):
@@ -102,12 +130,13 @@ def token_offsets(grid_shape, image_size):
     return (places[None] - places[:, None]).astype("float32")
 
 
-def attention_offset(attention_scores, offsets):
+def attention_offset(attention_scores, offsets, padding_mask=None):
     """Where a head looks, seen from the query: the centroid of its attention, mean over queries.
 
     Args:
         attention_scores: tensor `(batch, heads, tokens, tokens)` whose rows sum to 1.
         offsets: array `(tokens, tokens, 2)`, see `token_offsets`.
+        padding_mask: as for `attention_entropy`.
 
     Returns:
         A float32 tensor `(batch, heads, 2)` in the unit of `offsets`, down and to the right.
@@ -124,15 +153,21 @@ def attention_offset(attention_scores, offsets):
     """
     weights = _weights_of_grid(attention_scores, offsets)
     batch, heads, tokens, _ = ops.shape(weights)
+    if padding_mask is None:
+        weights = weights / tokens
+    else:
+        weights = weights * token_shares(padding_mask)[:, None, :, None]
     flat = ops.reshape(weights, (batch, heads, tokens * tokens))
-    return ops.matmul(flat, ops.convert_to_tensor(offsets.reshape(-1, 2))) / tokens
+    return ops.matmul(flat, ops.convert_to_tensor(offsets.reshape(-1, 2)))
 
 
-def attention_similarity(attention_scores):
+def attention_similarity(attention_scores, padding_mask=None):
     """How alike the heads of a block look: cosines of their maps, each less its mean.
 
     Args:
         attention_scores: tensor `(batch, heads, queries, keys)`.
+        padding_mask: boolean tensor `(batch, tokens)`, `False` for queries and keys that are
+            padding, or `None`; keys beyond these tokens all count.
 
     Returns:
         A float32 tensor `(batch, heads, heads)` in -1 .. 1. Heads that look at all tokens alike are
@@ -147,7 +182,15 @@ def attention_similarity(attention_scores):
     weights = ops.cast(attention_scores, "float32")
     batch, heads, queries, keys = ops.shape(weights)
     flat = ops.reshape(weights, (batch, heads, queries * keys))
-    flat = flat - ops.mean(flat, axis=-1, keepdims=True)
+    if padding_mask is None:
+        flat = flat - ops.mean(flat, axis=-1, keepdims=True)
+    else:
+        others = ops.ones((batch, keys - queries), "bool")  # such as tokens that stand for heads
+        seen = ops.concatenate([ops.cast(padding_mask, "bool"), others], axis=1)
+        counts = ops.cast(padding_mask, "float32")[:, :, None] * ops.cast(seen, "float32")[:, None]
+        counts = ops.reshape(counts, (batch, 1, queries * keys))
+        total = ops.maximum(ops.sum(counts, axis=-1, keepdims=True), 1.0)
+        flat = counts * (flat - ops.sum(counts * flat, axis=-1, keepdims=True) / total)
     lengths = ops.sqrt(ops.sum(ops.square(flat), axis=-1, keepdims=True))
     # What is left of a uniform map is rounding, of which no direction follows.
     flat = ops.where(lengths > 1e-5, flat / ops.maximum(lengths, 1e-5), 0.0)

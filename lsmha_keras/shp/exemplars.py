@@ -1,4 +1,4 @@
-"""The images that excite single heads most, and where the heads look on them."""
+"""The images or texts that excite single heads most, and where the heads look on them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.block_walk import prepared
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.performance import HeadFields
 
@@ -20,7 +21,8 @@ class Exemplars:
     """Images that excite heads; every array but the first two has an entry per head and image.
 
     Args:
-        images: `(images, height, width, channels)` uint8, each image once.
+        images: `(images, height, width, channels)` uint8, each image once; of texts `(texts,)` str,
+            the words that the model sees with a space between them.
         labels: `(images,)` ints, their labels.
         block: `(rows,)` ints.
         head: `(rows,)` ints.
@@ -29,9 +31,9 @@ class Exemplars:
         response: `(rows,)` float32: what the head alone adds to that unit, divided by the maximum
             of the head's matrix. It is the response to one image, so it may exceed 1.
         strongest: `(rows,)` bool, whether it is among the head's strongest of all, whatever unit.
-        grid_shape: `(grid_height, grid_width)` of the tokens.
+        grid_shape: `(grid_height, grid_width)` of the tokens; of texts `(words, 1)`.
         maps: `(rows, tokens)` float32, where the head looks, as shares that sum to 1; `None` if a
-            block's attention has no map.
+            block's attention has no map. Of texts `(rows, words)`.
     """
 
     images: np.ndarray
@@ -78,9 +80,9 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
     """Finds the images that excite each head most, and each label on the head's clusters.
 
     Args:
-        model: a `CCTImageClassifier`.
+        model: a `CCTImageClassifier` or a `CCTTextClassifier` with a preprocessor.
         readouts: `BlockReadouts`.
-        dataset: `ImageDataset`, the images of `results`.
+        dataset: `ImageDataset`, the images or texts of `results`.
         results: `{block: SHPResult}` of all blocks of the readouts; they say which labels are on
             clusters, how the heads are pooled and what their maxima are.
         per_head: int, images that excite a head most, whatever output unit they excite. To these
@@ -92,8 +94,8 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
         An `Exemplars`; heads that are dead have no images.
 
     Raises:
-        ValueError: if the readouts do not fit, `results` lack a block of them, or all heads are
-            dead.
+        ValueError: if the readouts do not fit, `results` lack a block of them, all heads are dead,
+            or the data are series, which have no pictures.
 
     Example:
 
@@ -104,6 +106,12 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
     """
     if missing := sorted(set(readouts.blocks) - set(results)):
         raise InputError(f"There are no results of some blocks. Received: readouts of {missing}")
+    is_text = getattr(dataset, "is_text", False)
+    if not is_text and len(dataset.image_shape) != 3:
+        raise InputError(
+            "Images and texts can be shown, series cannot. "
+            f"Received: {type(dataset).__name__} of shape {dataset.image_shape}"
+        )
     pooling = results[readouts.blocks[0]].pooling
     search = _Search(model, readouts.blocks, (pooling,))
     best = search.run(readouts, dataset, results, batch_size, verbose)
@@ -120,8 +128,15 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
     )
     used, image = np.unique(index, return_inverse=True)
     images = np.asarray(dataset.load(used))
+    grid = tuple(model.backbone.position_embedding_layer.grid_shape)
+    maps = _maps(model, readouts, pooling, images, block, head, image)
+    if is_text:
+        shown = np.array([" ".join(model.preprocessor.words(text)) for text in images])
+        grid = (model.backbone.sequence_length, 1)
+    else:
+        shown = np.rint(images).astype("uint8")
     return Exemplars(
-        np.rint(images).astype("uint8"),
+        shown,
         np.asarray(dataset.labels)[used],
         block,
         head,
@@ -129,8 +144,8 @@ def find_exemplars(model, readouts, dataset, results, per_head=6, batch_size=256
         image,
         response.astype("float32"),
         strongest,
-        tuple(model.backbone.position_embedding_layer.grid_shape),
-        _maps(model, readouts, pooling, images, block, head, image),
+        grid,
+        maps,
     )
 
 
@@ -172,8 +187,9 @@ class _Search(HeadFields):
 
     def call(self, inputs):
         heads = self.trunk(inputs["images"])
+        mask = self.trunk.token_mask(inputs["images"])
         (pooling,) = self.poolings
-        return {name: r.pool(heads[int(name)], pooling) for name, r in self.readouts.items()}
+        return {name: r.pool(heads[int(name)], pooling, mask) for name, r in self.readouts.items()}
 
     def run(self, readouts, dataset, results, batch_size, verbose):
         """Returns `{block: _Best}` of one pass over the data."""
@@ -207,23 +223,29 @@ def _fields(pooled, kernel, result):
 
 
 def _maps(model, readouts, pooling, images, block, head, image):
-    """Returns where heads look, `(rows, tokens)`, or None if some attention has no map."""
+    """Returns where heads look, `(rows, tokens)`, or None if some attention has no map.
+
+    Of sequences `(rows, time)`.
+    """
+    padding = ["padding_mask"] * model.backbone.has_padding
     names = [f"block_{i}/{kind}" for i in readouts.blocks for kind in _KINDS]
-    inside = model.intermediates(names)
+    inside = model.intermediates([*names, *padding])
+    tokens = np.prod(model.backbone.position_embedding_layer.grid_shape)
     found = {i: [] for i in readouts.blocks}
     for start in range(0, len(images), _MAP_BATCH):
-        batch = model.preprocess_samples(images[start : start + _MAP_BATCH])
+        batch = prepared(model, images[start : start + _MAP_BATCH])
         try:
             values = inside(batch, training=False)
         except InputError:  # a kind of attention that has no scores
             return None
+        mask = _to_numpy(values["padding_mask"]).astype(bool) if padding else None
         for i in readouts.blocks:
             heads, scores = (_to_numpy(values[f"block_{i}/{kind}"]) for kind in _KINDS)
-            found[i].append(head_looks(heads, scores, readouts.weights[i][0], pooling))
+            looks = head_looks(heads, scores, readouts.weights[i][0], pooling, mask)
+            if looks.shape[-1] != tokens:  # at merged tokens
+                return None
+            found[i].append(model.backbone.over_inputs(looks, batch))
     found = {i: np.concatenate(maps) for i, maps in found.items()}
-    tokens = np.prod(model.backbone.position_embedding_layer.grid_shape)
-    if any(maps.shape[-1] != tokens for maps in found.values()):  # they look at merged tokens
-        return None
     rows = zip(block.tolist(), image.tolist(), head.tolist(), strict=True)
     return np.stack([found[i][each, h] for i, each, h in rows])
 
@@ -231,7 +253,7 @@ def _maps(model, readouts, pooling, images, block, head, image):
 _KINDS = ("head_outputs", "attention_scores")
 
 
-def head_looks(heads, scores, pool_kernel, pooling):
+def head_looks(heads, scores, pool_kernel, pooling, padding_mask=None):
     """Finds where heads look: their attention, a mean over queries, weighted as a readout pools.
 
     Args:
@@ -239,6 +261,7 @@ def head_looks(heads, scores, pool_kernel, pooling):
         scores: attention weights `(batch, heads, tokens, keys)`.
         pool_kernel: `(heads * head_dim, 1)`, of the readout's pooling.
         pooling: `"recomputed"`, with weights of each head's own, or `"frozen"`, with those of all.
+        padding_mask: boolean array `(batch, tokens)`, `False` for padding, or `None`.
 
     Returns:
         `(batch, heads, keys)` float32; rows of `scores` that sum to 1 give maps that sum to 1.
@@ -252,6 +275,8 @@ def head_looks(heads, scores, pool_kernel, pooling):
     logits = np.sum(heads * np.reshape(pool_kernel, (num_heads, head_dim)), axis=-1)
     if pooling == "frozen":
         logits = np.repeat(logits.sum(axis=-1, keepdims=True), num_heads, axis=-1)
+    if padding_mask is not None:
+        logits = np.where(padding_mask[..., None], logits, -np.inf)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
     return np.einsum("bqh,bhqk->bhk", weights, scores).astype("float32")

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.block_walk import prepared
 
 
 class HeadOutputs:
@@ -19,7 +20,9 @@ class HeadOutputs:
 
     where `images` are float32 with the dataset's values (the method does its own preprocessing),
     `block` is any int, and the tensors are the outputs of the heads *before* the output projection.
-    It runs in inference mode inside a compiled step, so it may only use `keras.ops`. A subclass of
+    It runs in inference mode inside a compiled step, so it may only use `keras.ops`. A model of
+    sequences with padding has a method `token_mask(inputs)`, too, which returns a boolean tensor
+    `(batch, tokens)`, `False` for padding. A subclass of
     `keras.layers.MultiHeadAttention` can keep these tensors:
 
     ```python
@@ -54,7 +57,6 @@ class HeadOutputs:
         self.source = None
         if hasattr(model, "intermediates"):
             backbone = getattr(model, "backbone", model)
-            _check_padding(backbone)
             valid = [i for i, block in enumerate(backbone.blocks) if hasattr(block, "attention")]
             self.blocks = check_blocks(blocks, valid)
             self.source = model.intermediates([f"block_{i}/head_outputs" for i in self.blocks])
@@ -72,15 +74,21 @@ class HeadOutputs:
 
     def prepare(self, images):
         """Preprocesses raw images; takes and returns a NumPy array, `(batch, ...)`."""
-        if self.source is None or getattr(self.model, "preprocessor", None) is None:
+        if self.source is None:
             return np.asarray(images, "float32")
-        return np.asarray(ops.convert_to_numpy(self.model.preprocess_samples(images)))
+        return prepared(self.model, images)
+
+    def token_mask(self, images):
+        """Returns which tokens of prepared inputs are no padding, `(batch, tokens)`, or `None`."""
+        backbone = getattr(self.model, "backbone", self.model)
+        find = getattr(backbone, "token_mask", None)
+        return None if find is None else find(images)
 
     def shapes(self, image_shape):
         """Finds blocks and head shapes without computing anything.
 
         Args:
-            image_shape: shape of one prepared image.
+            image_shape: shape of one prepared image, text or series.
 
         Returns:
             A dict from block to the shape `(1, tokens, heads, head_dim)`.
@@ -107,16 +115,6 @@ class HeadOutputs:
                 asked = check_blocks(self.blocks, sorted(outputs))
                 outputs = {i: outputs[i] for i in asked}
         return {i: ops.cast(ops.stop_gradient(heads), "float32") for i, heads in outputs.items()}
-
-
-def _check_padding(backbone):
-    """Refuses models of texts: readouts pool all tokens, and would count padding."""
-    has_padding = getattr(backbone, "has_padding", False)
-    if has_padding:
-        raise InputError(
-            "Single-head performance is measured of images and of series without padding: its "
-            f"readouts take no mask. Received: {type(backbone).__name__} of sequences with padding"
-        )
 
 
 class _Probe(keras.layers.Layer):
@@ -166,6 +164,27 @@ def compile_setting():
     import tensorflow as tf
 
     return "auto" if tf.config.list_physical_devices("GPU") else False
+
+
+def gradient(function, x):
+    """Returns the gradient of a scalar function at `x`."""
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(function)(x)
+    if backend == "torch":
+        import torch
+
+        with torch.enable_grad():  # `predict` switches it off
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(function(x), x)[0]
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x)
 
 
 def _no_gradients():

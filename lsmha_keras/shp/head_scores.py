@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras import ops
 from lsmha_keras.data.labelled import ImageBatches, class_labels
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.layers.transformer_block import TransformerBlock
-from lsmha_keras.models.block_walk import BlockWalk
+from lsmha_keras.models.block_walk import BlockWalk, prepared
 from lsmha_keras.progress import Progress
 from lsmha_keras.shp.attention_profile import (
     attention_distance,
@@ -23,8 +24,9 @@ from lsmha_keras.shp.attention_profile import (
     most_alike,
     token_distances,
     token_offsets,
+    token_shares,
 )
-from lsmha_keras.shp.head_outputs import check_blocks
+from lsmha_keras.shp.head_outputs import check_blocks, gradient
 from lsmha_keras.shp.head_score_table import (
     ALIASES,
     SCORES,
@@ -56,8 +58,9 @@ class BlockHeadScores(keras.Model):
 
     Call arguments:
         inputs: dict of `"tokens"`, `(batch, tokens, hidden_dim)`, which enter the block,
-            `"labels"`, `(batch,)` integers, and `"weights"`, `(batch,)`, 0 for images that only
-            fill the batch up.
+            `"padding_mask"`, `(batch, tokens)`, `False` for padding, if the classifier's sequences
+            have some, `"labels"`, `(batch,)` integers, and `"weights"`, `(batch,)`, 0 for images
+            that only fill the batch up.
 
     Returns:
         A dict with the float32 sums over images that `finish` makes scores of. For the methods
@@ -76,46 +79,51 @@ class BlockHeadScores(keras.Model):
         self.classifier, self.block, self.methods = classifier, block, tuple(methods)
         backbone = classifier.backbone
         self.num_heads = backbone.blocks[block].num_heads
-        grid = backbone.position_embedding_layer.grid_shape, backbone.image_shape[:2]
-        self.token_distances, self.token_offsets = token_distances(*grid), token_offsets(*grid)
+        grid = backbone.position_embedding_layer.grid_shape
+        self.token_distances = token_distances(grid, backbone.extent)
+        self.token_offsets = token_offsets(grid, backbone.extent)
         self.built = True
 
     def call(self, inputs):
-        tokens, labels = inputs["tokens"], ops.cast(inputs["labels"], "int32")
-        found = self._attention(tokens)
+        entering = inputs["tokens"], inputs.get("padding_mask")
+        labels = ops.cast(inputs["labels"], "int32")
+        found = self._attention(*entering)
         if "accuracy_drop" in self.methods:
-            found["accuracy_drop"] = self._accuracy_drop(tokens, labels)
+            found["accuracy_drop"] = self._accuracy_drop(entering, labels)
         if "mask_gradient" in self.methods:
-            found["mask_gradient"] = self._mask_gradient(tokens, labels)
+            found["mask_gradient"] = self._mask_gradient(entering, labels)
         weights = inputs["weights"]
         sums = {name: ops.tensordot(weights, values, axes=1) for name, values in found.items()}
-        return {**sums, **self._moments(tokens, weights)}
+        return {**sums, **self._moments(*entering, weights)}
 
-    def _attention(self, tokens):
+    def _attention(self, tokens, mask):
         wanted = {
             "attention_entropy": attention_entropy,
-            "attention_distance": lambda scores: attention_distance(scores, self.token_distances),
-            "offset": lambda scores: attention_offset(scores, self.token_offsets),
+            "attention_distance": functools.partial(
+                attention_distance, distances=self.token_distances
+            ),
+            "offset": functools.partial(attention_offset, offsets=self.token_offsets),
             "map_redundancy": attention_similarity,
         }
         wanted = {name: measure for name, measure in wanted.items() if name in self.methods}
         if not wanted:
             return {}
-        scores = self._run(tokens, return_attention_scores=True)[1]
-        return {name: measure(scores) for name, measure in wanted.items()}
+        scores = self._run(tokens, mask, return_attention_scores=True)[1]
+        return {name: measure(scores, padding_mask=mask) for name, measure in wanted.items()}
 
-    def _moments(self, tokens, weights):
+    def _moments(self, tokens, mask, weights):
         if "output_redundancy" not in self.methods:
             return {}
-        heads = self._run(tokens, return_head_outputs=True)[1]
+        heads = self._run(tokens, mask, return_head_outputs=True)[1]
         batch, count = ops.shape(tokens)[:2]
         flat = ops.cast(ops.reshape(heads, (batch * count, -1)), "float32")
-        weighted = flat * ops.repeat(weights, count)[:, None] / count
+        shares = ops.full((1, count), 1 / count) if mask is None else token_shares(mask)
+        weighted = flat * ops.reshape(weights[:, None] * shares, (-1, 1))
         moments = ops.matmul(ops.transpose(flat), weighted)
         return {"output_redundancy": moments, "output_mean": ops.sum(weighted, axis=0)}
 
-    def _run(self, tokens, **arguments):
-        walk = BlockWalk(self.classifier.backbone, first=self.block)
+    def _run(self, tokens, mask, **arguments):
+        walk = BlockWalk(self.classifier.backbone, self.block, mask)
         return walk.run(self.block, tokens, training=False, **arguments)
 
     def finish(self, sums, num_images):
@@ -139,57 +147,36 @@ class BlockHeadScores(keras.Model):
             means["output_redundancy"] = most_alike(linear_cka(covariances, self.num_heads))
         return {name: means[name] for name in self.methods}
 
-    def _outputs(self, tokens, head_mask):
+    def _outputs(self, entering, head_mask):
         """What the classifier gives, float32, from the tokens that enter the block."""
-        classifier = self.classifier
-        walk = BlockWalk(classifier.backbone, first=self.block)
+        classifier, (tokens, mask) = self.classifier, entering
+        walk = BlockWalk(classifier.backbone, self.block, mask)
         tokens = walk.run(self.block, tokens, training=False, head_mask=head_mask)
         for i in range(self.block + 1, len(classifier.backbone.blocks)):
             tokens = walk.run(i, tokens, training=False)
-        pooled = classifier.pooler(classifier.backbone.layer_norm(tokens))
+        pooled = classifier.pooler(classifier.backbone.layer_norm(tokens), padding_mask=mask)
         return ops.cast(classifier.output_dense(pooled), "float32")
 
-    def _accuracy_drop(self, tokens, labels):
+    def _accuracy_drop(self, entering, labels):
         def is_right(head_mask):
-            answers = ops.argmax(self._outputs(tokens, head_mask), axis=-1)
+            answers = ops.argmax(self._outputs(entering, head_mask), axis=-1)
             return ops.cast(ops.equal(ops.cast(answers, "int32"), labels), "float32")
 
         # One head after the other: memory does not grow with their number.
         masked = ops.map(is_right, 1.0 - ops.eye(self.num_heads))  # (heads, batch)
         return is_right(ops.ones((self.num_heads,)))[:, None] - ops.transpose(masked)
 
-    def _mask_gradient(self, tokens, labels):
+    def _mask_gradient(self, entering, labels):
         is_linear = keras.activations.get(self.classifier.activation) is keras.activations.linear
 
         def loss(head_mask):
-            outputs = self._outputs(tokens, head_mask)
+            outputs = self._outputs(entering, head_mask)
             return ops.sum(
                 ops.sparse_categorical_crossentropy(labels, outputs, from_logits=is_linear)
             )
 
         # With a mask for each image, the gradient of the summed loss holds each image's own.
-        return ops.abs(gradient(loss, ops.ones((ops.shape(tokens)[0], self.num_heads))))
-
-
-def gradient(function, x):
-    """Returns the gradient of a scalar function at `x`."""
-    backend = keras.config.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.grad(function)(x)
-    if backend == "torch":
-        import torch
-
-        with torch.enable_grad():  # `predict` switches it off
-            x = x.detach().requires_grad_()
-            return torch.autograd.grad(function(x), x)[0]
-    import tensorflow as tf
-
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        value = function(x)
-    return tape.gradient(value, x)
+        return ops.abs(gradient(loss, ops.ones((ops.shape(labels)[0], self.num_heads))))
 
 
 def head_scores(
@@ -224,7 +211,7 @@ def head_scores(
 
     * `"attention_entropy"`: entropy of the attention over keys, in nats;
     * `"attention_distance"`: distance from a query's token to those it looks at, weighted by the
-      attention, in pixels of the model's input;
+      attention, in pixels of the model's input, or words or time steps of a sequence;
     * `"offset"`: length of the mean way from a query to what it looks at, in pixels: large where
       the head looks to one side, whatever the image.
 
@@ -234,7 +221,7 @@ def head_scores(
     * `"output_redundancy"`: linear centred kernel alignment of its outputs with those of the head
       that is most alike.
 
-    And `"random"`, uniform in [0, 1), to compare with.
+    And `"random"`, uniform in [0, 1), to compare with. Padding of sequences is left out of all.
 
     Single-head performance is a pass of its own, after the fitting of readouts; all else is
     measured in one pass over the data. For the accuracy drop every head costs a run of its block
@@ -331,7 +318,8 @@ def check_methods(methods, has_readouts=True):
 def _measure(model, dataset, methods, blocks, batch_size, verbose, batch_options):
     """Returns `{block: {method: (heads,) array}}`, from one pass over the data."""
     entries = {block: f"block_{block - 1}/output" if block else "embedding" for block in blocks}
-    trunk = model.backbone.intermediates(list(entries.values()))
+    padding = ["padding_mask"] * model.backbone.has_padding
+    trunk = model.backbone.intermediates([*entries.values(), *padding])
     scorers = {block: BlockHeadScores(model, block, methods) for block in blocks}
     sums = {block: {} for block in blocks}
     num_images = size = 0
@@ -340,9 +328,10 @@ def _measure(model, dataset, methods, blocks, batch_size, verbose, batch_options
     for images, labels in batches.epoch():
         labels = class_labels(labels, model.num_classes, num_images)
         size = max(size, len(images))
-        tokens = trunk.predict_on_batch(model.preprocess_samples(_fill(images, size)))
+        tokens = trunk.predict_on_batch(prepared(model, _fill(images, size)))
         inputs = {"labels": _fill(labels, size)}
         inputs["weights"] = (np.arange(size) < len(images)).astype("float32")
+        inputs |= {name: tokens[name] for name in padding}
         for block, scorer in scorers.items():
             found = scorer.predict_on_batch({**inputs, "tokens": tokens[entries[block]]})
             for name, value in found.items():

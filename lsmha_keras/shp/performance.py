@@ -58,10 +58,11 @@ class HeadFields(keras.Model):
 
     def call(self, inputs):
         images, one_hot = inputs["images"], inputs["one_hot"]
-        heads = self.trunk(images)
+        heads, mask = self.trunk(images), self.trunk.token_mask(images)
         sums = {}
         for name, readout in self.readouts.items():
-            pooled = {p: readout.pool(heads[int(name)], p) for p in (*self.poolings, "frozen")}
+            kinds = (*self.poolings, "frozen")
+            pooled = {p: readout.pool(heads[int(name)], p, mask) for p in kinds}
             for pooling in self.poolings:
                 sums[f"{name}/{pooling}"] = ops.matmul(ops.transpose(one_hot), pooled[pooling])
             answers = ops.argmax(readout.linear(pooled["frozen"]), axis=-1)

@@ -81,7 +81,13 @@ class ReadoutTrainer(keras.Model):
         self.peak_learning_rate = default if learning_rate is None else learning_rate
         self.seed = seed
         self.epochs = 0  # in all; `None` if the initial readouts do not say how many they had
-        augment = optimizer == "sgd" if augment is None else augment
+        takes_images = len(getattr(model, "image_shape", None) or (0, 0, 0)) == 3
+        if augment and not takes_images:
+            raise InputError(
+                "`augment` flips and shifts images; texts and series are left as they are. "
+                f"Received: augment={augment}, a {type(model).__name__}"
+            )
+        augment = optimizer == "sgd" and takes_images if augment is None else augment
         layers = [PadCrop(4, seed=seed), HorizontalFlip(seed=seed)] if augment else []
         self.augmentation = AugmentationPolicy(layers, seed)
         # Keys are blocks as str: Keras does not track dicts with other keys.
@@ -93,8 +99,8 @@ class ReadoutTrainer(keras.Model):
         return super().non_trainable_variables + self.trunk.variables
 
     def call(self, images):
-        heads = self.trunk(images)
-        return {name: readout(heads[int(name)]) for name, readout in self.readouts.items()}
+        heads, mask = self.trunk(images), self.trunk.token_mask(images)
+        return {name: readout(heads[int(name)], mask) for name, readout in self.readouts.items()}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the sum of the readouts' losses, and keeps each one's loss and accuracy."""
@@ -270,7 +276,7 @@ def fit_readout(
         verbose: 0 prints nothing, 1 a bar, 2 lines; "auto" a bar in a terminal, else lines.
         augment: bool, whether to flip images left to right with probability 0.5 and to shift them
             by up to 4 pixels. `None` means with SGD, whose schedule includes it, but not with
-            AdamW.
+            AdamW, and never texts and series.
 
     Returns:
         A `BlockReadouts`: `.weights`, `.accuracy` by block, `.save(path)`.

@@ -16,6 +16,7 @@ from keras import ops
 from lsmha_keras.checksums import write_checksums
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import write_atomically
+from lsmha_keras.layers.attention_core import open_empty_masks
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.presets import resolve_preset
 from lsmha_keras.types import PathLike
@@ -31,6 +32,8 @@ class HeadReadout(keras.layers.Layer):
 
     Call arguments:
         heads: head outputs `(batch, tokens, heads, head_dim)`.
+        padding_mask: optional boolean tensor `(batch, tokens)`, `False` for padding, which gets no
+            weight.
 
     Returns:
         Logits `(batch, num_labels)`.
@@ -53,10 +56,10 @@ class HeadReadout(keras.layers.Layer):
         self.pooler.build((batch, tokens, num_heads * head_dim))
         self.linear.build((batch, num_heads * head_dim))
 
-    def call(self, heads):
-        return self.linear(self.pool(heads, "frozen"))
+    def call(self, heads, padding_mask=None):
+        return self.linear(self.pool(heads, "frozen", padding_mask))
 
-    def pool(self, heads, pooling):
+    def pool(self, heads, pooling, padding_mask=None):
         """Pools over tokens, with one set of weights for all heads or one for each.
 
         Args:
@@ -64,15 +67,21 @@ class HeadReadout(keras.layers.Layer):
             pooling: `"frozen"`, with the weights of the whole readout, or `"recomputed"`, with each
                 head's own, as if the other heads were zero. The bias shifts the scores of all
                 tokens alike and so has no effect.
+            padding_mask: as in the call.
 
         Returns:
             `(batch, heads * head_dim)`, the concatenated pooled outputs of the heads.
         """
         batch, tokens, num_heads, head_dim = ops.shape(heads)
         if pooling == "frozen":
-            return self.pooler(ops.reshape(heads, (batch, tokens, num_heads * head_dim)))
+            flat = ops.reshape(heads, (batch, tokens, num_heads * head_dim))
+            return self.pooler(flat, padding_mask=padding_mask)
         kernel = ops.reshape(self.pooler.scores.kernel, (num_heads, head_dim))
-        weights = ops.softmax(ops.sum(heads * kernel, axis=-1), axis=1)  # (batch, tokens, heads)
+        scores = ops.sum(heads * kernel, axis=-1)  # (batch, tokens, heads)
+        if padding_mask is not None:
+            scores, padding_mask = open_empty_masks(scores, padding_mask)
+            scores = ops.where(padding_mask[..., None], scores, -np.inf)
+        weights = ops.softmax(scores, axis=1)
         pooled = ops.sum(weights[..., None] * heads, axis=1)  # (batch, heads, head_dim)
         return ops.reshape(pooled, (batch, num_heads * head_dim))
 

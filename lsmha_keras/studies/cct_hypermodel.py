@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.models import CCTImageClassifier
+from lsmha_keras.models import CCTImageClassifier, CCTSequenceClassifier, CCTTextClassifier
 from lsmha_keras.presets import read_config
 from lsmha_keras.studies.search_space import ARCHITECTURE, SearchSpace, import_keras_tuner
 
@@ -28,7 +28,8 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
         base: str, preset whose architecture the trials change. Its weights are not loaded.
         image_shape: `(height, width, channels)`, or None for that of `base`.
         overrides: dict of arguments of the backbone and the classifier for every trial, such as
-            `hidden_dim`.
+            `hidden_dim`; for texts with their `preprocessor`, for series with `sequence_length` and
+            `num_features`.
         learning_rate: float, used if the space has none.
         weight_decay: float, used if the space has none.
 
@@ -75,6 +76,11 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
     def _defaults(self):
         return {"num_conv_blocks": 0, **read_config(self.base), **self.overrides}
 
+    def _class(self):
+        if "sequence_length" not in read_config(self.base):
+            return CCTImageClassifier
+        return CCTTextClassifier if "preprocessor" in self.overrides else CCTSequenceClassifier
+
     def build(self, hp: Any) -> Any:
         """Builds and compiles the model of a trial.
 
@@ -82,10 +88,11 @@ class CCTHyperModel(import_keras_tuner().HyperModel):  # type: ignore[misc]
             hp: `keras_tuner.HyperParameters`.
 
         Returns:
-            A `CCTImageClassifier`, compiled for integer labels with the metric "accuracy".
+            A `CCTImageClassifier`, `CCTTextClassifier` or `CCTSequenceClassifier`, compiled for
+            integer labels with the metric "accuracy".
         """
         values = self.space.declare(hp, self._defaults())
-        model = CCTImageClassifier.from_preset(
+        model = self._class().from_preset(
             self.base,
             num_classes=self.num_classes,
             image_shape=self.image_shape,

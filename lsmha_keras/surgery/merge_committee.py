@@ -13,8 +13,12 @@ from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.weight_arguments import built_with_weights
 from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.committee_members import (
+    check_members,
+    group_by_preprocessing,
+    load_members,
+)
 from lsmha_keras.models.copy_weights import check_full_precision
-from lsmha_keras.models.soft_committee import check_members, group_by_preprocessing, load_members
 
 # What the name of a group of heads ends with; they are aligned in their own way.
 _HEADS = "/heads"

@@ -12,6 +12,7 @@ from lsmha_keras._imports import needed_package
 from lsmha_keras.arguments import plain
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.errors import InputError
+from lsmha_keras.models.block_walk import prepared
 from lsmha_keras.models.blocks import count_heads_blocks, joined, per_block
 from lsmha_keras.models.copy_weights import copy_weights
 from lsmha_keras.progress import Progress
@@ -57,15 +58,17 @@ def head_similarity(
     ```
     """
     names = {index: f"block_{index}/attention_scores" for index in prunable_blocks(model)}
-    traced = model.intermediates(list(names.values()))
+    padding = ["padding_mask"] * model.backbone.has_padding
+    traced = model.intermediates([*names.values(), *padding])
     sums: dict[int, Any] = dict.fromkeys(names, 0.0)
     count = 0
     batches = ImageBatches(dataset, batch_size, model, **batch_options)
     progress = Progress(len(batches), verbose)
     for images, _ in batches.epoch():
-        maps = traced.predict_on_batch(model.preprocess_samples(images))
+        maps = traced.predict_on_batch(prepared(model, images))
         for index, name in names.items():
-            alike = ops.convert_to_numpy(attention_similarity(maps[name]))
+            alike = attention_similarity(maps[name], maps.get("padding_mask"))
+            alike = ops.convert_to_numpy(alike)
             sums[index] = sums[index] + alike.astype("float64").sum(axis=0)
         count += len(images)
         progress.add()

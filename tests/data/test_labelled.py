@@ -46,6 +46,23 @@ def test_streams_end_after_as_many():
     assert seen(ImageBatches(stream, 99), shuffle=0) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_streams_of_texts_series_and_one_hot_images(batched):
+    tf = pytest.importorskip("tensorflow")
+    kinds = {
+        "texts": (np.array(["a", "b b", "c"]), np.arange(3)),
+        "series": (np.arange(24, dtype="float32").reshape(3, 4, 2), np.arange(3)),
+        "ids": (np.arange(12, dtype="int32").reshape(3, 4), np.arange(3)),
+        "images": (IMAGES[:3].astype("float32"), np.eye(5)[:3]),
+    }
+    for name, (values, labels) in kinds.items():
+        stream = tf.data.Dataset.from_tensor_slices((values, labels))
+        found = list(ImageBatches(stream.batch(2) if batched else stream, 2).epoch())
+        assert [len(batch) for batch, _ in found] == [2, 1], name
+        assert np.concatenate([batch for batch, _ in found]).shape == values.shape, name
+        np.testing.assert_array_equal(np.concatenate([own for _, own in found]), labels)
+
+
 def test_names():
     batches = ImageBatches("digits", 100, split="test[:150]")
     assert len(batches.class_names) == 10 and [len(b) for b in seen_labels(batches)] == [100, 50]

@@ -63,7 +63,7 @@ def test_all_that_walks_through_blocks_agrees(model):
     np.testing.assert_allclose(to_numpy(found), expected, atol=1e-4)
     tokens = model.backbone.intermediates(["block_1/output"])(IMAGES)["block_1/output"]
     scorer = BlockHeadScores(model, 2, ["mask_gradient"])
-    found = scorer._outputs(tokens, ops.ones((4,)))
+    found = scorer._outputs((tokens, None), ops.ones((4,)))
     np.testing.assert_allclose(to_numpy(found), expected, atol=1e-4)
 
 

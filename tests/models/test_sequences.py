@@ -354,11 +354,9 @@ def test_what_is_for_images_refuses_texts(tmp_path):
     model = small_text_classifier()
     model.save_to_preset(tmp_path / "preset")
     for mistake in (
-        lambda: lsmha_keras.explain(model, TEXTS[0]),
-        lambda: lsmha_keras.SoftCommittee([model, model]),
+        lambda: lsmha_keras.explanation_curves(model, (TEXTS, np.arange(4))),
         lambda: lsmha_keras.Predictor(tmp_path / "preset"),
         lambda: check_exportable(model),
-        lambda: lsmha_keras.fit_readout(model, (TEXTS, np.arange(4)), epochs=1),
     ):
         with pytest.raises(ValueError, match="images.*Received: .*(Text|Sequence)"):
             mistake()

@@ -292,7 +292,7 @@ def test_images_of_the_head_and_of_its_clusters(page, variants):
         assert page.locator("#images figure").count() == (2 if is_first else 0)
     page.click("#blocks button[value='2']")
     page.click(f"#heads button >> nth={DEAD}")
-    assert page.inner_text("#images-note").startswith("No image was kept")
+    assert page.inner_text("#images-note").startswith("None of the images was kept")
 
 
 def test_heads_without_maps_show_their_images(browser, variants, tmp_path):

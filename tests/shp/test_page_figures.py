@@ -46,7 +46,7 @@ def test_each_figure_is_saved_as_picture_drawing_and_numbers(page, name, tmp_pat
     with open(tmp_path / "figure.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     if name in ("own", "other"):
-        assert header[:3] == ["label of the image", "output unit", "response"]
+        assert header[:3] == ["label of the input", "output unit", "response"]
         assert len(rows) == LABELS**2 and len(shown) == LABELS
     else:
         assert rows == shown

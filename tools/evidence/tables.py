@@ -8,6 +8,7 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.evidence.runs import COLUMNS
 from lsmha_keras.text_files import markdown_table, read_rows
 from tools.evidence.front import front_table
+from tools.evidence.text_tables import text_heads_table
 
 _BLOCK_COLUMNS = (
     "variant",
@@ -334,6 +335,7 @@ TABLES = {
     "T5-designs": designs_table,
     "T5-accuracy": hybrids_table,
     "T5-latency": latency_table,
+    "T6": text_heads_table,
     "front": front_table,
 }
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -1,4 +1,4 @@
-// The photo and what was found in it.
+// The photo or the words, and what was found in them.
 
 const [rows, columns] = data.grid;
 const overlay = byId("overlay");
@@ -29,8 +29,19 @@ function heat(tokens, strength) {
   return canvas;
 }
 
+// Colours the words, each by its relevance.
+function colourWords(tokens, strength) {
+  const most = Math.max(...tokens, 0) || 1;
+  [...byId("words").children].forEach((word, i) => {
+    const share = Math.max(tokens[i], 0) / most;
+    word.style.background = `rgba(${color(share).join()},${strength * Math.sqrt(share)})`;
+  });
+}
+
 function paint(canvas, tokens, strength) {
   const context = canvas.getContext("2d");
+  context.filter = "none";
+  if (data.words) return context.drawImage(heat(tokens, 1), 0, 0, canvas.width, canvas.height);
   const { naturalWidth: width, naturalHeight: height } = byId("photo");
   // A photo of few pixels is enlarged, so that the heat over it is smooth.
   const times = Math.max(1, Math.round(384 / width));
@@ -43,15 +54,24 @@ function paint(canvas, tokens, strength) {
   context.drawImage(heat(tokens, strength), 0, 0, canvas.width, canvas.height);
 }
 
+const placeOf = (token) =>
+  data.words
+    ? data.words[token]
+    : `row ${Math.floor(token / columns)}, column ${token % columns}`;
+
 function say() {
   const value =
     cursor === null
       ? ""
-      : `row ${Math.floor(cursor / columns)}, column ${cursor % columns}: ${shown.tokens[cursor].toPrecision(3)}`;
+      : `${placeOf(cursor)}: ${shown.tokens[cursor].toPrecision(3)}`;
   byId("value").textContent = [shown.title, value].filter(Boolean).join(" · ");
 }
 
 function draw() {
+  if (data.words) {
+    colourWords(shown.tokens, byId("strength").value / 100);
+    return say();
+  }
   paint(overlay, shown.tokens, byId("strength").value / 100);
   if (cursor !== null) {
     const [w, h] = [overlay.width / columns, overlay.height / rows];
@@ -142,7 +162,24 @@ function listHeads() {
   }
 }
 
+function listWords() {
+  document.querySelector(".pictures").hidden = true;
+  byId("words").hidden = false;
+  data.words.forEach((word, i) => {
+    const place = document.createElement("span");
+    place.textContent = word;
+    const choose = () => {
+      cursor = i;
+      draw();
+    };
+    place.addEventListener("pointerenter", choose);
+    place.addEventListener("pointerdown", choose);
+    byId("words").append(place, " ");
+  });
+}
+
 function start() {
+  if (data.words) listWords();
   listClasses();
   listHeads();
   for (const method of data.methods) {
@@ -162,5 +199,8 @@ document.addEventListener("keydown", (event) => {
   } else if (event.target.tagName !== "INPUT" && event.key === "ArrowLeft") turn(-1);
   else if (event.target.tagName !== "INPUT" && event.key === "ArrowRight") turn(1);
 });
-byId("photo").addEventListener("load", start);
-byId("photo").src = data.photo;
+if (data.words) start();
+else {
+  byId("photo").addEventListener("load", start);
+  byId("photo").src = data.photo;
+}

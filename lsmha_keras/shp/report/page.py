@@ -35,6 +35,7 @@ def render_page(
     exemplars=None,
     seeds=(),
     beside=None,
+    samples="images",
 ):
     """Renders results as an HTML page that needs no other file and no network.
 
@@ -52,6 +53,7 @@ def render_page(
         seeds: list of `{block: SHPResult}`, the subject measured with readouts of other seeds.
         beside: dict from a name to `{block: SHPResult}` or `None`, other models on data with the
             same labels; their blocks and numbers of heads may differ.
+        samples: str, what the data are called: "images", "texts" or "series".
 
     Returns:
         The page as a str.
@@ -67,8 +69,9 @@ def render_page(
     first = next(iter(results.values()))
     report = {
         "title": title,
-        "about": f"What each attention head alone has learnt: {_setting(first)}",
-        "setting": _setting(first),
+        "about": f"What each attention head alone has learnt: {_setting(first, samples)}",
+        "setting": _setting(first, samples),
+        "samples": samples,
         "cite": [
             _PAPER,
             f"{title}. Single-head performance, measured with lsmha-keras "
@@ -91,9 +94,10 @@ def render_page(
     return render_web_page(_WEB, report, _SCRIPTS)
 
 
-def _setting(result):
+def _setting(result, samples):
     num_labels = int((result.label_counts > 0).sum())
-    return f"{result.label_counts.sum():,} images of {num_labels} labels, {result.pooling} pooling"
+    count = f"{result.label_counts.sum():,} {samples} of {num_labels} labels"
+    return f"{count}, {result.pooling} pooling"
 
 
 def _spread(results, seeds):

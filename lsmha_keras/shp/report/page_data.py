@@ -117,13 +117,13 @@ def exemplar_data(exemplars):
 
     Returns:
         A dict of JSON values, or `None`: `sheet`, all images in rows as the address of a JPEG;
-        `side`, `(height, width)` of one; `labels` of the images; `rows`, for each block of
-        `[head, label of the output unit, image, response]`; `maps`, for each block packed uint8
-        `(rows, tokens)`, 255 where the head looks most, or `None`.
+        `side`, `(height, width)` of one; in place of both, `texts`, a list of the words of each;
+        `labels` of the images; `rows`, for each block of `[head, label of the output unit, image,
+        response]`; `maps`, for each block packed uint8 `(rows, tokens)`, 255 where the head looks
+        most, or `None`.
     """
     if exemplars is None:
         return None
-    sheet, side = _sheet(exemplars.images)
     rows, maps = {}, {}
     for block in np.unique(exemplars.block).tolist():
         own = exemplars.block == block
@@ -136,14 +136,19 @@ def exemplar_data(exemplars):
         ]
         maps[block] = None if exemplars.maps is None else pack(_shades(exemplars.maps[own]))
     return {
-        "sheet": sheet,
-        "columns": _SHEET_COLUMNS,
-        "side": side,
+        **_shown(exemplars.images),
         "grid": list(exemplars.grid_shape),
         "labels": exemplars.labels.tolist(),
         "rows": rows,
         "maps": maps,
     }
+
+
+def _shown(images):
+    if images.ndim == 1:
+        return {"texts": [text.split(" ") for text in images.tolist()]}
+    sheet, side = _sheet(images)
+    return {"sheet": sheet, "columns": _SHEET_COLUMNS, "side": side}
 
 
 def _figures(found):

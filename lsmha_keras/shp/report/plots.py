@@ -55,7 +55,7 @@ def plot_matrices(result, heads=None):
     ```
     """
     title = f"Block {result.block}: what each head answers to each label"
-    note = f"Row: label of the image. Column: output unit. {_ORDER}"
+    note = f"Row: label of the input. Column: output unit. {_ORDER}"
     figure, panels = _head_panels(result, heads, title, note)
     for axes, head, order in panels:
         matrix = result.matrices[head][np.ix_(order, order)]
@@ -90,7 +90,7 @@ def plot_boolean(result, heads=None):
     ```
     """
     title = f"Block {result.block}: responses above {result.threshold:g}"
-    note = f"Blue: on a cluster. Orange: noise. Row: label of the image. {_ORDER}"
+    note = f"Blue: on a cluster. Orange: noise. Row: label of the input. {_ORDER}"
     figure, panels = _head_panels(result, heads, title, note)
     for axes, head, order in panels:
         cells = result.boolean[head].astype("int8")

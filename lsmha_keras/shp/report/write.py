@@ -37,6 +37,7 @@ def write_report(
     exemplars=None,
     seeds=(),
     beside=None,
+    samples="images",
 ):
     """Writes a report on the heads of a model to a folder.
 
@@ -61,6 +62,7 @@ def write_report(
         exemplars: `Exemplars`, as `find_exemplars` returns them, or `None`.
         seeds: list of `{block: SHPResult}`, the same measured with readouts of other seeds.
         beside: dict from a name to `{block: SHPResult}`, other models, for the page alone.
+        samples: str, what the data are called: "images", "texts" or "series".
 
     Returns:
         The path of `index.html`.
@@ -81,10 +83,10 @@ def write_report(
     with fill_directory(output_dir) as folder:
         _write_tables(folder, variants, head_scores, thresholds, title, accuracy, seeds)
         _write_arrays(folder / "shp.npz", variants)
-        _draw(folder, variants, thresholds, title, accuracy)
+        _draw(folder, variants, thresholds, title, accuracy, samples)
         page = render_page(
             *(variants, title, head_scores, _correlations(results, head_scores), accuracy),
-            *(exemplars, seeds, beside),
+            *(exemplars, seeds, beside, samples),
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
     return output_dir / "index.html"
@@ -162,12 +164,12 @@ def _write_arrays(path, variants):
     np.savez_compressed(path, **arrays)
 
 
-def _draw(output_dir, variants, thresholds, title, accuracy):
+def _draw(output_dir, variants, thresholds, title, accuracy, samples):
     results = variants["trained"]
     controls = {name: found for name, found in variants.items() if name != "trained"}
     first = next(iter(results.values()))
     text = (
-        f"{title} · {first.label_counts.sum():,} images · threshold {first.threshold:g} · "
+        f"{title} · {first.label_counts.sum():,} {samples} · threshold {first.threshold:g} · "
         f"{first.pooling} pooling"
     )
     along = plots.plot_along_blocks(results, controls, accuracy)

@@ -53,7 +53,7 @@ function renderStatistics() {
   fillTable(byId("statistics"), header, cells);
   const notes = [];
   if (data.accuracy !== null)
-    notes.push(`The model itself is right on ${formatShare(data.accuracy)} of the images.`);
+    notes.push(`The model itself is right on ${formatShare(data.accuracy)} of the ${data.samples}.`);
   if (data.spread) {
     notes.push(
       `±: standard deviation over ${data.spread.seeds} readouts, fitted with different ` +

@@ -37,15 +37,20 @@ const FIGURES = {
   own: matrixFigure("own"),
   other: matrixFigure("other"),
   images: {
-    title: () => `Images that excite head ${state.head} most, ${setting()}`,
-    table: () => [
-      ["label of the image", "output unit", "response"],
-      shownImages().map(({ image, unit, response }) => [
-        nameOf(data.exemplars.labels[image]),
-        nameOf(unit),
-        response,
-      ]),
-    ],
+    title: () => `What excites head ${state.head} most, ${setting()}`,
+    table: () => {
+      const { labels, texts } = data.exemplars;
+      return [
+        ["label", "output unit", "response", ...(texts ? ["text"] : [])],
+        shownImages().map(({ image, unit, response }) => [
+          nameOf(labels[image]),
+          nameOf(unit),
+          response,
+          ...(texts ? [texts[image].join(" ")] : []),
+        ]),
+      ];
+    },
+    isTable: Boolean(data.exemplars?.texts),
     svg: () =>
       canvasRows(
         [...byId("images").children].flatMap((figure) =>
@@ -115,7 +120,7 @@ function matrixFigure(id) {
       view().painted.order.map((label) => labelRow(view(), label)),
     ],
     csv: () => [
-      ["label of the image", "output unit", "response", "above threshold", "on a cluster"],
+      ["label of the input", "output unit", "response", "above threshold", "on a cluster"],
       cellRows(view()),
     ],
     svg: () => matrixSvg(view()),
@@ -181,7 +186,7 @@ function matrixSvg(view) {
       ...frames,
       ...names,
       makeText(left + SIDE / 2, top + SIDE + 16, "output unit (names above)", "middle", axis),
-      makeUpwardText(12, top + SIDE / 2, "label of the image", "middle", axis),
+      makeUpwardText(12, top + SIDE / 2, "label of the input", "middle", axis),
     ],
   };
 }

@@ -1,4 +1,4 @@
-// The heads of a block: small matrices, the labels of one, its images, and the map of all.
+// The heads of a block: small matrices, the labels of one, its images or texts, the map of all.
 
 // From no attention to all of it: clear, yellow, orange, red.
 const HEAT = [
@@ -83,7 +83,9 @@ function renderImages() {
   byId("exemplars").hidden = !data.exemplars;
   if (!data.exemplars) return;
   const hasMaps = Boolean(data.exemplars.maps[state.block]);
+  const { texts } = data.exemplars;
   byId("looks").hidden = !hasMaps;
+  byId("looks").textContent = `– ${texts ? "in colour" : "beside each"}: where the head looks`;
   const rows = shownImages();
   byId("images").replaceChildren(
     ...rows.map((row) => {
@@ -93,8 +95,8 @@ function renderImages() {
       return make(
         "figure",
         { class: isRight ? "" : "wrong" },
-        thumbnail(row, false),
-        ...(hasMaps ? [thumbnail(row, true)] : []),
+        ...(texts ? [colouredText(row)] : [thumbnail(row, false)]),
+        ...(hasMaps && !texts ? [thumbnail(row, true)] : []),
         make(
           "figcaption",
           {},
@@ -106,15 +108,35 @@ function renderImages() {
     }),
   );
   byId("images-note").textContent = rows.length
-    ? "Below each image its label, an arrow to the output unit that the head excites where it is " +
+    ? "Below each its label, an arrow to the output unit that the head excites where it is " +
       "another one, and the response, in units of the largest mean in the head's matrix. Kept are " +
       `the strongest of all, and one for each label covered at ${data.threshold}.`
-    : "No image was kept: the head is dead, or does not cover this label at " +
+    : `None of the ${data.samples} was kept: the head is dead, or does not cover this label at ` +
       `${data.threshold}.`;
 }
 
+// Where the head looks in the text or image of a row, 0 to 255 a token.
+function looksOf({ i }) {
+  const count = data.exemplars.grid[0] * data.exemplars.grid[1];
+  return data.exemplars.maps[state.block].subarray(i * count, (i + 1) * count);
+}
+
+// The words of a text, those that the head looks at in colour.
+function colouredText(row) {
+  const looks = data.exemplars.maps[state.block] ? looksOf(row) : [];
+  const words = data.exemplars.texts[row.image].flatMap((word, place) => {
+    const share = (looks[place] || 0) / 255;
+    const color = `rgba(${gradient(HEAT, share).join()},${0.75 * Math.sqrt(share)})`;
+    const mark = make("mark", {}, word);
+    mark.style.background = color;
+    return [mark, " "];
+  });
+  return make("p", { class: "text" }, ...words);
+}
+
 // A canvas with an image, or with what the head looks at over it.
-function thumbnail({ image, i }, looks) {
+function thumbnail(row, looks) {
+  const { image } = row;
   const [height, width] = data.exemplars.side;
   const { columns, grid } = data.exemplars;
   const canvas = make("canvas", { width: 2 * width, height: 2 * height });
@@ -124,10 +146,7 @@ function thumbnail({ image, i }, looks) {
   if (looks) context.filter = "grayscale(1)";
   context.drawImage(sheet, x, y, width, height, 0, 0, canvas.width, canvas.height);
   if (!looks) return canvas;
-  const tokens = data.exemplars.maps[state.block].subarray(
-    i * grid[0] * grid[1],
-    (i + 1) * grid[0] * grid[1],
-  );
+  const tokens = looksOf(row);
   const heat = new ImageData(grid[1], grid[0]);
   tokens.forEach((value, token) => {
     heat.data.set([...gradient(HEAT, value / 255), 190 * Math.sqrt(value / 255)], 4 * token);

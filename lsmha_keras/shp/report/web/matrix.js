@@ -140,9 +140,9 @@ class MatrixView {
 
   text(cell) {
     const { row, column, code, inCluster } = this.read(cell);
-    const value = code === 0 ? "no images" : ((code - ZERO) / 100).toFixed(2);
+    const value = code === 0 ? `no ${data.samples}` : ((code - ZERO) / 100).toFixed(2);
     const kind = code > ZERO + state.threshold ? (inCluster ? ", on a cluster" : ", noise") : "";
-    return `${nameOf(row)} images, output ${nameOf(column)}: ${value}${kind}`;
+    return `${nameOf(row)} ${data.samples}, output ${nameOf(column)}: ${value}${kind}`;
   }
 
   describe() {

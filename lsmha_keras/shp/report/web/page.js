@@ -140,7 +140,7 @@ function listen() {
 
 async function start() {
   await unpackAll();
-  if (data.exemplars) {
+  if (data.exemplars?.sheet) {
     sheet.src = data.exemplars.sheet;
     await sheet.decode();
   }
