@@ -40,7 +40,7 @@ def test_a_study_of_text_models_measures_their_heads(tmp_path):
     rows = result.rows
     assert {row["status"] for row in rows} == {"completed"}
     assert sorted(int(row["hp.num_heads"]) for row in rows) == [2, 4]
-    assert np.isfinite([float(row["shp_coverage"]) for row in rows]).all()
+    assert np.isfinite([float(row["shp_readout_accuracy"]) for row in rows]).all()
     assert result.recipe().model.preset == "text_cct_2_4x1"
 
 
