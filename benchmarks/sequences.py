@@ -14,9 +14,9 @@ import numpy as np
 from lsmha_keras.benchmark.results_table import ResultsTable
 from lsmha_keras.data.open_dataset import open_dataset
 from lsmha_keras.errors import PackageError
-from lsmha_keras.models.cct_text_classifier_preprocessor import split_words
 from lsmha_keras.training.recipe import load_recipe
 from lsmha_keras.training.train import train
+from lsmha_keras.words import split_words
 
 CASE = ("model", "dataset", "heads", "seed")
 FIGURES = ("accuracy", "macro_accuracy", "num_texts", "parameters", "epochs", "seconds")

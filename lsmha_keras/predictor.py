@@ -1,4 +1,4 @@
-"""Classifies photos without Keras."""
+"""Classifies photos, texts and series without Keras."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from lsmha_keras import presets
 from lsmha_keras._imports import import_quietly
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.image_file import read_any
-from lsmha_keras.images import check_image_values, resize_batch, resize_image, warn_of_fractions
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.runtimes.description import made_from
+from lsmha_keras.runtimes.inputs import inputs_of
 
 RUNTIMES = ("openvino", "onnxruntime", "keras")
-# Images per run: throughput does not grow beyond 16, and memory does.
-_BATCH = 32
 
 
 class Predictor:
-    """Classifies photos with a trained preset, in OpenVINO, onnxruntime or Keras.
+    """Classifies photos, texts or series with a trained preset, in OpenVINO, onnxruntime or Keras.
 
     With the `model.onnx` of a shipped preset, or a file that `lsmha_keras.export` wrote, neither
-    Keras nor its backend is imported. Logits equal those of `predict` to 1e-3. Several threads may
-    call a `Predictor` at once.
+    Keras nor its backend is imported. Logits equal those of `predict` to 1e-3, of texts and series
+    to 1e-4. Several threads may call a `Predictor` at once.
 
     Args:
         model: name or directory of a preset, a `.onnx` file, or the directory of an export in the
@@ -41,7 +38,9 @@ class Predictor:
 
     Attributes:
         class_names: list of str or `None`.
-        image_shape: `(height, width, channels)` to which photos are resized.
+        image_shape: `(height, width, channels)` to which photos are resized; `(time,)` of texts,
+            `(time, features)` of series.
+        kind: str, what it takes: "images", "texts" or "series".
         name: str, of the preset or model.
         num_classes: int.
         runtime: str, "openvino", "onnxruntime" or "keras".
@@ -76,16 +75,20 @@ class Predictor:
         description = self._runtime.description
         self.class_names = description.class_names
         self.image_shape = description.image_shape
+        self._inputs = inputs_of(description)
+        self.kind = self._inputs.kind
         self.name = description.name
         self.num_classes = description.num_classes
 
     def __call__(self, images: Any, top: int = 5) -> list[Any]:
-        """Returns the most likely classes of one image or of several.
+        """Returns the most likely classes of one image, text or series, or of several.
 
         Args:
             images: an image: path of a file, open binary file, `PIL.Image.Image` or array `(height,
                 width, channels)`; or several: a list of these, or an array `(batch, height, width,
-                channels)`. Images have values from 0 to 255 and any size.
+                channels)`. Images have values from 0 to 255 and any size. For a model of texts: a
+                str, or a list or array of str, or ids `(batch, time)`. For one of series: an array
+                `(time, features)` or `(batch, time, features)`.
             top: int, number of classes. Defaults to `5`.
 
         Returns:
@@ -94,13 +97,13 @@ class Predictor:
 
         Raises:
             ValueError: if an image cannot be read, or has another number of channels than the
-                model.
+                model; a text has no word; or a series has another shape or is not finite.
         """
         rows = self.probabilities(images)
         answers = [
             [(self._label(k), float(row[k])) for k in row.argsort()[::-1][:top]] for row in rows
         ]
-        return answers[0] if self._is_one(images) else answers
+        return answers[0] if self._inputs.is_one(images) else answers
 
     def probabilities(self, images: Any) -> np.ndarray:
         """Returns the probabilities of all classes.
@@ -122,7 +125,7 @@ class Predictor:
         Returns:
             `(images, classes)` float32 array.
         """
-        chunks = [self._runtime.run(chunk) for chunk in self._chunks(images)]
+        chunks = [self._runtime.run(chunk) for chunk in self._inputs.chunks(images)]
         empty = np.zeros((0, self.num_classes), "float32")
         return np.concatenate(chunks) if chunks else empty
 
@@ -157,75 +160,22 @@ class Predictor:
         ]
 
     def read(self, image: Any) -> np.ndarray:
-        """Reads an image and resizes it to the model's size.
+        """Reads an image and resizes it to the model's size; or checks a text or a series.
 
         Args:
-            image: path, open binary file, `PIL.Image.Image` or array, of any size.
+            image: path, open binary file, `PIL.Image.Image` or array, of any size; or a text, or a
+                series.
 
         Returns:
-            `image_shape` uint8 array.
+            `image_shape` uint8 array; int32 ids of a text, a float32 series.
 
         Raises:
             ValueError: as a call.
         """
-        size, channels = self.image_shape[:2], self.image_shape[2]
-        if hasattr(image, "shape"):
-            return _eight_bits(resize_image(self._checked(image), size))
-        if channels not in (1, 3):
-            raise InputError(
-                f"Files and PIL images are read as RGB, and the model takes {channels} channels: "
-                f"give arrays. Received: {image!r}"
-            )
-        pixels = read_any(image, size)
-        if channels == 1:
-            pixels = pixels.mean(axis=-1, keepdims=True).round().astype("uint8")
-        return pixels
+        return self._inputs.read(image)
 
     def _label(self, index):
         return int(index) if self.class_names is None else self.class_names[index]
-
-    def _is_one(self, images):
-        if isinstance(images, (list, tuple)):
-            return False
-        return not hasattr(images, "shape") or len(self._with_channels(images).shape) == 3
-
-    def _chunks(self, images):
-        """Yields uint8 arrays `(batch, height, width, channels)` of the model's size."""
-        if self._is_one(images):
-            images = [images]
-        whole = hasattr(images, "shape")
-        images = self._checked(images) if whole else images
-        for start in range(0, len(images), _BATCH):
-            chunk = images[start : start + _BATCH]
-            if not whole:
-                chunk = np.stack([self.read(image) for image in chunk])
-            elif chunk.shape[1:3] != self.image_shape[:2]:
-                chunk = resize_batch(chunk, self.image_shape[:2])
-            yield np.ascontiguousarray(_eight_bits(chunk))
-
-    def _checked(self, images):
-        """Checks an array of one image or several, and returns it."""
-        images = self._with_channels(images)
-        if images.ndim not in (3, 4) or images.shape[-1] != self.image_shape[2]:
-            raise InputError(
-                "Images must have shape (height, width, channels) or (batch, height, width, "
-                f"channels) with {self.image_shape[2]} channels. "
-                f"Received: images of shape {images.shape}"
-            )
-        check_image_values(images)
-        warn_of_fractions(images, stacklevel=5)
-        return images
-
-    def _with_channels(self, images):
-        """Adds the last axis to grey images that come without it."""
-        images = np.asarray(images)
-        if self.image_shape[2] == 1 and images.shape[-1] != 1 and images.ndim in (2, 3):
-            return images[..., None]
-        return images
-
-
-def _eight_bits(images):
-    return images if images.dtype == np.uint8 else np.rint(images).astype("uint8")
 
 
 def _open(model, runtime, num_threads):

@@ -181,6 +181,34 @@ def read_config(preset):
     return read_json(source / "config.json")["config"]
 
 
+def input_kind(preset):
+    """Returns what a preset or an architecture takes, without loading a model.
+
+    Args:
+        preset: str or path, as for `resolve_preset`.
+
+    Returns:
+        str, "images", "texts" or "series".
+
+    Raises:
+        ValueError: if there is no such preset.
+
+    Example:
+        >>> input_kind("text_cct_2_4x1_h16")
+        'texts'
+    """
+    source = resolve_preset(preset)
+    if is_committee(source):
+        return "images"
+    if isinstance(source, dict):  # of sequences, it does not know their ids or features
+        kinds = {"text_": "texts", "series_": "series", None: "images"}
+        return kinds[_NAME.fullmatch(os.fspath(preset))["kind"]]
+    config = read_config(source)
+    if "sequence_length" not in config:
+        return "images"
+    return "texts" if config.get("vocabulary_size") else "series"
+
+
 def resolve_preset(preset):
     """Finds a preset.
 

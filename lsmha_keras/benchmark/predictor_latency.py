@@ -123,8 +123,7 @@ def measure(
             if what == COLD:
                 ways += _cold_starts(model, runtimes, folder)
                 continue
-            shape = (CALLS[what], *model.classifier.image_shape)
-            images = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+            images = _inputs(model.classifier, CALLS[what])
             ways += _calls(model, runtimes, images)
             if model.data:
                 ways += _int8_calls(model, runtimes, images, folder, data_dir)
@@ -137,6 +136,16 @@ def measure(
             _row(way, seconds.get(way, []), ours, left_out.get(way, ""), data.get(way.preset))
             for way in ways
         ]
+
+
+def _inputs(classifier, count):
+    """Returns random uint8 images; or series, or ids of texts without padding."""
+    rng, shape = np.random.default_rng(0), (count, *classifier.image_shape)
+    if len(shape) == 4:
+        return rng.integers(0, 256, shape, dtype="uint8")
+    if len(shape) == 3:
+        return rng.normal(size=shape).astype("float32")
+    return rng.integers(1, classifier.backbone.vocabulary_size, shape, dtype="int32")
 
 
 def _row(way, seconds, ours, left_out, data):

@@ -11,7 +11,7 @@ from lsmha_keras.commands._common import (
     writable_file,
 )
 from lsmha_keras.commands._results import append_row, check_header
-from lsmha_keras.presets import preset_name
+from lsmha_keras.presets import input_kind, preset_name
 
 _EPILOG = """\
 examples:
@@ -20,7 +20,8 @@ examples:
   lsmha evaluate runs/mine/preset --dataset photos/ --split "train[90%:]" --results results.csv
 
 DATASET is digits, cifar10, cifar100, a folder with one folder of images per class, an .npz file or
-a name of TensorFlow Datasets. --results appends a row with figures, machine and versions.
+a name of TensorFlow Datasets; for texts and series see docs/sequences.md. --results
+appends a row with figures, machine and versions.
 """
 
 
@@ -28,7 +29,7 @@ def add_parser(commands, parents):
     """Adds `lsmha evaluate`."""
     parser = add_command(commands, "evaluate", globals(), _EPILOG, parents)
     parser.add_argument("name", metavar="NAME", help="preset name or directory")
-    parser.add_argument("--dataset", required=True, help="labelled images, see below")
+    parser.add_argument("--dataset", required=True, help="labelled data, see below")
     parser.add_argument("--split", default="test", help="split of the dataset (default: test)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the datasets")
     parser.add_argument(
@@ -70,8 +71,9 @@ def _plain(number):
 
 
 def _sentence(args, figures, seconds):
+    many = f"{figures['num_images']:,} {input_kind(args.name)}"
     return (
-        f"{args.name} on {args.dataset} ({args.split}, {figures['num_images']:,} images): "
+        f"{args.name} on {args.dataset} ({args.split}, {many}): "
         f"accuracy {figures['accuracy']:.2%}, top-5 {figures['top5_accuracy']:.2%}, "
         f"loss {figures['loss']:.4f}, {seconds:.1f} s"
     )

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from lsmha_keras import presets
 from lsmha_keras.data.datasets import ConcatenatedDataset, ImageDataset
 from lsmha_keras.data.sequences import SequenceDataset
-from lsmha_keras.data.sources import cifar, digits, image_folder, npz, tfds_dataset
+from lsmha_keras.data.sources import (
+    cifar,
+    digits,
+    image_folder,
+    npz,
+    pulses,
+    series_csv,
+    tfds_dataset,
+)
 from lsmha_keras.data.sources import text as texts
 from lsmha_keras.errors import ImageSizeError, InputError, nearest
 from lsmha_keras.image_file import find_images
@@ -20,7 +28,7 @@ from lsmha_keras.types import PathLike
 
 _TERM = re.compile(r"^(?P<base>[\w.-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?$")
 _BOUND = re.compile(r"^-?\d+%?$")
-BUILT_IN = ("digits", "digits_series", "cifar10", "cifar100", *texts.KNOWN)
+BUILT_IN = ("digits", "digits_series", "pulses", "cifar10", "cifar100", *texts.KNOWN)
 
 
 def open_dataset(
@@ -45,9 +53,14 @@ def open_dataset(
             * "trec" (6 classes), "trec_fine" (50) and "sst2": questions and sentences in a folder
               `trec` or `sst2`, or `text/trec`, of `data_dir`, with `train.csv` and `test.csv`;
             * a `.csv` file with the columns `label` and `text`, or a folder of them, one a split;
+            * the same of series, a line for each time step, with the columns `series`, `label` and
+              the features;
             * a folder of class folders of `.txt` files, or of `train`, `test`, ... each with them;
             * "digits_series": the digits as 8 time steps of 8 features;
-            * any name of TensorFlow Datasets.
+            * "pulses": made-up series of 32 time steps of 2 features, in 4 classes by the order and
+              the distance of a pulse in each;
+            * any name of TensorFlow Datasets of images, or of texts in a feature `text` or
+              `sentence`.
         split: "train", "test", or a range such as "train[:90%]", "train[90%:]", "train[:1000]";
             several joined by "+".
         data_dir: folder that holds the data. Default: the environment variable LSMHA_DATA_DIR.
@@ -93,6 +106,8 @@ def _opener(name, data_dir, image_size):
         return lambda base: digits.open_digits(_check(name, base, digits.SPLITS), image_size)
     if name == "digits_series":
         return lambda base: digits.open_digits_series(_check(name, base, digits.SPLITS))
+    if name == "pulses":
+        return lambda base: pulses.open_pulses(_check(name, base, pulses.SPLITS))
     hint = ""
     if name in texts.KNOWN:
         hint = texts.what_to_provide(name)
@@ -110,6 +125,8 @@ def _opener(name, data_dir, image_size):
     if path is not None and path.is_dir() and npz.find_npz_parts(path):
         return lambda base: npz.open_npz_parts(path, base, image_size)
     if path is not None and (path.suffix == ".csv" or _holds(path, texts.find_csv_parts)):
+        if series_csv.is_series_csv(path):
+            return lambda base: series_csv.open_series_csv(path, base)
         return lambda base: texts.open_csv(path, base)
     if path is not None and _holds(path, texts.find_text_folder):
         return lambda base: texts.open_text_folder(path, base)
@@ -242,6 +259,8 @@ def can_open_offline(name, data_dir=None):
     data_dir = data_dir or os.environ.get("LSMHA_DATA_DIR") or None
     if name in ("digits", "digits_series"):  # part of scikit-learn
         return importlib.util.find_spec("sklearn") is not None
+    if name == "pulses":
+        return True
     if name in ("cifar10", "cifar100") and cifar.find_cifar(name, data_dir):
         return True
     if name in texts.KNOWN and texts.find_text(name, data_dir):

@@ -201,10 +201,12 @@ def _refused(found, reason):
 
 
 def _latency_ms(model):
-    """Times one normalised image through the model, compiled as `predict` compiles it."""
-    image = keras.ops.ones((1, *model.backbone.image_shape))
+    """Times one normalised image, or what else it takes, compiled as `predict` compiles it."""
+    # Ids that are no padding; images and series of ones.
+    dtype = "float32" if len(model.image_shape) > 1 else "int32"
+    sample = keras.ops.ones((1, *model.image_shape), dtype)
     step = make_step(model, model, xla=bool(model.jit_compile))
-    seconds, _ = time_in_turn({"model": functools.partial(step, image)}, _LATENCY_RUNS)
+    seconds, _ = time_in_turn({"model": functools.partial(step, sample)}, _LATENCY_RUNS)
     return summarise(seconds.get("model", []), [])["median_ms"] or None
 
 

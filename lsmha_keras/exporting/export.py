@@ -14,7 +14,7 @@ import numpy as np
 from lsmha_keras import presets
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import fill_directory, write_atomically
-from lsmha_keras.runtimes.description import Description, made_from
+from lsmha_keras.runtimes.description import Description, describe_inputs, made_from
 from lsmha_keras.types import PathLike
 
 # Format -> module of this package with the functions `check_packages` and `write`.
@@ -26,14 +26,17 @@ _WRITERS = {
     "torch": "keras_format",
 }
 FORMATS = tuple(_WRITERS)
-# Largest difference from the logits of `predict`.
+# Largest difference from the logits of `predict`: of images, and of texts and series.
 TOLERANCE = 1e-3
+SEQUENCE_TOLERANCE = 1e-4
 DESCRIPTION = "model.json"
 PRECISIONS = ("float32", "int8")
 _WITH_INT8 = ("onnx", "openvino")
 # Not OpenVINO: it computes in float32, which rounds the sums of Pillow's integers. Logits of photos
 # were off by 2.5e-3.
 _WITH_ANY_SIZE = ("onnx",)
+# What can hold texts and series: the others are written by Keras, which has no masks there.
+_WITH_SEQUENCES = ("onnx", "openvino")
 
 
 def export(
@@ -54,8 +57,14 @@ def export(
     `path` before the file has given the logits of `predict`, to 1e-3, for golden and random images
     in batches of 1 and 3.
 
+    Files of texts take ids, int32 `(batch, time)`, as the preprocessor makes them: the vocabulary
+    is in `model.json`, and `Predictor` splits texts. Files of series take float32 `(batch, time,
+    features)`. Their masks are inside, and with padding `time` may be any length up to the model's.
+    They give the logits of `predict` to 1e-4.
+
     Args:
-        model: `CCTImageClassifier`, or the name or directory of a preset.
+        model: `CCTImageClassifier`, `CCTTextClassifier` or `CCTSequenceClassifier`, or the name or
+            directory of a preset.
         format: `"onnx"` (`model.onnx`, checked in onnxruntime), `"openvino"` (`model.xml` and
             `model.bin`), `"litert"` (`model.tflite`), `"tf_saved_model"` (`saved_model/`, with the
             signature `serve`), or `"torch"` (`model.pt2`, for `torch.export.load`). The last three
@@ -98,6 +107,8 @@ def export(
     writer = importlib.import_module(f"lsmha_keras.exporting.{_WRITERS[format]}")
     writer.check_packages(format)
     classifier, description = load_exportable(model, softmax)
+    if len(classifier.image_shape) != 3:
+        _check_sequence_options(classifier, format, any_size, precision)
     if any_size:
         description = dataclasses.replace(
             description, any_size=True, resize=f"inside: {description.resize}"
@@ -137,6 +148,21 @@ def _check_options(format, any_size, precision, calibration):
         )
 
 
+def _check_sequence_options(classifier, format, any_size, precision):
+    """Refuses what is for images."""
+    received = f"Received: {type(classifier).__name__}"
+    if format not in _WITH_SEQUENCES:
+        raise InputError(
+            f"Texts and series are exported in the formats {_WITH_SEQUENCES}. "
+            f"{received} with format={format!r}"
+        )
+    if any_size or precision != "float32":
+        raise InputError(
+            "`any_size` and int8 are for images: leave them out for texts and series. "
+            f"{received} with any_size={any_size}, precision={precision!r}"
+        )
+
+
 def expected_answers(classifier, softmax=False, any_size=False):
     """Returns images for the check of an exported file, and the answers it must give.
 
@@ -146,11 +172,13 @@ def expected_answers(classifier, softmax=False, any_size=False):
         any_size: bool, whether the file takes images of other sizes, too.
 
     Returns:
-        A list of pairs: images `(images, height, width, channels)`, uint8, and the outputs
-        `(images, classes)` of `predict`.
+        A list of pairs: images `(images, height, width, channels)`, uint8, or ids or series, and
+        the outputs `(images, classes)` of `predict`.
     """
+    groups = [check_inputs(classifier)]
+    if len(classifier.image_shape) != 3:
+        return _sequence_answers(classifier, groups[0], softmax)
     height, width, channels = classifier.image_shape
-    groups = [check_images(classifier.image_shape)]
     if any_size:
         # Cropped in either direction, shrunk and enlarged, and a crop that ends at one pixel.
         sizes = [(2 * height + 3, 3 * width), (3 * height, width + 5), (height // 2, width), (1, 9)]
@@ -161,6 +189,24 @@ def expected_answers(classifier, softmax=False, any_size=False):
     for images in groups:
         outputs = classifier.predict(images, verbose=0)
         answers.append((images, classifier.probabilities(outputs) if softmax else outputs))
+    return answers
+
+
+def _sequence_answers(classifier, inputs, softmax):
+    """Returns sequences of the model's length and, if it knows padding, shorter ones."""
+
+    def outputs(values):
+        found = classifier.predict(values, verbose=0)
+        return classifier.probabilities(found) if softmax else found
+
+    answers = [(inputs, outputs(inputs))]
+    backbone = classifier.backbone
+    if backbone.has_padding:
+        padding = 0 if backbone.mask_value is None else backbone.mask_value
+        for length in {1, backbone.sequence_length // 2} - {0}:
+            shorter = inputs.copy()
+            shorter[:, length:] = padding
+            answers.append((shorter[:, :length], outputs(shorter)))
     return answers
 
 
@@ -186,37 +232,41 @@ def load_exportable(model, softmax=False):
         source = presets.resolve_preset(model)
         model = load_classifier(model)
     check_exportable(model)
-    converter = model.preprocessor.image_converter
     activation = activation_of(model)
     if softmax and activation != "linear":
         raise InputError(
             "The model returns probabilities already. "
             f"Received: softmax=True, activation={activation!r}"
         )
+    converter = getattr(model.preprocessor, "image_converter", None)
+    of_images = len(model.image_shape) == 3
     return model, Description(
         name=model.name if source is None else pathlib.Path(source).name,
-        image_shape=tuple(model.image_shape),
         num_classes=model.num_classes,
         class_names=model.class_names,
         activation="softmax" if softmax else activation,
-        scale=_floats(converter.scale, 1.0),
-        offset=_floats(converter.offset, 0.0),
+        scale=_floats(converter.scale, 1.0) if of_images else [],
+        offset=_floats(converter.offset, 0.0) if of_images else [],
         made_from={} if source is None else made_from(source),
+        any_length=not of_images and model.backbone.has_padding,
+        **describe_inputs(model),
     )
 
 
-def check_images(image_shape):
-    """Returns the images for the check of an exported file: 8 golden ones and 8 of noise.
+def check_inputs(classifier):
+    """Returns the inputs for the check of an exported file: 8 golden ones, and 8 of noise.
 
     Args:
-        image_shape: `(height, width, channels)`.
+        classifier: `CCTImageClassifier` or one of its subclasses.
 
     Returns:
-        `(16, height, width, channels)` uint8.
+        `(16, height, width, channels)` uint8, ids `(8, time)`, or series `(8, time, features)`.
     """
-    from lsmha_keras.training.run_output import golden_images
+    from lsmha_keras.training.run_output import golden_inputs
 
-    golden = golden_images(image_shape)
+    golden = golden_inputs(classifier)
+    if golden.dtype != np.uint8:
+        return golden
     random = np.random.default_rng(1).integers(0, 256, golden.shape, dtype="uint8")
     return np.concatenate([golden, random])
 
@@ -242,11 +292,16 @@ def largest_difference(run, answers):
     return largest
 
 
-def refuse_difference(what, difference):
-    """Raises `ValueError` if a file's answers differ by more than `TOLERANCE`."""
-    if not difference <= TOLERANCE:
+def tolerance_of(classifier):
+    """Returns by how much the answers of a classifier's file may differ from its own, a float."""
+    return TOLERANCE if len(classifier.image_shape) == 3 else SEQUENCE_TOLERANCE
+
+
+def refuse_difference(what, difference, tolerance=TOLERANCE):
+    """Raises `ValueError` if a file's answers differ by more than `tolerance`."""
+    if not difference <= tolerance:
         raise InputError(
-            f"The answers of the {what} file must equal those of `predict` to {TOLERANCE:g}, so it "
+            f"The answers of the {what} file must equal those of `predict` to {tolerance:g}, so it "
             f"is not kept. Received: a difference of {difference:.3g}"
         )
 

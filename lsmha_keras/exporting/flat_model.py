@@ -4,12 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.onnx_attention import KINDS
 from lsmha_keras.layers.conv_block import ConvBlock
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_classifier import CCTClassifier
+from lsmha_keras.models.cct_text_classifier_preprocessor import CCTTextClassifierPreprocessor
 
 _ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
@@ -72,8 +72,9 @@ def check_exportable(classifier):
             "Only a `CCTImageClassifier` can be exported; export the members of a committee one by "
             f"one. Received: {type(classifier).__name__}"
         )
-    check_takes_images(classifier, "The export")
-    if getattr(classifier.preprocessor, "image_converter", None) is None:
+    if len(classifier.image_shape) != 3:
+        _check_preprocessor(classifier.preprocessor)
+    elif getattr(classifier.preprocessor, "image_converter", None) is None:
         raise InputError(
             "The preprocessing becomes part of the file, and the model has none: build it with a "
             "`CCTImageClassifierPreprocessor`. Received: preprocessor without an image converter"
@@ -84,6 +85,16 @@ def check_exportable(classifier):
             f"Received: activation={activation_of(classifier)!r}"
         )
     _check_layers(classifier)
+
+
+def _check_preprocessor(preprocessor):
+    known = preprocessor is None or type(preprocessor) is CCTTextClassifierPreprocessor
+    if not known:
+        raise InputError(
+            "Texts are split by the `CCTTextClassifierPreprocessor`, whose vocabulary becomes part "
+            "of the file: export a model with it, or without any. "
+            f"Received: a {type(preprocessor).__name__}"
+        )
 
 
 def activation_of(classifier):

@@ -25,12 +25,20 @@ class Tokens:
     Attributes:
         graph: `OnnxGraph`.
         name: str, the output `(batch, count, channels)`.
-        count: int.
+        count: int, or `None` with a mask: then the graph takes sequences of several lengths.
+        mask: `TokenMask` or `None`.
     """
 
     graph: object
     name: str
-    count: int
+    count: int | None
+    mask: object = None
+
+    def without_padding(self, scores):
+        """Adds to scores `(batch, heads, count, count)` what gives padding no weight."""
+        if self.mask is None:
+            return scores
+        return self.graph.add("Add", scores, self.mask.bias(self.graph, 1, 2))
 
     def heads(self, kernel, bias, heads, scale=1.0):
         """Projects to `(batch, heads, count, width)`; the scale becomes part of the weights."""
@@ -46,19 +54,22 @@ class Tokens:
         return self.graph.transpose(self.graph.reshape(x, *shape), 0, 2, 1, 3)
 
 
-def attention(graph, layer, x, count):
+def attention(graph, layer, x, count, mask=None):
     """Adds attention and its output projection.
 
     Args:
         graph: `OnnxGraph`.
         layer: attention layer, of a class in `KINDS`.
         x: str, normalised tokens `(batch, count, channels)`.
-        count: int, tokens of an image.
+        count: int, tokens of an image; `None` with a mask.
+        mask: `TokenMask` of sequences with padding, or `None`.
 
     Returns:
         str, the output `(batch, count, channels)`.
     """
-    outputs = KINDS[type(layer)](layer, Tokens(graph, x, count))  # (batch, heads, count, width)
+    outputs = KINDS[type(layer)](
+        layer, Tokens(graph, x, count, mask)
+    )  # (batch, heads, count, width)
     inner = layer.projection.kernel.shape[0]
     flat = graph.reshape(graph.transpose(outputs, 0, 2, 1, 3), 0, -1, inner)
     kernel, bias = layer.projection.kernel, layer.projection.bias
@@ -95,7 +106,7 @@ def _attend(tokens, query, key, value, change_scores=None, change_weights=None):
     scores = graph.add("MatMul", query, graph.transpose(key, 0, 1, 3, 2))
     if change_scores:
         scores = change_scores(scores)
-    weights = graph.add("Softmax", scores, axis=-1)
+    weights = graph.add("Softmax", tokens.without_padding(scores), axis=-1)
     if change_weights:
         weights = change_weights(weights)
     return graph.add("MatMul", weights, value)
@@ -104,6 +115,9 @@ def _attend(tokens, query, key, value, change_scores=None, change_weights=None):
 def _mix_heads(tokens, matrix, scores):
     """Mixes maps `(batch, heads, count, count)` by a matrix `(new heads, heads)`."""
     graph = tokens.graph
+    if tokens.count is None:
+        last = graph.transpose(scores, 0, 2, 3, 1)
+        return graph.transpose(graph.dense(last, matrix.T), 0, 3, 1, 2)
     flat = graph.reshape(scores, 0, matrix.shape[1], -1)
     mixed = graph.add("MatMul", graph.weight(matrix), flat)
     return graph.reshape(mixed, 0, matrix.shape[0], tokens.count, tokens.count)
@@ -134,7 +148,8 @@ def _clustered(layer, tokens):
     query = tokens.heads(*query, layer._num_maps, layer.width**-0.5)
     graph = tokens.graph
     key = graph.transpose(tokens.heads(*key, layer._num_maps), 0, 1, 3, 2)
-    weights = graph.add("Softmax", graph.add("MatMul", query, key), axis=-1)
+    scores = tokens.without_padding(graph.add("MatMul", query, key))
+    weights = graph.add("Softmax", scores, axis=-1)
     value = tokens.heads(*value, layer.num_heads)
     return graph.add("MatMul", _pick(tokens, weights, layer._maps), value)
 
@@ -164,9 +179,9 @@ def _interactive(layer, tokens):
     query, key, value = _project(layer, tokens)
     graph, heads, maps = tokens.graph, layer.num_heads, layer.maps_per_head
     mixing = _numpy(layer.inner).transpose(0, 2, 1).reshape(heads * maps, heads)
-    flat = graph.reshape(key, 0, heads, tokens.count * layer.width)
+    flat = graph.reshape(key, 0, heads, -1)
     mixed = graph.add("MatMul", graph.weight(mixing), flat)
-    key = graph.reshape(mixed, 0, heads * maps, tokens.count, layer.width)
+    key = graph.reshape(mixed, 0, heads * maps, -1, layer.width)
     query = _pick(tokens, query, np.repeat(np.arange(heads), maps))
     cross = _numpy(layer.cross).reshape(heads * maps, heads).T
     return _attend(
@@ -216,11 +231,13 @@ def _subspace(layer, tokens):
 
 def _windowed(layer, tokens):
     graph = tokens.graph
-    mask = np.where(layer._allowed, 0, -np.inf).astype("float32")
+    mask = graph.constant(np.where(layer._allowed, 0, -np.inf).astype("float32"))
+    if tokens.mask is not None:
+        mask = tokens.mask.cut(graph, mask, 1, 2)
     return _attend(
         tokens,
         *_project(layer, tokens),
-        change_scores=lambda scores: graph.add("Add", scores, graph.constant(mask)),
+        change_scores=lambda scores: graph.add("Add", scores, mask),
     )
 
 
@@ -234,7 +251,10 @@ def _normlin(layer, tokens):
 
 def _attentive_experts(layer, tokens):
     graph = tokens.graph
-    mean = graph.add("ReduceMean", tokens.name, axes=[1], keepdims=0)
+    if tokens.mask is None:
+        mean = graph.add("ReduceMean", tokens.name, axes=[1], keepdims=0)
+    else:
+        mean = graph.reshape(tokens.mask.mean(graph, tokens.name), 0, -1)
     hidden = graph.add("Relu", graph.dense(mean, *map(_numpy, layer.gate_hidden.weights)))
     gates = graph.add("Softmax", graph.dense(hidden, *map(_numpy, layer.gate.weights)), axis=-1)
     # The weights of heads are linear in the gates, which sum to 1.

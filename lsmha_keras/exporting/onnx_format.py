@@ -6,7 +6,12 @@ import tempfile
 
 from lsmha_keras import presets
 from lsmha_keras._imports import needed_package
-from lsmha_keras.exporting.export import TOLERANCE, export, largest_difference, refuse_difference
+from lsmha_keras.exporting.export import (
+    export,
+    largest_difference,
+    refuse_difference,
+    tolerance_of,
+)
 from lsmha_keras.files import write_atomically
 from lsmha_keras.presets import ONNX
 from lsmha_keras.runtimes.description import KEY
@@ -42,13 +47,14 @@ def write(format, classifier, folder, description, answers, calibration=None):
     """
     if calibration is not None:
         return _write_int8(classifier, folder, description, answers, calibration)
+    tolerance = tolerance_of(classifier)
     for weights in ("float16", "float32"):
         description = dataclasses.replace(description, weights=weights)
         runtime = _written(_graph(classifier, description), folder)
         difference = largest_difference(runtime.run, answers)
-        if difference <= TOLERANCE / 4:
+        if difference <= tolerance / 4:
             break
-    refuse_difference("ONNX", difference)
+    refuse_difference("ONNX", difference, tolerance)
     return description
 
 

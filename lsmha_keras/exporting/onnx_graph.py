@@ -89,7 +89,8 @@ class OnnxGraph:
                 for a depthwise convolution.
             bias: `(filters,)` or `None`.
             stride: int.
-            padding: two ints, rows and columns of zeros before and after the image.
+            padding: what is padded before and after the image: two ints, the same for rows and
+                columns, or two pairs of them.
         """
         return self._conv(x, np.transpose(kernel, (3, 2, 0, 1)), bias, stride, padding, group=1)
 
@@ -101,13 +102,13 @@ class OnnxGraph:
     def _conv(self, x, kernel, bias, stride, padding, group):
         inputs = [x, self.weight(np.ascontiguousarray(kernel))]
         inputs += [] if bias is None else [self.weight(bias)]
-        before, after = padding
+        before, after = ([side] * 2 if isinstance(side, int) else side for side in padding)
         return self.add(
             "Conv",
             *inputs,
             kernel_shape=list(kernel.shape[2:]),
             strides=[stride, stride],
-            pads=[before, before, after, after],
+            pads=[*before, *after],
             group=group,
         )
 

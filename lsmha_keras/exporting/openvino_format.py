@@ -4,7 +4,7 @@ import dataclasses
 
 from lsmha_keras._imports import needed_package
 from lsmha_keras.exporting import onnx_format
-from lsmha_keras.exporting.export import largest_difference, refuse_difference
+from lsmha_keras.exporting.export import largest_difference, refuse_difference, tolerance_of
 from lsmha_keras.presets import ONNX
 from lsmha_keras.runtimes.openvino_runtime import OpenvinoRuntime
 
@@ -28,5 +28,6 @@ def write(format, classifier, folder, description, answers, calibration=None):
     if calibration is not None:
         # OpenVINO computes int8 in its own way, so its accuracy is measured, too.
         return dataclasses.replace(description, calibration=calibration.report(runtime.run))
-    refuse_difference("OpenVINO", largest_difference(runtime.run, answers))
+    difference = largest_difference(runtime.run, answers)
+    refuse_difference("OpenVINO", difference, tolerance_of(classifier))
     return description

@@ -15,11 +15,10 @@ from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer
 from lsmha_keras.layers.weight_arguments import initial_values
 from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.preset_arguments import check_arguments
+from lsmha_keras.words import PADDING_ID
 
 # Kinds of blocks and of attention that mix all places of a sequence, padding too.
 _WITHOUT_MASKS = ("spectral", "glmix", "hilo", "super", "normlin")
-# The id that ends a text which is shorter than the model's length.
-PADDING_ID = 0
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")

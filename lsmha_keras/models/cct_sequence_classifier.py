@@ -14,9 +14,9 @@ from lsmha_keras.images import check_finite
 from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
-from lsmha_keras.models.cct_text_classifier_preprocessor import check_ids
 from lsmha_keras.models.keras_workarounds import cloneable
 from lsmha_keras.models.preprocessed_batches import is_text, is_tf, to_numpy
+from lsmha_keras.words import check_ids
 
 POOLINGS = ("sequence", "lama")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import re
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -14,13 +12,9 @@ import numpy as np
 
 from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.errors import InputError
-from lsmha_keras.models.cct_sequence_backbone import PADDING_ID, CCTSequenceBackbone
+from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
 from lsmha_keras.models.preprocessed_batches import is_tf
-
-UNKNOWN_ID = 1
-_FIRST_ID = 2  # of a word of the vocabulary
-# Words, with the apostrophes inside of them, and every other sign on its own.
-_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+from lsmha_keras.words import FIRST_ID, WordIds, check_ids, split_words
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
@@ -72,15 +66,7 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
         self.vocabulary = list(vocabulary)
         self.sequence_length = positive_int("sequence_length", sequence_length)
         self.lowercase = plain(lowercase)
-        self._ids = {word: i for i, word in enumerate(self.vocabulary, _FIRST_ID)}
-        if not self._ids or len(self._ids) != len(self.vocabulary):
-            counts = collections.Counter(self.vocabulary)
-            twice = [f", {word!r} twice" for word, count in counts.items() if count > 1]
-            raise InputError(
-                "`vocabulary` must be words, each once; `from_texts` collects them. Received: "
-                f"{len(self.vocabulary)} words{''.join(twice[:1])}"
-            )
-        self._warned: set[str] = set()
+        self._word_ids = WordIds(self.vocabulary, self.sequence_length, self.lowercase)
 
     @classmethod
     def from_texts(
@@ -128,7 +114,7 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
     @property
     def vocabulary_size(self) -> int:
         """Number of ids: those of the words, of padding and of unknown words."""
-        return len(self.vocabulary) + _FIRST_ID
+        return len(self.vocabulary) + FIRST_ID
 
     def words(self, text: str) -> list[str]:
         """Lists the words and signs of a text that a model sees, one for each id.
@@ -157,34 +143,7 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
         if x.dtype.kind in "iu":
             check_ids(x, self.sequence_length, self.vocabulary_size)
             return x.astype("int32")
-        ids = np.full((len(x), self.sequence_length), PADDING_ID, "int32")
-        longest = 0
-        for row, text in enumerate(x):
-            words = split_words(text, self.lowercase)
-            if not words:
-                raise InputError(f"A text must have a word. Received: text {row}, {str(text)!r}")
-            longest = max(longest, len(words))
-            words = words[: self.sequence_length]
-            ids[row, : len(words)] = [self._ids.get(word, UNKNOWN_ID) for word in words]
-        self._warn(ids, longest)
-        return ids
-
-    def _warn(self, ids, longest):
-        if longest > self.sequence_length and "length" not in self._warned:
-            self._warned.add("length")
-            warnings.warn(
-                f"Texts are cut after {self.sequence_length} words, the `sequence_length` of the "
-                f"model. Received: a text of {longest} words",
-                stacklevel=4,
-            )
-        if len(ids) and ids.max() <= UNKNOWN_ID and "unknown" not in self._warned:
-            self._warned.add("unknown")
-            warnings.warn(
-                "The vocabulary has none of the words: is it of another language or spelling? "
-                f"Received: {len(ids)} texts, and words such as {self.vocabulary[:5]} in the "
-                "vocabulary",
-                stacklevel=4,
-            )
+        return self._word_ids(x)
 
     def get_config(self):
         return {
@@ -193,43 +152,3 @@ class CCTTextClassifierPreprocessor(keras_hub.models.Preprocessor):
             "sequence_length": self.sequence_length,
             "lowercase": self.lowercase,
         }
-
-
-def split_words(text, lowercase):
-    """Returns the words and signs of a text, a list of str.
-
-    Args:
-        text: str, or bytes in UTF-8.
-        lowercase: bool, whether capitals become small letters.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", errors="replace")
-    if not isinstance(text, str):
-        raise InputError(f"A text must be a str. Received: {text!r}")
-    return _WORDS.findall(text.lower() if lowercase else text)
-
-
-def check_ids(ids, sequence_length, vocabulary_size):
-    """Refuses ids that a model does not know.
-
-    Args:
-        ids: NumPy array.
-        sequence_length: int, how many ids a text has.
-        vocabulary_size: int, how many ids there are.
-
-    Raises:
-        ValueError: if the shape is not `(batch, sequence_length)`, or an id is out of range.
-    """
-    if ids.ndim != 2 or ids.shape[1] != sequence_length or ids.dtype.kind not in "iu":
-        raise InputError(
-            f"Ids must be ints of shape (batch, {sequence_length}), with {PADDING_ID} after the "
-            f"end of shorter texts. Received: {ids.dtype} of shape {ids.shape}"
-        )
-    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary_size):
-        raise InputError(
-            f"Ids must be from 0 to {vocabulary_size - 1}: the vocabulary has {vocabulary_size}. "
-            f"Received: ids from {ids.min()} to {ids.max()}"
-        )

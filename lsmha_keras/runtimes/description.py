@@ -21,7 +21,8 @@ class Description:
 
     Attributes:
         name: str, of the preset or model.
-        image_shape: `(height, width, channels)` of the uint8 images that the graph takes.
+        image_shape: `(height, width, channels)` of the uint8 images that the graph takes;
+            `(time, features)` of series, float32; `(time,)` of texts, int32 ids.
         num_classes: int.
         class_names: list of str, or `None`.
         activation: str, "linear" if the graph returns logits, else "softmax" or "sigmoid".
@@ -36,6 +37,12 @@ class Description:
         calibration: dict, for an int8 graph: "dataset", the numbers of "images" it was calibrated
             on and "checked" for its accuracy, and the accuracy in percent in "float32" and in
             "int8".
+        vocabulary: list of str, the words of a model of texts: word `i` has the id `i + 2`, 0 is
+            padding and 1 any other word; `None` for images, series, and models that take ids.
+        vocabulary_size: int or `None`, number of ids of a model of texts.
+        lowercase: bool, whether capitals in texts count as small letters.
+        mask_value: float or `None`, the value of the padding at the end of series.
+        any_length: bool, whether padding at the end of a whole batch may be left out.
     """
 
     name: str
@@ -53,6 +60,11 @@ class Description:
     )
     any_size: bool = False
     calibration: dict = dataclasses.field(default_factory=dict)
+    vocabulary: list | None = None
+    vocabulary_size: int | None = None
+    lowercase: bool = True
+    mask_value: float | None = None
+    any_length: bool = False
 
     def to_json(self, **layout):
         """Returns the description as JSON; `layout` is passed to `json.dumps`."""
@@ -77,7 +89,7 @@ class Description:
             return cls(**values)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise InputError(
-                "The file does not say what images it takes and what its classes are, as one that "
+                "The file does not say what it takes and what its classes are, as one that "
                 f"`lsmha export` of this version writes. Received: {source}"
             ) from error
 
@@ -102,3 +114,32 @@ def made_from(directory):
     """
     files = {path for kind in (*_WEIGHTS, *_CONFIGS) for path in pathlib.Path(directory).glob(kind)}
     return {path.name: sha256(path) for path in sorted(files)}
+
+
+def describe_inputs(classifier):
+    """Returns the arguments of `Description` that say what a classifier takes.
+
+    Args:
+        classifier: a `CCTImageClassifier`, one of its subclasses, or a committee.
+
+    Returns:
+        A dict.
+
+    Example:
+
+    ```python
+    Description("mine", num_classes=7, **describe_inputs(classifier))
+    ```
+    """
+    found = {"image_shape": tuple(classifier.image_shape)}
+    if len(found["image_shape"]) == 3:
+        return found
+    found["resize"] = ""
+    if len(found["image_shape"]) == 2:
+        return {**found, "mask_value": classifier.backbone.mask_value}
+    found["vocabulary_size"] = classifier.backbone.vocabulary_size
+    preprocessor = classifier.preprocessor
+    if preprocessor is not None:
+        found["vocabulary"] = list(preprocessor.vocabulary)
+        found["lowercase"] = preprocessor.lowercase
+    return found

@@ -6,14 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from lsmha_keras.arguments import check_takes_images
 from lsmha_keras.models import (
     CCTImageClassifierPreprocessor,
     CCTImageConverter,
+    CCTSequenceClassifier,
     load_classifier,
 )
 from lsmha_keras.models.keras_workarounds import KERAS_LOCK
-from lsmha_keras.runtimes.description import Description
+from lsmha_keras.runtimes.description import Description, describe_inputs
 
 
 class KerasRuntime:
@@ -40,30 +40,34 @@ class KerasRuntime:
 
     def __init__(self, preset):
         self.classifier = load_classifier(preset)
-        check_takes_images(self.classifier, "`Predictor`")
         self.description = Description(
             name=str(preset),
-            image_shape=tuple(self.classifier.image_shape),
             num_classes=self.classifier.num_classes,
             class_names=self.classifier.class_names,
+            **describe_inputs(self.classifier),
         )
         self._step = _make_step(self.classifier)
 
     def run(self, images):
-        """Returns the outputs `(batch, classes)` of images `(batch, height, width, channels)`."""
+        """Returns the outputs `(batch, classes)` of images, ids or series, arrays of a batch."""
         count = len(images)
         padding = (1 << (count - 1).bit_length()) - count
         images = np.concatenate([images, images[:1].repeat(padding, axis=0)])
         with KERAS_LOCK:
-            return ops.convert_to_numpy(self._step(images.astype("float32")))[:count]
+            return ops.convert_to_numpy(self._step(_numbers(images)))[:count]
 
     def probabilities(self, outputs):
         """Returns probabilities `(batch, classes)`; for a committee they depend on its mode."""
         return self.classifier.probabilities(outputs)
 
 
+def _numbers(inputs):
+    """Returns images and series as float32, and ids as they are."""
+    return inputs if inputs.dtype == np.int32 else inputs.astype("float32")
+
+
 def _make_step(classifier):
-    """Makes a function from float32 images of the model's size to outputs.
+    """Makes a function from float32 images of the model's size, ids or series to outputs.
 
     `predict_on_batch` checks and preprocesses images outside the compiled part, and on JAX also
     copies the state of the model.
@@ -71,10 +75,13 @@ def _make_step(classifier):
     preprocessor = getattr(classifier, "preprocessor", None)
     converter = getattr(preprocessor, "image_converter", None)
     known = type(preprocessor) is CCTImageClassifierPreprocessor
-    if not known or type(converter) is not CCTImageConverter:
+    sequences = isinstance(classifier, CCTSequenceClassifier)
+    if not sequences and (not known or type(converter) is not CCTImageConverter):
         return classifier.predict_on_batch  # a committee, or preprocessing of a user's
 
     def run(images):
+        if sequences:  # texts are ids already
+            return classifier(images, training=False)
         for name, apply in (("scale", ops.multiply), ("offset", ops.add)):
             if (values := getattr(converter, name)) is not None:
                 images = apply(images, np.asarray(values, "float32"))
@@ -88,12 +95,12 @@ def _compile_tensorflow(classifier, run):
     import tensorflow as tf
 
     @functools.cache  # one function for each size: TensorFlow would warn of retracing
-    def compiled(shape):
+    def compiled(shape, dtype):
         # No AutoGraph: nothing here depends on values, and it warns of syntax that it lacks.
         function = tf.function(run, jit_compile=bool(classifier.jit_compile), autograph=False)
-        return function.get_concrete_function(tf.TensorSpec(shape, "float32"))
+        return function.get_concrete_function(tf.TensorSpec(shape, dtype))
 
-    return lambda images: compiled(images.shape)(tf.constant(images))
+    return lambda images: compiled(images.shape, images.dtype.name)(tf.constant(images))
 
 
 def _compile_jax(classifier, run):

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import lsmha_keras
+from lsmha_keras.errors import InputError
 from lsmha_keras.predictor import processors
 from lsmha_keras.serving.batcher import Batcher
 from lsmha_keras.serving.metrics import Metrics
@@ -47,6 +48,9 @@ def create_app(predictor, limits=None):
         predictor: `lsmha_keras.Predictor`.
         limits: `Limits`, or `None` for the defaults.
 
+    Raises:
+        ValueError: if it is a model of texts or series.
+
     Returns:
         A `fastapi.FastAPI`, warmed up: the model has run with every batch size that is compiled.
 
@@ -57,6 +61,11 @@ def create_app(predictor, limits=None):
     uvicorn.run(app)
     ```
     """
+    if predictor.kind != "images":
+        raise InputError(
+            "The service is for models of images; `lsmha predict` and `Predictor` take texts and "
+            f"series. Received: {predictor.name}, a model of {predictor.kind}"
+        )
     service = _Service(predictor, limits or Limits())
 
     @contextlib.asynccontextmanager

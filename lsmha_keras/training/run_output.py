@@ -14,6 +14,7 @@ from lsmha_keras.checksums import CARD, write_checksums
 from lsmha_keras.errors import InputError
 from lsmha_keras.files import claim_directory, fill_directory, remove_leftovers, write_atomically
 from lsmha_keras.text_files import write_rows
+from lsmha_keras.training.card_of_inputs import card_of_inputs
 from lsmha_keras.training.checkpoint import LAST
 from lsmha_keras.training.devices import describe_hardware, describe_versions
 from lsmha_keras.training.evaluate import predict_logits
@@ -151,10 +152,11 @@ class TrainingResult:
                 f"{self.recipe.name}: the time is over after {len(self.history)} epochs of "
                 f"{self.recipe.schedule.total_epochs}; the same call goes on from {self.output_dir}"
             )
+        many = card_of_inputs(self.model)["many"]
         return (
             f"{self.recipe.name}: accuracy {figures['accuracy']:.2%} (top-5 "
             f"{figures['top5_accuracy']:.2%}, loss {figures['loss']:.4f}) on "
-            f"{figures['num_images']:,} images of {figures['dataset']} ({figures['split']}) after "
+            f"{figures['num_images']:,} {many} of {figures['dataset']} ({figures['split']}) after "
             f"{figures['epochs']} epochs, {figures['train_seconds']:.0f} s of training\n"
             f"preset: {self.preset_dir}"
         )

@@ -134,6 +134,65 @@ def test_series_of_an_archive(tmp_path):
         open_dataset(path, "train")
 
 
+STEPS = [("a", "up", 0, 1), ("a", "up", 2, 3), ("b", "down", 4, 5), ("b", "down", 6, 7.5)]
+
+
+def test_series_of_a_csv_file(tmp_path):
+    columns = ("series", "label", "x", "y")
+    file = write_csv(tmp_path / "mine.csv", columns, STEPS)
+    dataset = open_dataset(file, "train")
+    assert dataset.image_shape == (2, 2) and not dataset.is_text
+    assert dataset.class_names == ["down", "up"] and dataset.labels.tolist() == [1, 0]
+    assert dataset.load([1]).tolist() == [[[4, 5], [6, 7.5]]]
+    write_csv(tmp_path / "parts" / "train.csv", columns, STEPS)
+    write_csv(tmp_path / "parts" / "test.csv", columns, [("c", "flat", 1, 1)] * 2)
+    test = open_dataset(tmp_path / "parts", "test")
+    assert test.class_names == ["down", "flat", "up"] and test.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "columns, rows, message",
+    [
+        (("series", "x"), [("a", 1)], "no 'label' among series, x"),
+        (("series", "label"), [("a", 1)], "no column of a feature among series, label"),
+        (("series", "label", "x"), [("a", "up", "1"), ("a", "up", "high")], "'high'} in line 3"),
+        (
+            ("series", "label", "x"),
+            [("a", "up", 1), ("a", "down", 2)],
+            r"\['down', 'up'\] from line 2",
+        ),
+        (
+            ("series", "label", "x"),
+            [("a", 0, 1), ("b", 0, 2), ("a", 0, 3)],
+            "line 4 on, and before",
+        ),
+        (
+            ("series", "label", "x"),
+            [("a", 0, 1), ("b", 0, 2), ("b", 0, 2)],
+            "1 and, from line 3 on, 2",
+        ),
+        (("series", "label", "x"), [("a", 0, "nan")], "finite"),
+        (("series", "label", "x"), [], "no line"),
+    ],
+)
+def test_bad_csv_files_of_series_are_named(tmp_path, columns, rows, message):
+    with pytest.raises(ValueError, match=message):
+        open_dataset(write_csv(tmp_path / "bad.csv", columns, rows), "train")
+
+
+def test_the_class_of_pulses_is_known_from_their_places():
+    for split, count in (("train", 2000), ("test", 500)):
+        dataset = open_dataset("pulses", split)
+        assert len(dataset) == count and dataset.image_shape == (32, 2)
+        first, second = dataset.load(range(count)).argmax(axis=1).T
+        answers = 2 * (second < first) + (abs(first - second) > 8)
+        np.testing.assert_array_equal(dataset.labels, answers)
+        assert np.bincount(dataset.labels).min() > 0.15 * count
+    assert can_open_offline("pulses")
+    with pytest.raises(ValueError, match="splits train, test"):
+        open_dataset("pulses", "valid")
+
+
 def test_digits_are_series_too():
     pytest.importorskip("sklearn")
     images, series = (open_dataset(name, "test") for name in ("digits", "digits_series"))

@@ -50,6 +50,42 @@ class TinyNumbers(tfds.core.GeneratorBasedBuilder):
         yield 0, {"x": 1}
 
 
+class TinyReviews(tfds.core.GeneratorBasedBuilder):
+    """Labelled texts."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "sentence": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["bad", "good"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(6), "test": self._generate_examples(2)}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            yield number, {"sentence": f"Ça va {number} ?", "label": number % 2}
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_texts(file_format, tmp_path):
+    if file_format == "tfrecord":
+        pytest.importorskip("tensorflow")
+        builder = tfds.builder("tiny_reviews", data_dir=tmp_path)
+        builder.download_and_prepare(file_format=file_format)
+    train = lsmha.open_dataset("tiny_reviews", "train", tmp_path)
+    assert train.is_text and train.class_names == ["bad", "good"] and len(train) == 6
+    numbers = [int(text.split()[2]) for text in train.load(range(6))]
+    assert sorted(numbers) == list(range(6)) and train.load([0])[0].startswith("Ça va")
+    assert train.labels.tolist() == [number % 2 for number in numbers]
+    assert len(lsmha.open_dataset("tiny_reviews", "test", tmp_path)) == 2
+    with pytest.raises(ValueError, match="has the splits train, test"):
+        lsmha.open_dataset("tiny_reviews", "valid", tmp_path)
+
+
 def check(data_dir):
     dataset = lsmha.open_dataset("tiny_pictures", "train", data_dir, image_size=8)
     images = dataset.load(range(10))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import lsmha_keras
-from lsmha_keras.exporting.flat_model import check_exportable
 from lsmha_keras.models import (
     CCTClassifier,
     CCTImageClassifier,
@@ -355,8 +354,6 @@ def test_what_is_for_images_refuses_texts(tmp_path):
     model.save_to_preset(tmp_path / "preset")
     for mistake in (
         lambda: lsmha_keras.explanation_curves(model, (TEXTS, np.arange(4))),
-        lambda: lsmha_keras.Predictor(tmp_path / "preset"),
-        lambda: check_exportable(model),
     ):
         with pytest.raises(ValueError, match="images.*Received: .*(Text|Sequence)"):
             mistake()

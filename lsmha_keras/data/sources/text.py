@@ -37,6 +37,26 @@ def find_csv_parts(path):
     return {part.stem: part for part in _files(path, ".csv")} if path.is_dir() else {}
 
 
+def csv_parts(path, base=None, name=None):
+    """Returns the csv files of a folder, or a single one, by the name of their split.
+
+    Args:
+        path: `pathlib.Path`.
+        base: str, a split that there must be, or `None`.
+        name: str for messages; `None` for the path.
+
+    Raises:
+        ValueError: if there is no such split.
+    """
+    parts = {"train": path} if path.is_file() else find_csv_parts(path)
+    if base is not None and base not in parts:
+        raise InputError(
+            f"{name or str(path)!r} has the splits {', '.join(parts)}{nearest(base, parts)}. "
+            f"Received: split={base!r}"
+        )
+    return parts
+
+
 def open_known_text(name, path, base):
     """Opens one of the known datasets; see `open_csv`."""
     _, label, class_names = KNOWN[name]
@@ -64,15 +84,10 @@ def open_csv(path, base, label="label", class_names=None, name=None):
         ValueError: if there is no such split, a column is missing (the message lists the columns
             found), a line has no text, or a label is not a class name.
     """
-    parts = {"train": path} if path.is_file() else find_csv_parts(path)
-    if base not in parts:
-        raise InputError(
-            f"{name or str(path)!r} has the splits {', '.join(parts)}{nearest(base, parts)}. "
-            f"Received: split={base!r}"
-        )
+    parts = csv_parts(path, base, name)
     rows = {split: _read(part, label) for split, part in parts.items()}
     if class_names is None:
-        classes = sorted({own for part in rows.values() for own, _ in part}, key=_order)
+        classes = sorted({own for part in rows.values() for own, _ in part}, key=label_order)
         class_names = classes
     else:
         classes = [str(number) for number in range(len(class_names))]
@@ -113,7 +128,8 @@ def _read(path, label):
     return rows
 
 
-def _order(label):
+def label_order(label):
+    """Key to sort labels by: as numbers where they are, else by the alphabet, after these."""
     return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 

@@ -1,4 +1,4 @@
-"""Datasets from TensorFlow Datasets (TFDS)."""
+"""Labelled images and texts from TensorFlow Datasets (TFDS)."""
 
 import importlib.util
 import socket
@@ -8,8 +8,12 @@ import urllib.request
 import numpy as np
 
 from lsmha_keras.data.datasets import ArrayDataset, ImageDataset, parse_image_size
+from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import ImageSizeError, InputError, PackageError, nearest
 from lsmha_keras.images import resize_image
+
+# What features of texts are called.
+_TEXTS = ("text", "sentence")
 
 
 class RandomAccessDataset(ImageDataset):
@@ -44,10 +48,11 @@ def is_configuration(name):
 
 
 def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
-    """Opens an image classification dataset of TFDS, and prepares it if necessary.
+    """Opens a dataset of TFDS with labelled images or texts, and prepares it if necessary.
 
-    A dataset that is downloaded now is stored for random access and read from disk on demand, with
-    or without TensorFlow. One prepared earlier in another format is read into memory as uint8.
+    Texts are read into memory. A dataset of images that is downloaded now is stored for random
+    access and read from disk on demand, with or without TensorFlow. One prepared earlier in another
+    format is read into memory as uint8.
 
     Args:
         name: any name TFDS knows, such as "mnist", "emnist/letters" or
@@ -59,16 +64,16 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
         hint: str, for the error message: which files in `data_dir` would do as well.
 
     Returns:
-        An `ImageDataset`.
+        An `ImageDataset`, for texts a `SequenceDataset`.
 
     Raises:
         ImportError: if tensorflow-datasets is not installed.
         ValueError: if the dataset is unknown, cannot be prepared, lacks the part, or does not hold
-            images with one label each.
+            images or texts with one label each.
     """
     tfds = _import_tfds(name, built_in, hint)
     builder = _find_builder(tfds, name, data_dir, built_in)
-    _check_features(tfds, builder, name)
+    text = _check_features(tfds, builder, name)
     _prepare(builder, name, data_dir, hint)
     splits = list(builder.info.splits)
     if base not in splits:
@@ -77,6 +82,9 @@ def open_tfds(name, base, data_dir=None, image_size=None, built_in=(), hint=""):
             f"Received: split={base!r}"
         )
     features = builder.info.features
+    if text:
+        texts, labels = _read_texts(builder, base, text)
+        return SequenceDataset(texts, labels, features["label"].names, name)
     class_names, shape = features["label"].names, tuple(features["image"].shape)
     if "array_record" in str(builder.info.file_format.value):
         # All labels are needed now, but no image: decoding is what takes time.
@@ -121,14 +129,19 @@ def _find_builder(tfds, name, data_dir, built_in):
 
 
 def _check_features(tfds, builder, name):
-    features = builder.info.features
-    image, label = (dict(features.items()).get(key) for key in ("image", "label"))
-    sound = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
-    if not sound or image.dtype != np.uint8:
-        raise InputError(
-            f"{name!r} must have a uint8 feature 'image' and a class label 'label'. "
-            f"Received: the features {', '.join(features)}"
-        )
+    """Refuses data without labelled images or texts; returns the feature of the texts or `None`."""
+    features = dict(builder.info.features.items())
+    labelled = isinstance(features.get("label"), tfds.features.ClassLabel)
+    image = features.get("image")
+    if labelled and isinstance(image, tfds.features.Image) and image.dtype == np.uint8:
+        return None
+    for text in _TEXTS:
+        if labelled and isinstance(features.get(text), tfds.features.Text):
+            return text
+    raise InputError(
+        f"{name!r} must have a uint8 feature 'image' or a text {' or '.join(map(repr, _TEXTS))}, "
+        f"and a class label 'label'. Received: the features {', '.join(features)}"
+    )
 
 
 def _prepare(builder, name, data_dir, hint):
@@ -168,3 +181,13 @@ def _read_all(builder, base, shape):
         images[row] = resize_image(example["image"], shape[:2])
         labels[row] = example["label"]
     return images, labels
+
+
+def _read_texts(builder, base, feature):
+    """Reads all texts, a list of str, and their labels, in the order of the files."""
+    if "array_record" in str(builder.info.file_format.value):
+        examples = builder.as_data_source(base)
+    else:
+        examples = builder.as_dataset(split=base).as_numpy_iterator()
+    pairs = [(example[feature].decode("utf-8"), int(example["label"])) for example in examples]
+    return [text for text, _ in pairs], [label for _, label in pairs]
