@@ -23,6 +23,7 @@ _PUBLIC = {
     "GLMixBlock": "lsmha_keras.layers.glmix_block",
     "SpectralBlock": "lsmha_keras.layers.spectral_block",
     "SequencePooling": "lsmha_keras.layers.sequence_pooling",
+    "GRUTokenizer": "lsmha_keras.layers.gru_tokenizer",
     "LAMAPooling": "lsmha_keras.layers.lama_pooling",
     "SequenceTokenizer": "lsmha_keras.layers.sequence_tokenizer",
     "StochasticDepth": "lsmha_keras.layers.stochastic_depth",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from lsmha_keras.layers.conv_block import ConvBlock as ConvBlock
     from lsmha_keras.layers.conv_tokenizer import ConvTokenizer as ConvTokenizer
     from lsmha_keras.layers.glmix_block import GLMixBlock as GLMixBlock
+    from lsmha_keras.layers.gru_tokenizer import GRUTokenizer as GRUTokenizer
     from lsmha_keras.layers.lama_pooling import LAMAPooling as LAMAPooling
     from lsmha_keras.layers.large_scale_multi_head_attention import (
         LargeScaleMultiHeadAttention as LargeScaleMultiHeadAttention,

@@ -51,6 +51,7 @@ MISTAKES = {
     "GLMixBlock": lambda: lsmha.GLMixBlock(2, 8, (2, 2)),
     "SpectralBlock": lambda: lsmha.SpectralBlock((2, 2), mlp_dim=0),
     "LAMAPooling": lambda: lsmha.LAMAPooling(2, context=NONE),
+    "GRUTokenizer": lambda: lsmha.GRUTokenizer(7),
     "SequenceTokenizer": lambda: lsmha.SequenceTokenizer(8, num_layers=-1),
     "StochasticDepth": lambda: lsmha.StochasticDepth(2.0),
     "CCTBackbone": lambda: lsmha.CCTBackbone(num_heads=3, **MODEL),

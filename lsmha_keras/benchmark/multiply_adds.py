@@ -9,6 +9,7 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.glmix_block import SlotMixing
+from lsmha_keras.layers.gru_tokenizer import GRUTokenizer
 from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.ista import ISTAStep
 from lsmha_keras.layers.lama_pooling import LAMAPooling
@@ -217,6 +218,7 @@ _COUNTERS = {
         SpectralFilter,
         SlotMixing,
         ISTAStep,
+        GRUTokenizer,
         LAMAPooling,
     ): _count_ours,
     (TokenReduction,): _count_reduction,

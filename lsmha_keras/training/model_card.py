@@ -8,6 +8,8 @@ from lsmha_keras.presets import list_presets, parse_architecture
 from lsmha_keras.text_files import markdown_table
 from lsmha_keras.training.card_of_inputs import card_of_inputs
 
+# Cards have a table of so many classes at most.
+_LISTED_CLASSES = 10
 _TEXT = """\
 {metadata}
 # {name}
@@ -19,8 +21,7 @@ A compact convolutional transformer that classifies {inputs} into
 | | |
 |---|---|
 | accuracy ({split}, {num_images:,} {many}) | {accuracy:.2%} |
-{macro}| top-5 accuracy | {top5_accuracy:.2%} |
-| cross-entropy | {loss:.4f} |
+{macro}{top5}| cross-entropy | {loss:.4f} |
 {calibration}| parameters | {parameters:,} |
 | latency of one {one} | {latency} |
 | training | {epochs} epochs in {precision}, {minutes:.1f} min |
@@ -121,8 +122,9 @@ def model_card(recipe, model, results, per_class=(), shp=()):
         latency=_latency(results),
         minutes=results["train_seconds"] / 60,
         macro=_macro(results),
+        top5=_top5(results),
         calibration=_calibration(results),
-        classes=_classes(per_class),
+        classes=_classes(per_class, card_of_inputs(model)["many"]),
         siblings=_siblings(results),
         shp=_shp(shp),
         data=_cite(data.name),
@@ -167,6 +169,12 @@ def _macro(results):
     return f"| mean accuracy of the classes | {results['macro_accuracy']:.2%} |\n"
 
 
+def _top5(results):
+    if results["top5_accuracy"] == 1:  # of five classes or fewer it always is
+        return ""
+    return f"| top-5 accuracy | {results['top5_accuracy']:.2%} |\n"
+
+
 def _calibration(results):
     if "ece" not in results:
         return ""
@@ -179,10 +187,12 @@ def _calibration(results):
     )
 
 
-def _classes(per_class):
+def _classes(per_class, many):
     rows = [row for row in per_class if row["images"] not in (0, "0")]
     if not rows:
         return ""
+    if len(rows) <= _LISTED_CLASSES:
+        return _table_of_classes(rows, many)
     rows.sort(key=lambda row: float(row["accuracy"]))
     worst, best = (
         ", ".join(f"{row['name']} ({float(row['accuracy']):.0%})" for row in some)
@@ -192,6 +202,20 @@ def _classes(per_class):
         f"\nBest classes: {best}. Worst classes: {worst}. `per_class.csv` has the accuracy of "
         "each, `calibration.csv` the accuracy at each confidence.\n"
     )
+
+
+def _table_of_classes(rows, many):
+    lines = ["", f"| class | {many} | accuracy | precision | most confused with |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in rows:
+        shares = [
+            "" if row[key] == "" else f"{float(row[key]):.1%}" for key in ("accuracy", "precision")
+        ]
+        lines.append(
+            f"| {row['name']} | {row['images']} | {' | '.join(shares)} | "
+            f"{row['most_confused_with']} |"
+        )
+    return "\n".join([*lines, "", "`calibration.csv` has the accuracy at each confidence.", ""])
 
 
 def _siblings(results):
@@ -394,7 +418,10 @@ def card_metadata(results, task="image-classification"):
     lines += [f"      type: {json.dumps(hub or results['dataset'])}"]
     lines += [f"      name: {json.dumps(title)}", f"      split: {json.dumps(results['split'])}"]
     lines += ["    metrics:"]
-    for kind, name in (("accuracy", "top-1 accuracy"), ("top5_accuracy", "top-5 accuracy")):
+    measured = {"accuracy": "top-1 accuracy", "top5_accuracy": "top-5 accuracy"}
+    if results["top5_accuracy"] == 1:  # as on the card
+        del measured["top5_accuracy"]
+    for kind, name in measured.items():
         lines += [f"    - type: {'accuracy' if kind == 'accuracy' else 'top_5_accuracy'}"]
         lines += [f"      name: {name}", f"      value: {results[kind]}"]
     return "\n".join([*lines, "---", ""])

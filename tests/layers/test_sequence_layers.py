@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.layers.gru_tokenizer import GRUTokenizer
 from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.layers.sequence_pooling import SequencePooling
 from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer
@@ -51,6 +52,44 @@ def test_padding_makes_no_tokens(kernel_size, num_layers):
         assert valid.sum() == expected.shape[1] and valid[: valid.sum()].all()
         np.testing.assert_allclose(tokens[:, valid], expected, atol=1e-5)
         assert not tokens[:, ~valid].any()
+
+
+def gru_by_hand(x, kernel, recurrent, bias):
+    """The states of a GRU (reset after the product) after each step of one sequence."""
+    state, states, units = np.zeros(len(recurrent)), [], len(recurrent)
+    for step in x:
+        inner = step @ kernel + bias[0]
+        own = state @ recurrent + bias[1]
+        update, reset = (
+            1 / (1 + np.exp(-(inner[i : i + units] + own[i : i + units]))) for i in (0, units)
+        )
+        new = np.tanh(inner[2 * units :] + reset * own[2 * units :])
+        state = update * state + (1 - update) * new
+        states.append(state)
+    return np.array(states)
+
+
+def test_a_gru_reads_both_ways_and_no_padding():
+    layer = GRUTokenizer(4)
+    x = random_tokens(2, 6, 3)
+    mask = np.arange(6) < np.array([[6], [4]])
+    tokens = to_numpy(layer(x, padding_mask=mask))
+    forward, backward = (
+        [to_numpy(weight).astype("float64") for weight in half.weights]
+        for half in (layer.forward[0], layer.backward[0])
+    )
+    for row, length in enumerate((6, 4)):
+        own = x[row, :length].astype("float64")
+        expected = np.concatenate(
+            [gru_by_hand(own, *forward), gru_by_hand(own[::-1], *backward)[::-1]], axis=1
+        )
+        np.testing.assert_allclose(tokens[row, :length], expected, atol=1e-5)
+        assert not tokens[row, length:].any()
+    assert layer.num_tokens(x.shape) == 6
+    # Three gates, two directions, 2 units: 3 inputs and 2 states each.
+    assert layer.count_multiply_adds(6) == 6 * 2 * 3 * 2 * (3 + 2)
+    with pytest.raises(ValueError, match="even.*hidden_dim=5"):
+        GRUTokenizer(5)
 
 
 def test_lama_weights_are_those_of_the_formula():

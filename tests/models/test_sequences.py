@@ -349,9 +349,8 @@ def test_multiply_adds_of_a_text():
     assert count_multiply_adds(model) == conv + 2 * block + lama + 2 * 12 * 4
 
 
-def test_what_is_for_images_refuses_texts(tmp_path):
+def test_what_is_for_images_refuses_texts():
     model = small_text_classifier()
-    model.save_to_preset(tmp_path / "preset")
     for mistake in (
         lambda: lsmha_keras.explanation_curves(model, (TEXTS, np.arange(4))),
     ):
