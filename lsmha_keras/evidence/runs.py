@@ -119,7 +119,10 @@ def _structure(config):
 
 def _layout(config):
     """Names the architecture, as `from_preset` takes it if all blocks have the same heads."""
-    name = f"cct_{config['num_layers']}_{config['tokenizer_kernel_size']}x"
+    kind = ""
+    if "sequence_length" in config:
+        kind = "text_" if config["vocabulary_size"] else "series_"
+    name = f"{kind}cct_{config['num_layers']}_{config['tokenizer_kernel_size']}x"
     name += str(config["tokenizer_layers"])
     designs = {"separable": "_sep", "inverted_bottleneck": "_ib"}
     name += designs.get(config.get("tokenizer_design", "plain"), "")

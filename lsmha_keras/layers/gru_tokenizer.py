@@ -88,8 +88,8 @@ class GRUTokenizer(keras.layers.Layer):
         )
         # Not `keras.layers.Bidirectional`: it copies its layer by its config, and the initializers
         # of a model that is being loaded have none.
-        self.forward = [self._make_gru(f"forward_{i}") for i in range(self.num_layers)]
-        self.backward = [
+        self.forward_layers = [self._make_gru(f"forward_{i}") for i in range(self.num_layers)]
+        self.backward_layers = [
             self._make_gru(f"backward_{i}", go_backwards=True) for i in range(self.num_layers)
         ]
 
@@ -106,7 +106,7 @@ class GRUTokenizer(keras.layers.Layer):
 
     def build(self, input_shape):
         self.num_tokens(input_shape)
-        for halves in zip(self.forward, self.backward, strict=True):
+        for halves in zip(self.forward_layers, self.backward_layers, strict=True):
             for half in halves:
                 half.build(input_shape)
             input_shape = (*input_shape[:-1], self.hidden_dim)
@@ -122,7 +122,7 @@ class GRUTokenizer(keras.layers.Layer):
 
     def call(self, x, training=None, padding_mask=None, mask=None, x_mask=None):
         valid = joint_mask(x, padding_mask=padding_mask, mask=mask, x_mask=x_mask)
-        for forward, backward in zip(self.forward, self.backward, strict=True):
+        for forward, backward in zip(self.forward_layers, self.backward_layers, strict=True):
             halves = [half(x, training=training, mask=valid) for half in (forward, backward)]
             # The states of the second one come in the order in which it reads.
             x = ops.concatenate([halves[0], ops.flip(halves[1], axis=1)], axis=-1)
@@ -142,7 +142,7 @@ class GRUTokenizer(keras.layers.Layer):
     def count_multiply_adds(self, tokens):
         """Returns the multiply-adds for one sample, an int: three gates in both directions."""
         state = self.hidden_dim // 2
-        inputs = [half.cell.kernel.shape[0] for half in self.forward]
+        inputs = [half.cell.kernel.shape[0] for half in self.forward_layers]
         return sum(tokens * 2 * 3 * state * (width + state) for width in inputs)
 
     def compute_output_shape(self, input_shape):

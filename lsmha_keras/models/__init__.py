@@ -15,7 +15,7 @@ from lsmha_keras.models.cct_sequence_classifier import CCTSequenceClassifier
 from lsmha_keras.models.cct_text_classifier import CCTTextClassifier
 from lsmha_keras.models.cct_text_classifier_preprocessor import CCTTextClassifierPreprocessor
 from lsmha_keras.models.soft_committee import SoftCommittee
-from lsmha_keras.presets import is_committee, list_presets, resolve_preset
+from lsmha_keras.presets import input_kind, is_committee, list_presets, resolve_preset
 from lsmha_keras.types import PathLike
 
 __all__ = [
@@ -66,15 +66,18 @@ def _name_presets_in_keras_hub():
         from keras_hub.src.utils.preset_utils import register_presets
     except ImportError:
         return  # Our own `from_preset` and `list_presets` do not depend on it.
-    known = {}
+    kinds = {}
     for info in list_presets(architectures=False):
         if not is_committee(info.path):
             metadata = {"description": str(info), "params": info.parameters, "path": "cct"}
             # KerasHub opens anything that is not a URL as a directory.
+            of_images = input_kind(info.path) == "images"
+            known = kinds.setdefault(CCTBackbone if of_images else CCTSequenceBackbone, {})
             known[info.name] = {"metadata": metadata, "kaggle_handle": str(info.path)}
             if info.alias:
                 known[info.alias] = known[info.name]
-    register_presets(known, CCTBackbone)
+    for backbone_cls, known in kinds.items():
+        register_presets(known, backbone_cls)
 
 
 _name_presets_in_keras_hub()

@@ -284,10 +284,10 @@ def preprocessed_loader(preprocess, loader, check_count=None):
 
 
 def is_text(x):
-    """Returns whether an array or a list begins with a text."""
+    """Returns whether an array or a list holds a text: then it must hold nothing else."""
     if isinstance(x, np.ndarray):
-        return x.dtype.kind in "US" or (x.dtype.kind == "O" and x.size and is_text([x.flat[0]]))
-    return bool(len(x)) and isinstance(x[0], (str, bytes))
+        return x.dtype.kind in "US" or (x.dtype.kind == "O" and is_text(list(x.flat)))
+    return any(isinstance(one, (str, bytes)) for one in x)
 
 
 def _as_rows(images):
@@ -296,6 +296,10 @@ def _as_rows(images):
         return np.array(images, dtype=object)  # not "U", where all would be as long as the longest
     if isinstance(images, (list, tuple)) and len(images):
         images = [to_numpy(image) for image in images]
+        if missing := [i for i, image in enumerate(images) if image is None]:
+            raise InputError(
+                f"Each sample must be an array or a text. Received: x[{missing[0]}]=None"
+            )
         if len({image.shape for image in images}) > 1:
             rows = np.empty(len(images), dtype=object)
             rows[:] = images

@@ -20,6 +20,8 @@ from lsmha_keras.text_files import write_rows
 from lsmha_keras.types import Dataset, PathLike
 
 NUM_BINS = 15
+# What samples of a rank are: texts are ids.
+_KINDS = {1: "texts", 2: "series", 3: "images"}
 # Images per call of `predict`: enough to make its start-up negligible.
 _CHUNK_BYTES = 64 * 2**20
 
@@ -92,6 +94,7 @@ def checked_chunks(model, dataset, batch_size):
     warned = False
     _check_classes(dataset, model, num_classes)
     for images, labels in _chunks(labelled_batches(dataset, batch_size)):
+        _check_kind(model, images)
         if images.ndim == 4:  # texts and series are checked by `predict`
             _check_images(images, channels)
         # A model with `preprocess_samples` warns by itself.
@@ -196,6 +199,18 @@ def _check_classes(dataset, model, num_classes):
             f"{len(different)} class names of model and dataset differ, the first one "
             f"{different[0][0]!r} against {different[0][1]!r}; labels are compared by number.",
             stacklevel=4,
+        )
+
+
+def _check_kind(model, samples):
+    """Refuses series for a model of images, and so on: their shapes could fit by chance."""
+    shape = getattr(model, "image_shape", None) or model.input_shape[1:]
+    given = "texts" if samples.dtype.kind in "OUS" else _KINDS.get(samples.ndim - 1)
+    wanted = _KINDS.get(len(shape))
+    if given and wanted and given != wanted:
+        raise InputError(
+            f"The model takes {wanted}. Received: {given}, an array of {samples.dtype} and shape "
+            f"{samples.shape}"
         )
 
 

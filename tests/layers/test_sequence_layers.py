@@ -76,7 +76,7 @@ def test_a_gru_reads_both_ways_and_no_padding():
     tokens = to_numpy(layer(x, padding_mask=mask))
     forward, backward = (
         [to_numpy(weight).astype("float64") for weight in half.weights]
-        for half in (layer.forward[0], layer.backward[0])
+        for half in (layer.forward_layers[0], layer.backward_layers[0])
     )
     for row, length in enumerate((6, 4)):
         own = x[row, :length].astype("float64")

@@ -264,6 +264,8 @@ def test_warnings_come_once(recwarn):
 BAD = {
     "empty text": (lambda m: m.predict(["fine", ""], verbose=0), "text 1, ''"),
     "number": (lambda m: m.predict(np.array(["a", 3.5], dtype=object), verbose=0), "3.5"),
+    "nothing": (lambda m: m.predict([None, "a"], verbose=0), "str. Received: None"),
+    "only nothing": (lambda m: m.predict([None], verbose=0), r"x\[0\]=None"),
     "unknown id": (lambda m: m.predict(np.full((1, 8), 99), verbose=0), "from 99 to 99"),
     "other length": (lambda m: m.predict(np.ones((1, 5), "int32"), verbose=0), "shape"),
     "float ids": (lambda m: m.predict(np.ones((1, 8)), verbose=0), "float64"),
@@ -295,6 +297,27 @@ def test_bad_series_are_named():
         model.fit(series, np.zeros(3), verbose=0)
     with pytest.raises(ValueError, match="Texts need"):
         model.predict(TEXTS, verbose=0)
+
+
+def test_data_of_another_kind_are_named():
+    """Also where a shape fits by chance: two series of six steps are no picture of two rows."""
+    text = small_text_classifier()
+    series = CCTSequenceClassifier(CCTSequenceBackbone(6, num_features=3, **SMALL), 2)
+    backbone = lsmha_keras.CCTBackbone((8, 8, 3), hidden_dim=8, num_layers=1, mlp_dim=8)
+    image = CCTImageClassifier(backbone, 2)
+    labels = np.array([0, 1])
+    texts, values = np.array(TEXTS[:2], object), random_tokens(2, 6, 3)
+    images = np.zeros((2, 8, 8, 3), "uint8")
+    for model, samples, message in (
+        (image, values, r"takes images. Received: series.*\(2, 6, 3\)"),
+        (image, texts, "takes images. Received: texts"),
+        (series, texts, "takes series. Received: texts"),
+        (series, images, "takes series. Received: images"),
+        (text, values, "takes texts. Received: series"),
+        (text, images, "takes texts. Received: images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lsmha_keras.evaluate(model, (samples, labels))
 
 
 @pytest.mark.parametrize(
