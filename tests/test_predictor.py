@@ -41,7 +41,6 @@ def classifier():
 def test_shipped_files_give_what_predict_gives(info):
     pytest.importorskip("onnxruntime", reason="runs the files")
     golden = np.load(info.path / "golden.npz")
-    of_images = golden["images"].dtype == np.uint8
     rng = np.random.default_rng(7)
     # Bytes, or ids of words in the vocabulary.
     random = rng.integers(1, 256, golden["images"].shape, dtype=golden["images"].dtype)
@@ -53,7 +52,7 @@ def test_shipped_files_give_what_predict_gives(info):
         assert np.abs(classify.logits(random[:size]) - expected[:size]).max() < 1e-3
     assert classify.class_names == model.class_names
     # As docs/export.md says; made from these weights, which loading checks, and listed.
-    assert classify._runtime.description.weights == ("float32" if of_images else "float16")
+    assert classify._runtime.description.weights == "float32"
     file = info.path / presets.ONNX
     assert file.stat().st_size < 8 * 2**20
     assert f"  {presets.ONNX}" in (info.path / presets.CHECKSUMS).read_text()

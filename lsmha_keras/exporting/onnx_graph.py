@@ -7,6 +7,8 @@ import numpy as np
 OPSET = 17
 IR_VERSION = 8
 
+# Values of a weight from which on half the bytes are worth another node.
+_LARGE = 2**12
 # Pillow's coefficients are integers in units of 2^-22.
 _ONE = 2.0**22
 
@@ -56,14 +58,19 @@ class OnnxGraph:
         return name
 
     def weight(self, value):
-        """Adds a weight, stored in float16 if `half`, and returns its name as float32."""
+        """Adds a weight and returns its name as float32.
+
+        It is stored in float16 if `half`, and also where large arrays lose nothing by it: those of
+        presets that were rounded to float16.
+        """
         import onnx
 
         value = np.asarray(value, "float32")
         with np.errstate(over="ignore"):
             rounded = value.astype("float16")
+        lossless = value.size >= _LARGE and np.array_equal(rounded.astype("float32"), value)
         # Values too large for float16 have become infinite.
-        if not self.half or not np.isfinite(rounded).all():
+        if not (self.half or lossless) or not np.isfinite(rounded).all():
             return self.constant(value)
         return self.add("Cast", self.constant(rounded), to=onnx.TensorProto.FLOAT)
 

@@ -93,6 +93,28 @@ def test_weights_are_halved_where_the_logits_allow(factor, weights, tmp_path):
     assert (size < half + 40_000) if weights == "float16" else (size > 2 * half)
 
 
+@pytest.mark.backend_free
+def test_large_weights_that_float16_holds_are_halved_without_loss():
+    """As those of presets that were packed; small ones are not worth another node."""
+    from lsmha_keras.exporting.onnx_graph import OnnxGraph
+
+    rng = np.random.default_rng(0)
+    exact = rng.normal(size=(64, 64)).astype("float16").astype("float32")
+    for value, kind in ((exact, "float16"), (exact * 1.001, "float32"), (exact[:8], "float32")):
+        graph = OnnxGraph(half=False)
+        graph.weight(value)
+        (stored,) = graph.initializers
+        stored = onnx_values(stored)
+        assert stored.dtype == kind
+        np.testing.assert_array_equal(stored.astype("float32"), value)
+
+
+def onnx_values(stored):
+    import onnx
+
+    return onnx.numpy_helper.to_array(stored)
+
+
 def test_the_file_says_what_it_takes(tmp_path):
     import onnx
 

@@ -9,6 +9,7 @@ from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.glmix_block import GLMixBlock
 from lsmha_keras.layers.head_tokens import HeadTokens
+from lsmha_keras.layers.gru_tokenizer import GRUTokenizer
 from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding
@@ -60,6 +61,7 @@ LAYERS = [
     (PositionEmbedding, {"grid_shape": (3, 4), "kind": "sine"}, TOKENS),
     (PositionEmbedding, {"grid_shape": (3, 4), "kind": "none"}, TOKENS),
     (SequencePooling, {}, TOKENS),
+    (GRUTokenizer, {"hidden_dim": 6, "num_layers": 2}, TOKENS),
     (LAMAPooling, {"num_heads": 3}, TOKENS),
     (LAMAPooling, {"num_heads": 2, "context": "mean", "normalize": True}, TOKENS),
     (SequenceTokenizer, {"hidden_dim": 6, "num_layers": 2, "num_filters": 4}, TOKENS),
