@@ -7,6 +7,7 @@ from keras import ops
 from lsmha_keras.errors import InputError
 from lsmha_keras.exporting.onnx_attention import KINDS
 from lsmha_keras.layers.conv_block import ConvBlock
+from lsmha_keras.layers.gru_tokenizer import GRUTokenizer
 from lsmha_keras.layers.transformer_block import TransformerBlock
 from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.cct_text_classifier_preprocessor import CCTTextClassifierPreprocessor
@@ -78,6 +79,11 @@ def check_exportable(classifier):
         raise InputError(
             "The preprocessing becomes part of the file, and the model has none: build it with a "
             "`CCTImageClassifierPreprocessor`. Received: preprocessor without an image converter"
+        )
+    if isinstance(classifier.backbone.tokenizer, GRUTokenizer):
+        raise InputError(
+            "A recurrent tokenizer runs in Keras only: export a model with "
+            "`tokenizer_design='plain'`. Received: tokenizer_design='gru'"
         )
     if activation_of(classifier) not in _ACTIVATIONS:
         raise InputError(

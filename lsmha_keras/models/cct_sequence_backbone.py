@@ -10,13 +10,15 @@ import numpy as np
 from keras import ops
 
 from lsmha_keras.arguments import own_arguments, positive_int
-from lsmha_keras.errors import InputError
+from lsmha_keras.errors import InputError, nearest
+from lsmha_keras.layers.gru_tokenizer import GRUTokenizer
 from lsmha_keras.layers.sequence_tokenizer import SequenceTokenizer
 from lsmha_keras.layers.weight_arguments import initial_values
 from lsmha_keras.models.cct_base_backbone import CCTBaseBackbone
 from lsmha_keras.models.preset_arguments import check_arguments
 from lsmha_keras.words import PADDING_ID
 
+_TOKENIZERS = ("plain", "gru")
 # Kinds of blocks and of attention that mix all places of a sequence, padding too.
 _WITHOUT_MASKS = ("spectral", "glmix", "hilo", "super", "normlin")
 
@@ -50,6 +52,9 @@ class CCTSequenceBackbone(CCTBaseBackbone):
             embeddings, or the series, as in text CVT. Defaults to `1`.
         tokenizer_kernel_size: int, length of their kernels. Defaults to `4`.
         tokenizer_filters: int, filters of all of them but the last. Defaults to `64`.
+        tokenizer_design: `"plain"`, convolutions, or `"gru"`, a bidirectional GRU of
+            `tokenizer_layers` layers, one token for each word or time step, as in the text models
+            of LAMA; see `GRUTokenizer`. Defaults to `"plain"`.
         head_dim, num_conv_blocks, conv_block_design, fused_conv_blocks, position_embedding,
             dropout_rate, attention_dropout, stochastic_depth_rate, use_qkv_bias,
             layer_norm_epsilon, attention, attention_options, blocks, head_dropout, mlp, mlp_conv,
@@ -94,6 +99,7 @@ class CCTSequenceBackbone(CCTBaseBackbone):
         tokenizer_layers: int = 1,
         tokenizer_kernel_size: int = 4,
         tokenizer_filters: int = 64,
+        tokenizer_design: str = "plain",
         num_conv_blocks: int = 0,
         conv_block_design: str = "separable",
         fused_conv_blocks: bool = False,
@@ -141,14 +147,16 @@ class CCTSequenceBackbone(CCTBaseBackbone):
             self.word_dropout = keras.layers.SpatialDropout1D(
                 spatial_dropout, dtype=dtype, name="word_dropout"
             )
-        self.tokenizer = SequenceTokenizer(
-            hidden_dim,
-            num_layers=tokenizer_layers,
-            kernel_size=tokenizer_kernel_size,
-            num_filters=tokenizer_filters,
-            dtype=dtype,
-            name="tokenizer",
-        )
+        options = {"num_layers": tokenizer_layers, "dtype": dtype, "name": "tokenizer"}
+        if tokenizer_design == "gru":
+            self.tokenizer = GRUTokenizer(hidden_dim, **options)
+        else:
+            self.tokenizer = SequenceTokenizer(
+                hidden_dim,
+                kernel_size=tokenizer_kernel_size,
+                num_filters=tokenizer_filters,
+                **options,
+            )
         tokens = self.tokenizer.num_tokens((None, sequence_length, embedding_dim))
         self.make_layers(arguments, (tokens, 1), dtype)
 
@@ -233,6 +241,11 @@ def _check_token_keep(token_keep):
 
 
 def _check_front(front):
+    if (design := front["tokenizer_design"]) not in _TOKENIZERS:
+        raise InputError(
+            f"`tokenizer_design` must be one of {', '.join(_TOKENIZERS)}"
+            f"{nearest(design, _TOKENIZERS)}. Received: tokenizer_design={design!r}"
+        )
     for name in ("sequence_length", "embedding_dim"):
         positive_int(name, front[name])
     vocabulary_size, num_features = front["vocabulary_size"], front["num_features"]

@@ -156,3 +156,8 @@ def test_what_is_for_images_is_refused(format, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         lsmha.export(text_classifier(), format, tmp_path / "exported", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recurrent_tokenizer_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="Keras only.*tokenizer_design='gru'"):
+        lsmha.export(text_classifier(tokenizer_design="gru"), "onnx", tmp_path / "exported")

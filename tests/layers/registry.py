@@ -8,8 +8,8 @@ from lsmha_keras.layers.conv_norm import ConvNorm
 from lsmha_keras.layers.conv_tokenizer import ConvTokenizer
 from lsmha_keras.layers.depthwise_conv import DepthwiseConv
 from lsmha_keras.layers.glmix_block import GLMixBlock
-from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.gru_tokenizer import GRUTokenizer
+from lsmha_keras.layers.head_tokens import HeadTokens
 from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 from lsmha_keras.layers.position_embedding import PositionEmbedding

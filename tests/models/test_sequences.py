@@ -119,6 +119,7 @@ def test_longer_padding_gives_the_same(attention, kernel_size):
         {"mlp_conv": True, "context_broadcast": True},
         {"tokenizer_layers": 0, "embedding_dim": 12, "position_embedding": "sine"},
         {"tokenizer_layers": 2},
+        {"tokenizer_design": "gru", "tokenizer_layers": 2},
         {"position_embedding_join": "layer"},
         {"head_tokens": 2},
     ],
@@ -329,6 +330,7 @@ def test_data_of_another_kind_are_named():
         {"vocabulary_size": 5, "blocks": ["spectral", "attention"]},
         {"vocabulary_size": 5, "token_keep": 0.5},
         {"num_features": 2, "tokenizer_layers": 0},
+        {"num_features": 2, "tokenizer_design": "lstm"},
         {"num_features": 2, "num_conv_blocks": 3},
         {"vocabulary_size": 5, "image_shape": (8, 8, 3)},
     ],
@@ -370,6 +372,20 @@ def test_multiply_adds_of_a_text():
     block = tokens * (4 * 12 * 12 + 2 * tokens * 12 + 2 * 12 * 16)
     lama = (2 * tokens + 1) * 12 * 2
     assert count_multiply_adds(model) == conv + 2 * block + lama + 2 * 12 * 4
+
+
+def test_a_gru_is_saved_and_counted(tmp_path):
+    model = small_text_classifier(tokenizer_design="gru")
+    model.save_to_preset(tmp_path / "preset")
+    loaded = CCTTextClassifier.from_preset(tmp_path / "preset")
+    expected = model.predict(TEXTS, verbose=0)
+    np.testing.assert_allclose(loaded.predict(TEXTS, verbose=0), expected, atol=1e-6)
+    from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
+
+    backbone = CCTSequenceBackbone(8, **IDS, tokenizer_design="gru")
+    gru = 8 * 2 * 3 * 6 * (10 + 6)  # tokens, directions, gates, units, inputs and states
+    block = 8 * (4 * 12 * 12 + 2 * 8 * 12 + 2 * 12 * 16)
+    assert count_multiply_adds(backbone) == gru + 2 * block
 
 
 def test_what_is_for_images_refuses_texts():
