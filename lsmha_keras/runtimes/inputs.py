@@ -36,7 +36,7 @@ def inputs_of(description: Description) -> ImageInputs | TextInputs | SeriesInpu
     inputs_of(predictor._runtime.description).read("photo.png")
     ```
     """
-    kinds = {1: TextInputs, 2: SeriesInputs, 3: ImageInputs}
+    kinds: dict[int, Any] = {1: TextInputs, 2: SeriesInputs, 3: ImageInputs}
     return kinds[len(description.image_shape)](description)
 
 
