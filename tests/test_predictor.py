@@ -46,7 +46,7 @@ def test_shipped_files_give_what_predict_gives(info):
     random = rng.integers(1, 256, golden["images"].shape, dtype=golden["images"].dtype)
     classify = lsmha.Predictor(info.name, runtime="onnxruntime", num_threads=1)
     assert np.abs(classify.logits(golden["images"]) - golden["logits"]).max() < 1e-3
-    model = lsmha.CCTImageClassifier.from_preset(info.name)
+    model = lsmha.load_classifier(info.name)
     expected = model.predict(random, verbose=0)
     for size in (1, 3, 8):
         assert np.abs(classify.logits(random[:size]) - expected[:size]).max() < 1e-3
