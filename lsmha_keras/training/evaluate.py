@@ -204,7 +204,8 @@ def _check_classes(dataset, model, num_classes):
 
 def _check_kind(model, samples):
     """Refuses series for a model of images, and so on: their shapes could fit by chance."""
-    shape = getattr(model, "image_shape", None) or model.input_shape[1:]
+    # Any object with `predict` will do, and not each of them tells its shape.
+    shape = getattr(model, "image_shape", None) or getattr(model, "input_shape", ())[1:]
     given = "texts" if samples.dtype.kind in "OUS" else _KINDS.get(samples.ndim - 1)
     wanted = _KINDS.get(len(shape))
     if given and wanted and given != wanted:
