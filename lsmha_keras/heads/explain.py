@@ -20,7 +20,7 @@ from lsmha_keras.heads.sequence_explanation import SequenceExplanation
 from lsmha_keras.image_file import read_any
 from lsmha_keras.images import check_image_values, resize_image, warn_of_fractions
 from lsmha_keras.models.block_walk import prepared
-from lsmha_keras.models.cct_text_classifier_preprocessor import UNKNOWN_ID
+from lsmha_keras.words import UNKNOWN_ID
 
 Method = Literal["rollout", "flow", "relevance", "maps", "occlusion"]
 METHODS: tuple[str, ...] = get_args(Method)

@@ -390,11 +390,8 @@ def test_a_gru_is_saved_and_counted(tmp_path):
 
 def test_what_is_for_images_refuses_texts():
     model = small_text_classifier()
-    for mistake in (
-        lambda: lsmha_keras.explanation_curves(model, (TEXTS, np.arange(4))),
-    ):
-        with pytest.raises(ValueError, match="images.*Received: .*(Text|Sequence)"):
-            mistake()
+    with pytest.raises(ValueError, match="images.*Received: .*(Text|Sequence)"):
+        lsmha_keras.explanation_curves(model, (TEXTS, np.arange(4)))
 
 
 def test_architectures_have_names(tmp_path):
