@@ -149,7 +149,7 @@ class SoftCommittee(RawImageClassifier):
     def _takes_images(self):
         return len(self.image_shape) == 3
 
-    def preprocess_samples(self, x, y=None, sample_weight=None):
+    def preprocess_samples(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Checks inputs and labels, then runs the preprocessors, if there are any."""
         if not self._takes_images:
             x = checked_sequences(self, x, _check_as_member)
