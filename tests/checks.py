@@ -12,6 +12,9 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
+# Seconds after which a wait is given up: only what hangs takes as long, on the slowest machine too.
+PATIENCE = 600
+
 
 def to_numpy(value):
     """Returns a float32 NumPy array of any tensor."""

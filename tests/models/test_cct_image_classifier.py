@@ -9,7 +9,7 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli
-from tests.checks import random_images, to_numpy
+from tests.checks import PATIENCE, random_images, to_numpy
 
 # (name, parameters, classes), the table of the reference implementation.
 REFERENCE_PARAMETERS = [
@@ -212,7 +212,7 @@ def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
     script = f"{first}\n{LOAD_ELSEWHERE}"
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")

@@ -13,6 +13,7 @@ from PIL import Image
 
 import lsmha_keras as lsmha
 from lsmha_keras.benchmark.serving import _bad_requests
+from tests.checks import PATIENCE
 from tests.models.test_one_photo import photo
 
 pytest.importorskip("fastapi", reason='a service needs `pip install "lsmha-keras[serve]"`')
@@ -221,7 +222,7 @@ class Held:
         monkeypatch.setattr(predictor, "probabilities", self)
 
     def __call__(self, images):
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE)
         if self.error:
             raise self.error
         return self.real(images)
@@ -257,7 +258,7 @@ def test_concurrent_requests_share_batches_and_get_their_own_answers(predictor, 
 
 async def until(client, name, value):
     """Waits until a figure of the service has a value; then all that can go on has gone on."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while figures(await client.get("/metrics")).get(name) != value:
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.05)
@@ -298,11 +299,15 @@ def test_an_answer_that_takes_too_long_is_given_up(predictor, monkeypatch):
     app = create_app(predictor, Limits(seconds=1))
 
     async def wait():
-        async with client_of(app) as client:
+        async with client_of(app) as client, asyncio.timeout(PATIENCE):
+            answers = []
             held.go_on.clear()
-            late = await client.post("/classify", content=npy(PHOTOS[0][None]), headers=ARRAY)
-            held.go_on.set()
-            return late, await client.post("/classify", content=npy(PHOTOS[0][None]), headers=ARRAY)
+            # A machine under load may be late again.
+            while not answers or answers[-1].status_code == 504:
+                image = npy(PHOTOS[0][None])
+                answers.append(await client.post("/classify", content=image, headers=ARRAY))
+                held.go_on.set()
+            return answers[0], answers[-1]
 
     late, next_one = asyncio.run(wait())
     assert (late.status_code, late.json()["error"]) == (504, "timeout")

@@ -17,6 +17,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="serves the page")
 from lsmha_keras.serving.app import create_app  # noqa: E402
 from lsmha_keras.serving.server import address, open_socket  # noqa: E402
 from lsmha_keras.serving.uploads import Limits  # noqa: E402
+from tests.checks import PATIENCE  # noqa: E402
 
 pytestmark = pytest.mark.backend_free
 
@@ -38,7 +39,7 @@ class Service:
         while not self.server.started:
             time.sleep(0.02)
         self.server.should_exit = True
-        self.thread.join(60)
+        self.thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")

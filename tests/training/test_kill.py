@@ -12,6 +12,7 @@ import time
 import keras
 import pytest
 
+from tests.checks import PATIENCE
 from tests.training.tiny import recipe_dict, write_dataset
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def start(script, *arguments, **environment):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     return out
 
