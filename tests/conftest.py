@@ -1,6 +1,8 @@
 """Settings of the whole suite; read before any test module, and so before any framework."""
 
+import contextlib
 import gc
+import importlib.metadata
 import os
 import shutil
 
@@ -21,13 +23,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in _ONE_THREAD:
         os.environ.setdefault(_name, "1")
 
-# A test compiles a program and runs it once or twice: XLA's own passes are kept, LLVM's, which take
-# a quarter of the time of the tests on JAX, are not.
+# A test compiles a program and runs it once or twice. XLA's own passes are kept; LLVM's expensive
+# ones are not, nor, where one can choose, its newer emitters of fused loops: without either a
+# training step of a small model compiles in a sixth of the time. In one part: workers share cores.
 if os.environ.get("KERAS_BACKEND") == "jax":
-    os.environ.setdefault(
-        "XLA_FLAGS",
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    )
+    _flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    _flags += " --xla_cpu_parallel_codegen_split_count=1"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        # An unknown flag ends the process; jaxlib 0.11 has only one kind of emitters.
+        if importlib.metadata.version("jaxlib").startswith("0.10."):
+            _flags += " --xla_cpu_use_fusion_emitters=false"
+    os.environ.setdefault("XLA_FLAGS", _flags)
 
 # TensorFlow (2.21) asks the processor whether it multiplies bfloat16, and oneDNN, kept from its
 # instructions, then kills the process. Processors without them do not use oneDNN for bfloat16.
