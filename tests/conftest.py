@@ -1,10 +1,9 @@
 """Settings of the whole suite; read before any test module, and so before any framework."""
 
-import contextlib
 import gc
-import importlib.metadata
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -24,16 +23,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_name, "1")
 
 # A test compiles a program and runs it once or twice. XLA's own passes are kept; LLVM's expensive
-# ones are not, nor, where one can choose, its newer emitters of fused loops: without either a
-# training step of a small model compiles in a sixth of the time. In one part: workers share cores.
+# ones are not, nor the newer emitters of fused loops: a training step of a small model compiles in
+# a sixth of the time. In one part, as the workers share the cores.
 if os.environ.get("KERAS_BACKEND") == "jax":
-    _flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    _flags += " --xla_cpu_parallel_codegen_split_count=1"
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        # An unknown flag ends the process; jaxlib 0.11 has only one kind of emitters.
-        if importlib.metadata.version("jaxlib").startswith("0.10."):
-            _flags += " --xla_cpu_use_fusion_emitters=false"
-    os.environ.setdefault("XLA_FLAGS", _flags)
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=true"
+        " --xla_cpu_parallel_codegen_split_count=1",
+    )
 
 # TensorFlow (2.21) asks the processor whether it multiplies bfloat16, and oneDNN, kept from its
 # instructions, then kills the process. Processors without them do not use oneDNN for bfloat16.
@@ -71,11 +69,15 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Takes the imported frameworks out of the garbage collector's rounds.
+    """Spares the tests two things that take longer than they do.
 
-    Each of these goes through a million objects otherwise, and Keras asks for one per quantised
-    layer.
+    The imported frameworks leave the garbage collector's rounds: each goes through a million
+    objects otherwise, and Keras asks for one per quantised layer. TensorFlow's Grappler optimises
+    no graphs, most of which run once; `tests.checks.optimised_graphs` brings it back.
     """
+    if os.environ.get("KERAS_BACKEND") == "tensorflow" and "tensorflow" in sys.modules:
+        optimizer = sys.modules["tensorflow"].config.optimizer
+        optimizer.set_experimental_options({"disable_meta_optimizer": True})
     gc.collect()
     gc.freeze()
 
