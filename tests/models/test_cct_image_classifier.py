@@ -37,6 +37,7 @@ def small_classifier(num_classes=5, **kwargs):
     )
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name, parameters, num_classes", REFERENCE_PARAMETERS)
 def test_parameter_counts(name, parameters, num_classes):
     model = lsmha.CCTImageClassifier.from_preset(name, num_classes=num_classes)
@@ -203,6 +204,8 @@ keras.saving.load_model = functools.partial(
 """
 
 
+# Keras's registry is the same on every backend.
+@pytest.mark.backend_free
 @pytest.mark.parametrize("first", ["import keras", "import keras_hub, keras", CUSTOM_OBJECTS])
 def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
     model = small_classifier()
