@@ -75,7 +75,7 @@ def pytest_collection_finish():
     objects otherwise, and Keras asks for one per quantised layer. TensorFlow's Grappler optimises
     no graphs, most of which run once; `tests.checks.optimised_graphs` brings it back.
     """
-    if os.environ.get("KERAS_BACKEND") == "tensorflow" and "tensorflow" in sys.modules:
+    if "keras" in sys.modules and sys.modules["keras"].config.backend() == "tensorflow":
         optimizer = sys.modules["tensorflow"].config.optimizer
         optimizer.set_experimental_options({"disable_meta_optimizer": True})
     gc.collect()
