@@ -25,13 +25,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A test compiles a program and runs it once or twice. XLA's own passes are kept; LLVM's expensive
 # ones are not, nor the newer emitters of fused loops: a training step of a small model compiles in
 # a sixth of the time. In one part, as the workers share the cores.
-if os.environ.get("KERAS_BACKEND") == "jax":
-    os.environ.setdefault(
-        "XLA_FLAGS",
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=true"
-        " --xla_cpu_parallel_codegen_split_count=1",
-    )
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=true"
+    " --xla_cpu_parallel_codegen_split_count=1",
+)
 
 # TensorFlow (2.21) asks the processor whether it multiplies bfloat16, and oneDNN, kept from its
 # instructions, then kills the process. Processors without them do not use oneDNN for bfloat16.
