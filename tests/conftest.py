@@ -38,7 +38,8 @@ if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX", "AVX2", 
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # What a shell may hold that changes messages, or makes a search take itself for one of several.
-for _name in ("COLUMNS", "LSMHA_TRACEBACK", *(f"KERASTUNER_{part}" for part in _KERASTUNER)):
+_MESSAGES = ("COLUMNS", "LSMHA_TRACEBACK", "PYTHONWARNINGS")
+for _name in (*_MESSAGES, *(f"KERASTUNER_{part}" for part in _KERASTUNER)):
     os.environ.pop(_name, None)
 
 
