@@ -114,6 +114,8 @@ def test_a_figure_needs_accuracies(tmp_path, capsys):
     arguments = ["bench", "latency", "lsmha-small", "--plot", "speed.png"]
     assert cli.main([*arguments, "--output", str(tmp_path / "all.csv")]) == 2
     assert "--calibration" in capsys.readouterr().err
-    (tmp_path / "all.csv").write_text("what,accuracy,median_ms\none image,,3\n")
+    (tmp_path / "all.csv").write_text(
+        "what,way,accuracy,median_ms,machine\none image,torch,,3,here\n"
+    )
     with pytest.raises(ValueError, match="must have rows of one image with an accuracy"):
         plot_latency(tmp_path / "all.csv", tmp_path / "all.png")

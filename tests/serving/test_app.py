@@ -50,7 +50,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def app(predictor):
-    return create_app(predictor, Limits(request_mib=1, images=8, megapixels=1))
+    return create_app(predictor, Limits(request_mib=1, images=8, megapixels=1, seconds=PATIENCE))
 
 
 @contextlib.asynccontextmanager
@@ -184,7 +184,7 @@ def test_a_body_of_unknown_length_is_read_to_the_limit_only(app):
 
 
 def test_the_requests_of_the_load_test_get_the_answers_it_expects(predictor):
-    app = create_app(predictor)
+    app = create_app(predictor, Limits(seconds=PATIENCE))
     for request in _bad_requests():
         if request.status is not None:  # else it hangs up
             response = ask(app, content=request.body, headers={"Content-Type": request.kind})
@@ -230,7 +230,7 @@ class Held:
 
 def test_concurrent_requests_share_batches_and_get_their_own_answers(predictor, monkeypatch):
     held = Held(predictor, monkeypatch)
-    app = create_app(predictor, Limits(batch=8))
+    app = create_app(predictor, Limits(batch=8, seconds=PATIENCE))
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype="uint8")
 
     async def together():
@@ -271,7 +271,7 @@ def figures(response):
 
 def test_more_requests_than_are_taken_are_told_to_wait(predictor, monkeypatch):
     held = Held(predictor, monkeypatch)
-    app = create_app(predictor, Limits(requests=3))
+    app = create_app(predictor, Limits(requests=3, seconds=PATIENCE))
 
     async def crowd():
         async with client_of(app) as client:
@@ -327,7 +327,7 @@ def test_a_request_that_does_not_arrive_is_given_up(predictor):
 
 def test_a_failure_of_the_model_is_told_and_does_not_last(predictor, monkeypatch):
     held = Held(predictor, monkeypatch)
-    app = create_app(predictor)
+    app = create_app(predictor, Limits(seconds=PATIENCE))
     held.error = RuntimeError("secret")
     response = ask(app, content=FILES[0])
     assert (response.status_code, response.json()["error"]) == (500, "internal")

@@ -28,7 +28,7 @@ class Service:
     """A service in a thread of this process."""
 
     def __init__(self, predictor):
-        app = create_app(predictor, Limits(request_mib=1))
+        app = create_app(predictor, Limits(request_mib=1, seconds=PATIENCE))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
         self.server, self.socket = uvicorn.Server(config), open_socket("127.0.0.1", 0)
         self.url = address(self.socket) + "/"
