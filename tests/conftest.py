@@ -104,21 +104,7 @@ def browser():
     path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser is installed: apt-get install {_BROWSERS[0]}")
-    patience = 600_000  # milliseconds, as `tests.checks.PATIENCE`; the default is 30 seconds
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, timeout=patience)
-        for name in ("new_page", "new_context"):
-            setattr(browser, name, _patient(getattr(browser, name), patience))
+        browser = running.chromium.launch(executable_path=path)
         yield browser
         browser.close()
-
-
-def _patient(create, patience):
-    """Lets what a page waits for take as long as it does on a slow machine."""
-
-    def create_patient(**options):
-        created = create(**options)
-        created.set_default_timeout(patience)
-        return created
-
-    return create_patient

@@ -115,7 +115,7 @@ def test_the_page_names_what_predictor_names(browser, ready_site, predictor, tmp
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(ready_site)
-    page.wait_for_selector("#file:enabled")
+    page.wait_for_selector("#file:enabled", timeout=120_000)
     pixels = photo(60, 90)
     turned, clear = tmp_path / "turned.png", tmp_path / "clear.png"
     exif = Image.Exif()
