@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -21,13 +22,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in _ONE_THREAD:
         os.environ.setdefault(_name, "1")
 
-# A test compiles a program and runs it once or twice: XLA's own passes are kept, LLVM's, which take
-# a quarter of the time of the tests on JAX, are not.
-if os.environ.get("KERAS_BACKEND") == "jax":
-    os.environ.setdefault(
-        "XLA_FLAGS",
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    )
+# A test compiles a program and runs it once or twice. XLA's own passes are kept; LLVM's expensive
+# ones are not, nor the newer emitters of fused loops: a training step of a small model compiles in
+# a sixth of the time. In one part, as the workers share the cores.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=true"
+    " --xla_cpu_parallel_codegen_split_count=1",
+)
 
 # TensorFlow (2.21) asks the processor whether it multiplies bfloat16, and oneDNN, kept from its
 # instructions, then kills the process. Processors without them do not use oneDNN for bfloat16.
@@ -35,7 +38,8 @@ if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX", "AVX2", 
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # What a shell may hold that changes messages, or makes a search take itself for one of several.
-for _name in ("COLUMNS", "LSMHA_TRACEBACK", *(f"KERASTUNER_{part}" for part in _KERASTUNER)):
+_MESSAGES = ("COLUMNS", "LSMHA_TRACEBACK", "PYTHONWARNINGS")
+for _name in (*_MESSAGES, *(f"KERASTUNER_{part}" for part in _KERASTUNER)):
     os.environ.pop(_name, None)
 
 
@@ -65,11 +69,15 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Takes the imported frameworks out of the garbage collector's rounds.
+    """Spares the tests two things that take longer than they do.
 
-    Each of these goes through a million objects otherwise, and Keras asks for one per quantised
-    layer.
+    The imported frameworks leave the garbage collector's rounds: each goes through a million
+    objects otherwise, and Keras asks for one per quantised layer. TensorFlow's Grappler optimises
+    no graphs, most of which run once; `tests.checks.optimised_graphs` brings it back.
     """
+    if "keras" in sys.modules and sys.modules["keras"].config.backend() == "tensorflow":
+        optimizer = sys.modules["tensorflow"].config.optimizer
+        optimizer.set_experimental_options({"disable_meta_optimizer": True})
     gc.collect()
     gc.freeze()
 

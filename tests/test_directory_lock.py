@@ -14,6 +14,7 @@ import pytest
 
 from lsmha_keras import directory_lock
 from lsmha_keras.directory_lock import NAME, DirectoryLock
+from tests.checks import PATIENCE
 
 pytestmark = pytest.mark.backend_free
 
@@ -112,7 +113,7 @@ def test_a_holder_elsewhere_that_lives_is_named(tmp_path):
 def test_a_lock_gives_signs_of_life(tmp_path):
     with DirectoryLock(tmp_path, interval=0.01) as lock:
         os.utime(lock.path, (0, 0))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while lock.path.stat().st_mtime == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -23,6 +23,8 @@ from lsmha_keras.files import (
     write_atomically,
 )
 
+# Keras writes its files itself, with the same code on every backend.
+pytestmark = pytest.mark.backend_free
 SIZE = 3 * 2**20
 
 

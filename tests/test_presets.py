@@ -11,7 +11,7 @@ from lsmha_keras import presets
 from lsmha_keras.data.open_dataset import can_open_offline
 from lsmha_keras.layers.position_embedding import resize_position_embedding
 from lsmha_keras.training.recipe import load_recipe
-from tests.checks import check_preset, random_images
+from tests.checks import PATIENCE, check_preset, random_images
 from tests.models.test_cct_image_classifier import small_classifier
 
 
@@ -272,7 +272,7 @@ def test_offline_hub_fails_at_once(tmp_path):
         cwd=str(presets.pathlib.Path(presets.__file__).parents[1]),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert result.returncode and "could not be fetched" in result.stderr
     assert "Received: 'hf://someone/cct'" in result.stderr

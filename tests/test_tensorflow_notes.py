@@ -56,6 +56,26 @@ def test_a_predictor_in_keras_prints_nothing_else():
     assert (done.returncode, done.stdout, done.stderr) == (0, "(1, 100)\n", "")
 
 
+BENCHMARKS = """
+import benchmarks, importlib, pkgutil
+for module in pkgutil.iter_modules(benchmarks.__path__, "benchmarks."):
+    importlib.import_module(module.name)
+"""
+TOOL = """
+import runpy, sys
+sys.argv = ["recipe_trip.py", "--help"]
+runpy.run_path("tools/recipe_trip.py", run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras imports it here")
+@pytest.mark.skipif(not (ROOT / "tools").exists(), reason="this looks at a checkout")
+@pytest.mark.parametrize("code", [BENCHMARKS, TOOL], ids=["benchmarks", "tool"])
+def test_scripts_of_a_checkout_print_nothing_else(code):
+    done = run(code)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
 @pytest.mark.backend_free
 def test_only_the_notes_are_dropped(capfd, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
@@ -113,6 +133,7 @@ def run(code):
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )

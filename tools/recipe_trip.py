@@ -58,8 +58,10 @@ def main(arguments: list[str]) -> None:
     sys.path.insert(0, str(ROOT.parent))
     import lsmha_keras
     from lsmha_keras import cli
+    from lsmha_keras._imports import import_quietly
     from lsmha_keras.commands import train
 
+    import_quietly("keras")
     for module in pkgutil.walk_packages(lsmha_keras.__path__, "lsmha_keras."):
         try:
             importlib.import_module(module.name)

@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from lsmha_keras.benchmark import attention, attention_memory
+from tests.checks import PATIENCE
 
 TINY = {"batch": 2, "tokens": 9, "width": 32, "heads": 4}
 LAYERS = ["ours", "keras.layers.MultiHeadAttention"]
@@ -13,7 +14,7 @@ if keras.config.backend() == "torch":
 
 @pytest.mark.parametrize("phase", ["inference", "training"])
 def test_one_consistent_row_for_each_layer(phase):
-    rows = attention.measure(phase, **TINY, runs=3)
+    rows = attention.measure(phase, **TINY, runs=3, limit=PATIENCE)
     assert [row["layer"] for row in rows] == LAYERS
     for row in rows:
         assert tuple(row) == attention.FIGURES
@@ -64,7 +65,7 @@ def test_xla_is_chosen_where_faster_and_not_waited_for(graph, xla, chosen, tried
 @pytest.mark.slow
 def test_memory_of_each_layer():
     case = {"batch": 8, "tokens": 256, "width": 32, "heads": 16}
-    rows = attention_memory.measure("inference", **case)
+    rows = attention_memory.measure("inference", **case, limit=PATIENCE)
     assert [row["layer"] for row in rows if not (row["xla"] and len(rows) > 3)] == LAYERS
     # Keras's layer holds at least one tensor of 8 x 16 x 256 x 256 floats.
     assert all(row["peak_mib"] >= 32 for row in rows if "keras" in row["layer"])

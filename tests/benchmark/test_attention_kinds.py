@@ -4,12 +4,14 @@ import pytest
 
 from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.benchmark import attention_kinds
+from tests.checks import PATIENCE
 
 
 def test_one_consistent_row_for_each_kind(monkeypatch):
     # XLA compiles every layer otherwise; what it is chosen by has a test of its own.
     monkeypatch.setattr(attention_kinds, "choose_xla", lambda variants, x: (min(variants), ""))
-    rows = attention_kinds.measure("inference", batch=1, tokens=16, width=32, heads=8, runs=2)
+    case = {"batch": 1, "tokens": 16, "width": 32, "heads": 8}
+    rows = attention_kinds.measure("inference", **case, runs=2, limit=PATIENCE)
     assert [row["attention"] for row in rows] == attention_names()
     plain = rows[0]
     assert (plain["ratio_to_multi_head"], plain["ratio_of_multiply_adds"]) == (1, 1)

@@ -13,6 +13,7 @@ from lsmha_keras.benchmark import benchmark_model as module
 from lsmha_keras.benchmark.benchmark_model import find_device, list_devices
 from lsmha_keras.benchmark.candidates import make_candidates
 from lsmha_keras.benchmark.peers import make_timm_model
+from tests.checks import PATIENCE
 from tests.reference import vit_pytorch_cct
 
 SIZES = {"hidden_dim": 32, "mlp_dim": 48, "num_layers": 2, "num_heads": 4}
@@ -27,7 +28,7 @@ def model():
 def test_rows_are_consistent(model):
     other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)], name="small")
     rows = lsmha_keras.benchmark_model(
-        model, [1, 3], 10, [other, "keras_hub.vit"], device="cpu", memory=False
+        model, [1, 3], 10, [other, "keras_hub.vit"], device="cpu", memory=False, limit=PATIENCE
     )
     names = ["small", "small (2)", "keras_hub.vit"]
     assert [(row.batch, row.model) for row in rows] == [(b, n) for b in (1, 3) for n in names]
@@ -98,7 +99,9 @@ def test_vit_pytorchs_cct_has_our_numbers(model):
 @pytest.mark.slow
 def test_a_peer_in_its_own_process_and_memory(model):
     vit_pytorch_cct()
-    rows = lsmha_keras.benchmark_model(model, [4], 2, "vit_pytorch.cct", memory=True)
+    rows = lsmha_keras.benchmark_model(
+        model, [4], 2, "vit_pytorch.cct", memory=True, limit=PATIENCE
+    )
     assert [row.runs for row in rows] == [2, 2]
     assert rows[1].compile_s is None
     if sys.platform == "linux" and list_devices()[0] == "cpu:0":

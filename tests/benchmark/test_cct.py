@@ -6,6 +6,7 @@ import pytest
 from lsmha_keras.benchmark import cct
 from lsmha_keras.benchmark.peers import make_vit_pytorch_cct
 from lsmha_keras.models import CCTBackbone, CCTImageClassifier
+from tests.checks import PATIENCE
 from tests.reference import vit_pytorch_cct
 
 
@@ -16,7 +17,7 @@ def needs_the_peer():
 
 @pytest.mark.parametrize("phase", ["inference", "training"])
 def test_one_consistent_row_for_each_library(phase):
-    rows = cct.measure("cct_2_3x2", phase, batch=2, heads=4, runs=2)
+    rows = cct.measure("cct_2_3x2", phase, batch=2, heads=4, runs=2, limit=PATIENCE)
     assert [row["library"] for row in rows] == ["ours", "vit_pytorch.cct"]
     for row in rows:
         assert tuple(row) == cct.FIGURES
@@ -53,7 +54,7 @@ def test_a_training_step_computes_all_the_peers_gradients(monkeypatch):
 
 def test_peer_that_does_not_fit_is_named(monkeypatch):
     monkeypatch.setattr("lsmha_keras.benchmark.memory._free_gib", lambda: 0.001)
-    ours, peer = cct.measure("cct_2_3x2", "training", batch=1, heads=2, runs=1)
+    ours, peer = cct.measure("cct_2_3x2", "training", batch=1, heads=2, runs=1, limit=PATIENCE)
     assert ours["runs"] == 1
     assert (peer["median_ms"], peer["runs"]) == ("", 0)
     assert peer["note"].startswith("not run: it needs about")

@@ -10,6 +10,7 @@ from lsmha_keras import cli, presets
 from lsmha_keras.benchmark import predictor_latency
 from lsmha_keras.benchmark.plot_latency import plot_latency
 from lsmha_keras.predictor import find_onnx
+from tests.checks import PATIENCE
 
 
 def test_all_ways_are_timed_and_agree(monkeypatch):
@@ -21,7 +22,7 @@ def test_all_ways_are_timed_and_agree(monkeypatch):
         return real(steps, runs, limit)
 
     monkeypatch.setattr(predictor_latency, "time_in_turn", keep)
-    rows = predictor_latency.measure("lsmha-small", "one image", runs=2)
+    rows = predictor_latency.measure("lsmha-small", "one image", runs=2, limit=PATIENCE)
     ways = [row["way"] for row in rows]
     assert ways[:2] == ["predict", "predict_on_batch"] and ways[-1] == "Predictor, keras"
     for row in rows:
@@ -40,7 +41,7 @@ def test_a_preset_without_a_file_has_keras_alone(tmp_path):
     from tests.exporting.models import small_classifier
 
     small_classifier().save_to_preset(str(tmp_path))
-    rows = predictor_latency.measure(str(tmp_path), "64 images", runs=1)
+    rows = predictor_latency.measure(str(tmp_path), "64 images", runs=1, limit=PATIENCE)
     assert [row["way"] for row in rows] == ["predict", "predict_on_batch", "Predictor, keras"]
     assert all(row["ratio_to_ours"] == "" for row in rows)
 
@@ -113,6 +114,8 @@ def test_a_figure_needs_accuracies(tmp_path, capsys):
     arguments = ["bench", "latency", "lsmha-small", "--plot", "speed.png"]
     assert cli.main([*arguments, "--output", str(tmp_path / "all.csv")]) == 2
     assert "--calibration" in capsys.readouterr().err
-    (tmp_path / "all.csv").write_text("what,accuracy,median_ms\none image,,3\n")
+    (tmp_path / "all.csv").write_text(
+        "what,way,accuracy,median_ms,machine\none image,torch,,3,here\n"
+    )
     with pytest.raises(ValueError, match="must have rows of one image with an accuracy"):
         plot_latency(tmp_path / "all.csv", tmp_path / "all.png")

@@ -16,6 +16,7 @@ from lsmha_keras.interrupt import raise_if_interrupted, signals_interrupt
 from lsmha_keras.progress import Progress
 from lsmha_keras.training.recipe import Recipe
 from lsmha_keras.training.train import train
+from tests.checks import PATIENCE
 from tests.training.tiny import recipe_dict, write_dataset
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def start(*arguments):
 def test_both_signals_say_the_same(number, status, resumes, fresh, message):
     process = start("ends", resumes, fresh)
     process.send_signal(number)
-    assert process.communicate(timeout=60) == ("", message)
+    assert process.communicate(timeout=PATIENCE) == ("", message)
     assert process.returncode == status
 
 
@@ -87,7 +88,7 @@ def test_a_second_signal_ends_at_once(first, second):
     process.send_signal(first)
     assert process.stdout.readline() == "cleaning up\n"
     process.send_signal(second)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == -second
 
 
@@ -142,7 +143,7 @@ class Swallow(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(PATIENCE)
         except KeyboardInterrupt:
             self.epoch = epoch
 

@@ -9,7 +9,7 @@ import pytest
 
 import lsmha_keras as lsmha
 from lsmha_keras import cli
-from tests.checks import random_images, to_numpy
+from tests.checks import PATIENCE, random_images, to_numpy
 
 # (name, parameters, classes), the table of the reference implementation.
 REFERENCE_PARAMETERS = [
@@ -37,6 +37,7 @@ def small_classifier(num_classes=5, **kwargs):
     )
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name, parameters, num_classes", REFERENCE_PARAMETERS)
 def test_parameter_counts(name, parameters, num_classes):
     model = lsmha.CCTImageClassifier.from_preset(name, num_classes=num_classes)
@@ -203,6 +204,8 @@ keras.saving.load_model = functools.partial(
 """
 
 
+# Keras's registry is the same on every backend.
+@pytest.mark.backend_free
 @pytest.mark.parametrize("first", ["import keras", "import keras_hub, keras", CUSTOM_OBJECTS])
 def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
     model = small_classifier()
@@ -212,7 +215,7 @@ def test_fresh_process_loads_after_a_bare_import(tmp_path, first):
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
     script = f"{first}\n{LOAD_ELSEWHERE}"
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lsmha_keras
+from tests.checks import PATIENCE
 
 pytestmark = [
     pytest.mark.skipif(keras.backend.backend() != "torch", reason="about torch"),
@@ -55,7 +56,7 @@ def test_two_processes_train_as_one(tmp_path):
     ]
     try:
         alone = train(path)
-        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+        assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
     finally:
         for worker in workers:
             worker.kill()

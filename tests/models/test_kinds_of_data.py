@@ -51,13 +51,21 @@ def as_arguments(kind, images, labels):
     return data if isinstance(data, tuple) else (data,)
 
 
-@pytest.mark.parametrize("kind", [*KINDS[2:], *GRAIN])
-def test_every_kind_of_data_gives_what_arrays_give(kind):
-    images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5  # The last batch is smaller.
+@pytest.fixture(scope="module")
+def compiled():
+    """A model that the tests share, so that it is compiled once, and its weights."""
     model = small_classifier(**STILL)
     model.compile(keras.optimizers.SGD(0.1), model.loss)
-    weights = model.get_weights()
-    # Batches of one size, and one model: everything is compiled once.
+    return model, model.get_weights()
+
+
+@pytest.mark.parametrize("kind", [*KINDS[2:], *GRAIN])
+def test_every_kind_of_data_gives_what_arrays_give(kind, compiled):
+    images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5  # The last batch is smaller.
+    model, weights = compiled
+    model.set_weights(weights)
+    model.optimizer.learning_rate = 0.1
+    # Batches of one size: everything is compiled once.
     options = {"batch_size": 8, "verbose": 0}
     logits = model.predict(images, **options)
     figures = model.evaluate(images, labels, **options)
@@ -120,9 +128,10 @@ def iter_of(batches):
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader", *GRAIN])
-def test_images_and_labels_in_dicts(kind):
+def test_images_and_labels_in_dicts(kind, compiled):
     images, labels = random_images(20, 16, 16, 3), np.arange(20) % 5
-    model = small_classifier(**STILL)
+    model, weights = compiled
+    model.set_weights(weights)
     figures = model.evaluate(images, labels, verbose=0, batch_size=8)
     found = model.evaluate(in_dicts(kind, images, labels), verbose=0)
     np.testing.assert_allclose(found, figures, rtol=1e-5)
@@ -131,7 +140,7 @@ def test_images_and_labels_in_dicts(kind):
     np.testing.assert_allclose(found, logits, atol=1e-5)
     found = lsmha.evaluate(model, in_dicts(kind, images, labels), batch_size=8)
     assert found["loss"] == pytest.approx(figures[0], rel=1e-5) and found["num_images"] == 20
-    model.compile(keras.optimizers.SGD(0.0), model.loss)
+    model.optimizer.learning_rate = 0.0
     losses = model.fit(in_dicts(kind, images, labels), verbose=0).history["loss"]
     assert losses == [pytest.approx(figures[0], rel=0.05)]  # batch statistics are of the batch
 

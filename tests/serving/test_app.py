@@ -13,6 +13,7 @@ from PIL import Image
 
 import lsmha_keras as lsmha
 from lsmha_keras.benchmark.serving import _bad_requests
+from tests.checks import PATIENCE
 from tests.models.test_one_photo import photo
 
 pytest.importorskip("fastapi", reason='a service needs `pip install "lsmha-keras[serve]"`')
@@ -49,7 +50,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def app(predictor):
-    return create_app(predictor, Limits(request_mib=1, images=8, megapixels=1))
+    return create_app(predictor, Limits(request_mib=1, images=8, megapixels=1, seconds=PATIENCE))
 
 
 @contextlib.asynccontextmanager
@@ -183,7 +184,7 @@ def test_a_body_of_unknown_length_is_read_to_the_limit_only(app):
 
 
 def test_the_requests_of_the_load_test_get_the_answers_it_expects(predictor):
-    app = create_app(predictor)
+    app = create_app(predictor, Limits(seconds=PATIENCE))
     for request in _bad_requests():
         if request.status is not None:  # else it hangs up
             response = ask(app, content=request.body, headers={"Content-Type": request.kind})
@@ -221,7 +222,7 @@ class Held:
         monkeypatch.setattr(predictor, "probabilities", self)
 
     def __call__(self, images):
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE)
         if self.error:
             raise self.error
         return self.real(images)
@@ -229,7 +230,7 @@ class Held:
 
 def test_concurrent_requests_share_batches_and_get_their_own_answers(predictor, monkeypatch):
     held = Held(predictor, monkeypatch)
-    app = create_app(predictor, Limits(batch=8))
+    app = create_app(predictor, Limits(batch=8, seconds=PATIENCE))
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype="uint8")
 
     async def together():
@@ -257,7 +258,7 @@ def test_concurrent_requests_share_batches_and_get_their_own_answers(predictor, 
 
 async def until(client, name, value):
     """Waits until a figure of the service has a value; then all that can go on has gone on."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while figures(await client.get("/metrics")).get(name) != value:
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.05)
@@ -270,7 +271,7 @@ def figures(response):
 
 def test_more_requests_than_are_taken_are_told_to_wait(predictor, monkeypatch):
     held = Held(predictor, monkeypatch)
-    app = create_app(predictor, Limits(requests=3))
+    app = create_app(predictor, Limits(requests=3, seconds=PATIENCE))
 
     async def crowd():
         async with client_of(app) as client:
@@ -298,11 +299,15 @@ def test_an_answer_that_takes_too_long_is_given_up(predictor, monkeypatch):
     app = create_app(predictor, Limits(seconds=1))
 
     async def wait():
-        async with client_of(app) as client:
+        async with client_of(app) as client, asyncio.timeout(PATIENCE):
+            answers = []
             held.go_on.clear()
-            late = await client.post("/classify", content=npy(PHOTOS[0][None]), headers=ARRAY)
-            held.go_on.set()
-            return late, await client.post("/classify", content=npy(PHOTOS[0][None]), headers=ARRAY)
+            # A machine under load may be late again.
+            while not answers or answers[-1].status_code == 504:
+                image = npy(PHOTOS[0][None])
+                answers.append(await client.post("/classify", content=image, headers=ARRAY))
+                held.go_on.set()
+            return answers[0], answers[-1]
 
     late, next_one = asyncio.run(wait())
     assert (late.status_code, late.json()["error"]) == (504, "timeout")
@@ -322,7 +327,7 @@ def test_a_request_that_does_not_arrive_is_given_up(predictor):
 
 def test_a_failure_of_the_model_is_told_and_does_not_last(predictor, monkeypatch):
     held = Held(predictor, monkeypatch)
-    app = create_app(predictor)
+    app = create_app(predictor, Limits(seconds=PATIENCE))
     held.error = RuntimeError("secret")
     response = ask(app, content=FILES[0])
     assert (response.status_code, response.json()["error"]) == (500, "internal")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lsmha_keras.serving.batcher import Batcher
+from tests.checks import PATIENCE
 
 pytestmark = pytest.mark.backend_free
 
@@ -18,7 +19,7 @@ class Recorder:
         self.batches, self.fails_at, self.go_on = [], fails_at, threading.Event()
 
     def __call__(self, images):
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE)
         self.batches.append(images[:, 0].tolist())
         if len(self.batches) in self.fails_at:
             raise RuntimeError("broken")

@@ -17,6 +17,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="serves the page")
 from lsmha_keras.serving.app import create_app  # noqa: E402
 from lsmha_keras.serving.server import address, open_socket  # noqa: E402
 from lsmha_keras.serving.uploads import Limits  # noqa: E402
+from tests.checks import PATIENCE  # noqa: E402
 
 pytestmark = pytest.mark.backend_free
 
@@ -27,7 +28,7 @@ class Service:
     """A service in a thread of this process."""
 
     def __init__(self, predictor):
-        app = create_app(predictor, Limits(request_mib=1))
+        app = create_app(predictor, Limits(request_mib=1, seconds=PATIENCE))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
         self.server, self.socket = uvicorn.Server(config), open_socket("127.0.0.1", 0)
         self.url = address(self.socket) + "/"
@@ -38,7 +39,7 @@ class Service:
         while not self.server.started:
             time.sleep(0.02)
         self.server.should_exit = True
-        self.thread.join(60)
+        self.thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from PIL import Image
 import lsmha_keras as lsmha
 from lsmha_keras import cli
 from lsmha_keras.serving.server import address, open_socket
+from tests.checks import PATIENCE
 from tests.models.test_one_photo import photo
 
 ROOT = pathlib.Path(lsmha.__file__).parent.parent
@@ -42,7 +43,8 @@ def running(*options):
     kept = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, "serve", "lsmha-small", "--port", "0", *options],
+        [sys.executable, "-c", SERVE, "serve", "lsmha-small", "--port", "0"]
+        + ["--seconds", str(PATIENCE), *options],
         env={**kept, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,11 +53,11 @@ def running(*options):
     try:
         line = process.stdout.readline()
         found = re.search(r" in onnxruntime: http://127\.0\.0\.1:(\d+)$", line)
-        assert found, line or process.communicate(timeout=60)[1]
+        assert found, line or process.communicate(timeout=PATIENCE)[1]
         yield process, ("127.0.0.1", int(found[1]))
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="these signals are POSIX's")
@@ -65,7 +67,7 @@ def test_a_signal_stops_it_after_the_requests_that_have_begun(number):
     Image.fromarray(photo(64, 64)).save(file, "PNG")
     body = file.getvalue()
     with running() as (process, place):
-        connection = http.client.HTTPConnection(*place, timeout=60)
+        connection = http.client.HTTPConnection(*place, timeout=PATIENCE)
         connection.putrequest("POST", "/classify?top=1")
         connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body[:100])
@@ -91,12 +93,12 @@ def test_a_signal_stops_it_after_the_requests_that_have_begun(number):
         label, _ = lsmha.Predictor("lsmha-small", runtime="onnxruntime")(photo(64, 64))[0]
         assert answer["images"][0]["classes"][0]["name"] == label
         # Neither Keras nor a backend was imported.
-        assert process.communicate(timeout=60) == ("stopped\n[]\n", "")
+        assert process.communicate(timeout=PATIENCE) == ("stopped\n[]\n", "")
         assert process.returncode == 0
 
 
 def requests_in_progress(place):
-    connection = http.client.HTTPConnection(*place, timeout=60)
+    connection = http.client.HTTPConnection(*place, timeout=PATIENCE)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()
@@ -105,14 +107,14 @@ def requests_in_progress(place):
 
 def refuses(place):
     try:
-        socket.create_connection(place, timeout=60).close()
+        socket.create_connection(place, timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
     return False
 
 
 def wait_until(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)

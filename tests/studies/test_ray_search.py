@@ -16,6 +16,7 @@ import keras
 import pytest
 import tomli_w
 
+from tests.checks import PATIENCE
 from tests.studies.tiny import study_dict
 from tests.training.tiny import read_history, write_dataset
 
@@ -177,7 +178,7 @@ def test_a_killed_driver_goes_on(study, serial, here, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), json.dumps(study), directory]
     driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + 200
+        end = time.monotonic() + PATIENCE
         # Two trials have a checkpoint.
         while len(list(directory.glob("trial_*/execution_0/checkpoints/last*"))) < 2:
             assert driver.poll() is None, driver.stdout.read().decode()

@@ -12,6 +12,7 @@ import textwrap
 import pytest
 
 from lsmha_keras.studies import execution as run_execution_module
+from tests.checks import PATIENCE
 from tests.studies.tiny import study_dict
 from tests.training.tiny import read_history, write_dataset
 
@@ -390,7 +391,9 @@ KILLED = """
 def test_killed_and_called_again(dataset, tmp_path, grid):
     study = study_dict(dataset, tuner={"keep": 2, "seed": 5})
     command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(study), tmp_path / "runs"]
-    killed = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, timeout=300)
+    killed = subprocess.run(
+        command, cwd=ROOT, env=os.environ, capture_output=True, timeout=PATIENCE
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert len(_read(tmp_path / "runs")) == 1
     assert len(read_history(tmp_path / "runs" / "trial_1" / "execution_0")) == 1
