@@ -4,7 +4,6 @@
 `check_preset` for a shipped preset: one call covers a new class.
 """
 
-import contextlib
 import importlib.util
 import json
 
@@ -87,22 +86,6 @@ def value_and_gradients(function, arrays, gradient):
         output.backward(gradient)
         output, gradients = output.detach(), [x.grad for x in tensors]
     return to_numpy(output), [to_numpy(x) for x in gradients]
-
-
-@contextlib.contextmanager
-def optimised_graphs():
-    """Lets TensorFlow optimise its graphs, as it does by default; the suite leaves that out."""
-    if keras.config.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
 
 
 def count_roundings(layer):
@@ -269,8 +252,7 @@ def check_preset(info):
 
     golden = np.load(info.path / "golden.npz")
     model = load_classifier(info.name)
-    with optimised_graphs():
-        logits = model.predict(golden["images"], verbose=0)
+    logits = model.predict(golden["images"], verbose=0)
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-4, rtol=0)
     np.testing.assert_array_equal(logits.argmax(axis=1), golden["labels"])
     assert sum(path.stat().st_size for path in info.path.glob("*.weights.h5")) < 8 * 2**20
@@ -326,8 +308,7 @@ def check_card(info, model):
 def check_all_weights_train(model, images, labels):
     """Two steps of training change every trainable weight and give a finite loss."""
     before = [to_numpy(w) for w in model.trainable_weights]
-    with optimised_graphs():
-        history = model.fit(images, labels, epochs=2, verbose=0)
+    history = model.fit(images, labels, epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     after = [to_numpy(w) for w in model.trainable_weights]
     unchanged = [

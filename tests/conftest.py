@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import sys
 
 import pytest
 
@@ -69,15 +68,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Spares the tests two things that take longer than they do.
+    """Takes the imported frameworks out of the garbage collector's rounds.
 
-    The imported frameworks leave the garbage collector's rounds: each goes through a million
-    objects otherwise, and Keras asks for one per quantised layer. TensorFlow's Grappler optimises
-    no graphs, most of which run once; `tests.checks.optimised_graphs` brings it back.
+    Each of these goes through a million objects otherwise, and Keras asks for one per quantised
+    layer.
     """
-    if "keras" in sys.modules and sys.modules["keras"].config.backend() == "tensorflow":
-        optimizer = sys.modules["tensorflow"].config.optimizer
-        optimizer.set_experimental_options({"disable_meta_optimizer": True})
     gc.collect()
     gc.freeze()
 

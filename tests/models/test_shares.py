@@ -67,6 +67,6 @@ print("right")
 
 @pytest.mark.skipif(keras.config.backend() == "torch", reason="Keras takes one device on PyTorch")
 def test_two_devices(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2", prepend=" ")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     done = run_python("-c", CODE)
     assert done.stdout == "right\n", done.stderr

@@ -144,7 +144,7 @@ def test_two_devices_match_one(tmp_path):
     recipe["model"]["overrides"] |= overrides | {"stochastic_depth_rate": 0.0}
     recipe["optimizer"]["learning_rate"] = 3e-3
     recipe["ema"] = {"enabled": True, "momentum": 0.7}
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    flags = "--xla_force_host_platform_device_count=2"
     process = start(DEVICES, json.dumps(recipe), str(tmp_path), XLA_FLAGS=flags)
     figures = json.loads(finish(process).partition("FIGURES")[2])
     assert figures["copies"] == 2
