@@ -201,6 +201,17 @@ def test_attention_and_whole_models():
         assert f"| {backend} | {batch} | {' | '.join(cells)} |" in text
 
 
+def test_a_training_step_beside_vit_pytorch():
+    case = {"model": "cct_2_3x2", "phase": "training", "batch": "128", "heads": "16"}
+    rows = [row for row in _rows("cct.csv") if case.items() <= row.items()]
+    cells = []
+    for backend in ("tensorflow", "torch", "jax"):
+        times = {r["library"]: float(r["median_ms"]) for r in rows if r["backend"] == backend}
+        ours, peer = times["ours"], times["vit_pytorch.cct"]
+        cells.append(f"{ours:.0f} ms ({peer / ours:.2f})")
+    assert f"| {' | '.join(cells)} |" in page("docs/speed.md")
+
+
 def test_one_image_beside_vit_pytorch():
     rows = _rows("peer_latency.csv")
     ways = ("predict", "predict_on_batch", "Predictor, onnxruntime", "Predictor, openvino")

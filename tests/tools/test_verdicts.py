@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from lsmha_keras.presets import zoo_dir
+from lsmha_keras.presets import ALIASES, zoo_dir
 from lsmha_keras.text_files import read_rows
 
 pytestmark = pytest.mark.backend_free
@@ -149,3 +149,14 @@ def test_t5_latency(text):
     ).groups()
     names = ("cct_7_3x1_h64_c3", "cct_7_3x1_c3", "cct_7_3x1_h64_c4", "cct_7_3x1_c4")
     assert list(figures) == [f"{ratios[name, 'jax', '1']:.1f}" for name in names]
+
+
+def test_front_times(text):
+    times = {
+        row["model"]: f"{float(row['median_ms']):.2f}"
+        for row in read_rows(RESULTS / "cnn_latency.csv", ["runtime", "model", "median_ms"])
+        if row["runtime"] == "openvino"
+    }
+    base, small = (times[ALIASES[name]] for name in ("lsmha-base", "lsmha-small"))
+    assert f"takes {times['mobilenetv2_x0_5']} ms and `lsmha-base` {base};" in text
+    assert f"`lsmha-small` takes {small} and ResNet-20 {times['resnet20']}." in text
