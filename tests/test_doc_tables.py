@@ -201,6 +201,21 @@ def test_attention_and_whole_models():
         assert f"| {backend} | {batch} | {' | '.join(cells)} |" in text
 
 
+def test_questions_of_trec():
+    rows = [
+        row
+        for row in _rows("sequences.csv")
+        if (row["model"], row["dataset"], row["heads"]) == ("text_cct_2_2x1_h16_trec", "trec", "16")
+    ]
+    first, *others = (100 * float(row["accuracy"]) for row in rows)
+    assert len(others) == 2 and rows[0]["seed"] == "0"
+    mean = statistics.mean([first, *others])
+    assert (
+        f"| {first:.2f} % of {rows[0]['num_examples']} test questions | one run; {mean:.1f} % over "
+        "three seeds |"
+    ) in page("README.md")
+
+
 def test_a_training_step_beside_vit_pytorch():
     case = {"model": "cct_2_3x2", "phase": "training", "batch": "128", "heads": "16"}
     rows = [row for row in _rows("cct.csv") if case.items() <= row.items()]
