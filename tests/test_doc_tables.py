@@ -211,7 +211,7 @@ def test_questions_of_trec():
     assert len(others) == 2 and rows[0]["seed"] == "0"
     mean = statistics.mean([first, *others])
     assert (
-        f"| {first:.2f} % of {rows[0]['num_examples']} test questions | one run; {mean:.1f} % over "
+        f"| {first:.2f} % of {rows[0]['num_texts']} test questions | one run; {mean:.1f} % over "
         "three seeds |"
     ) in page("README.md")
 
