@@ -54,13 +54,7 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
     log = print if verbose else (lambda text: None)
     policy = make_policy(recipe, sources["train"])
     total = recipe.schedule.total_epochs
-    checkpoint = EpochCheckpoint(output_dir)
-    progress, arrays = load_state(checkpoint.last) if checkpoint.last.exists() else (None, None)
-    if progress and progress.get("placement") == "device":
-        raise InputError(
-            "The run was begun with its images on the device and can only go on there: on jax or "
-            f"torch, with a GPU or a limit of minutes. Received: {checkpoint.last}"
-        )
+    progress, arrays = _saved_state(EpochCheckpoint(output_dir).last)
     checkpoint = EpochCheckpoint(output_dir, progress)
     epoch = len(checkpoint.history)
     stopped = bool(progress and progress["stopped"])
@@ -102,6 +96,19 @@ def fit_recipe(recipe, sources, output_dir, callbacks=(), verbose="auto"):
         verbose=verbose,
     )
     return model, checkpoint
+
+
+def _saved_state(path):
+    """Reads what `EpochCheckpoint` saved; `(None, None)` if there is nothing."""
+    if not path.exists():
+        return None, None
+    progress, arrays = load_state(path)
+    if progress.get("placement") == "device":
+        raise InputError(
+            "The run was begun with its images on the device and can only go on there: on jax or "
+            f"torch, with a GPU or a limit of minutes. Received: {path}"
+        )
+    return progress, arrays
 
 
 def class_weights(recipe, source, policy):
