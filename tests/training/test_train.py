@@ -86,7 +86,7 @@ def test_card(result):
         "label smoothing 0.1",
         "from_preset('tiny')",
         f"| expected calibration error | {100 * result.results['ece']:.1f} points |",
-        "Best classes: ",
+        "| class | images | accuracy | precision | most confused with |",
         'name: "tiny"',
     ):
         assert text in card, text
