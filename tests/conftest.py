@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -33,8 +34,10 @@ os.environ.setdefault(
 
 # TensorFlow (2.21) asks the processor whether it multiplies bfloat16, and oneDNN, kept from its
 # instructions, then kills the process. Processors without them do not use oneDNN for bfloat16.
+# OpenVINO (2026.4) kills it too: it has a oneDNN of its own, beside kernels that use them anyway.
 if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX", "AVX2", "AVX2_VNNI"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    sys.modules["openvino"] = None  # as if it were not installed
 
 # What a shell may hold that changes messages, or makes a search take itself for one of several.
 _MESSAGES = ("COLUMNS", "LSMHA_TRACEBACK", "PYTHONWARNINGS")
