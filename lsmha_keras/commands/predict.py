@@ -9,6 +9,7 @@ shipped ones, run in onnxruntime, without Keras and its backend, unless --backen
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -110,7 +111,10 @@ def _find_texts(names):
     for name in names:
         path = pathlib.Path(name)
         if path.suffix.lower() != ".txt":
-            found.append(({"text": name}, name))
+            if os.path.isfile(name):  # unlike Path.is_file, also asked of a long text
+                problems.append(f"A model of texts reads files named *.txt. Received: {path}")
+            else:
+                found.append(({"text": name}, name))
             continue
         try:
             lines = read_text(path).removeprefix("\ufeff").splitlines()
