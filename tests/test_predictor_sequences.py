@@ -151,7 +151,7 @@ def test_predict_reports_what_is_no_text_and_classifies_the_rest(texts, tmp_path
 def test_predict_takes_no_other_file_for_a_text(texts, tmp_path, capsys):
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"")
-    long = "why" * 2000  # longer than a file's name may be
+    long = f"cat {5000 * 'x'}"  # longer than a file's name may be
     assert cli.main(["predict", str(texts[0]), str(photo), long]) == 1
     out, err = capsys.readouterr()
     assert f"reads files named *.txt. Received: {photo}" in err and long in out
