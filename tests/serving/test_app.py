@@ -364,7 +364,8 @@ def test_the_page_asks_nobody_else(app):
 class FourChannels:
     """A model whose classes are its channels, without names."""
 
-    name, runtime, image_shape, num_classes, class_names = "four", "none", (16, 20, 4), 4, None
+    name, kind, runtime = "four", "images", "none"
+    image_shape, num_classes, class_names = (16, 20, 4), 4, None
     best, read = lsmha.Predictor.best, staticmethod(lambda image: image)
 
     def probabilities(self, images):

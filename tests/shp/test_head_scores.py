@@ -281,7 +281,7 @@ def test_the_table_as_csv(scores, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "columns block, head"),
+        ("", "scores of heads. Received: none"),
         ("block,head,mine\n", "scores of heads. Received: none"),
         ("block,mine\n0,1\n", "columns head"),
         ("block,head,mine\n0,0,high\n", "must hold numbers"),
