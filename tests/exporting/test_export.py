@@ -187,6 +187,8 @@ def test_what_cannot_be_exported_is_named(make, message, tmp_path):
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "litert", "tf_saved_model", "torch"])
 def test_another_kind_of_attention_is_named(format, tmp_path):
+    if format == "openvino":  # packages are asked for first
+        pytest.importorskip("openvino", reason='needs `pip install "lsmha-keras[export]"`')
     model = small_classifier(attention="moh")
     kind = type(model.backbone.blocks[1].attention).__name__
     message = f"run in Keras only. Received: block_1, a TransformerBlock with {kind}"
