@@ -277,6 +277,12 @@ def test_what_text_models_reach():
         cells = [*(row[key] for key in ("dataset", "model", "heads", "seed")), *figures]
         assert f"| {' | '.join(cells)} | {int(row['parameters']):,} |" in text
         assert row["num_texts"] == _TEST_SEQUENCES[row["dataset"]]
+    means = {}
+    for row in rows:
+        if (row["model"], row["dataset"]) == ("text_cct_2_2x1_h16_trec", "trec"):
+            means.setdefault(row["heads"], []).append(100 * float(row["accuracy"]))
+    few, *more = (f"{statistics.mean(means[heads]):.1f}" for heads in ("4", "16", "32", "64"))
+    assert f"are {few} % with 4 heads, {more[0]} with 16, {more[1]} with 32 and {more[2]}" in text
     listed = re.findall(rf"^\| (?:{'|'.join(_TEST_SEQUENCES)}) \| ", text, re.M)
     assert len(listed) == len(rows)
 
