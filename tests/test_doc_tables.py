@@ -283,6 +283,12 @@ def test_what_text_models_reach():
             means.setdefault(row["heads"], []).append(100 * float(row["accuracy"]))
     few, *more = (f"{statistics.mean(means[heads]):.1f}" for heads in ("4", "16", "32", "64"))
     assert f"are {few} % with 4 heads, {more[0]} with 16, {more[1]} with 32 and {more[2]}" in text
+    fine = {}
+    for row in rows:
+        if row["model"] == "text_cct_2_2x1_h16_trec_fine":
+            fine.setdefault(row["heads"], []).append(100 * float(row["accuracy"]))
+    few, *more = (f"{statistics.mean(fine[heads]):.1f}" for heads in ("4", "16", "32"))
+    assert f"classes: {few} % with 4 heads, {more[0]} with 16 and {more[1]} with 32," in text
     listed = re.findall(rf"^\| (?:{'|'.join(_TEST_SEQUENCES)}) \| ", text, re.M)
     assert len(listed) == len(rows)
 

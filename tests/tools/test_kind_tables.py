@@ -4,6 +4,7 @@ import pytest
 
 from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.presets import zoo_dir
+from lsmha_keras.text_files import read_rows
 from tools.evidence.kind_tables import TABLES, accuracy_table, cost_table
 from tools.evidence.tables import evidence_text
 
@@ -51,3 +52,22 @@ def test_accuracy(tmp_path):
 def test_the_page_is_what_the_csv_files_give():
     text = (zoo_dir() / "VARIANTS.md").read_text(encoding="utf-8")
     assert evidence_text(text, zoo_dir() / "results", TABLES) == text
+
+
+@pytest.mark.skipif(not (zoo_dir() / "VARIANTS.md").exists(), reason="needs a checkout")
+def test_what_the_page_concludes():
+    text = " ".join((zoo_dir() / "VARIANTS.md").read_text(encoding="utf-8").split())
+    columns = ["attention", "accuracy", "clusters_per_head", "noise_per_head"]
+    rows = read_rows(zoo_dir() / "results" / "kinds.csv", columns)
+    figures = {
+        row["attention"]: (
+            f"{float(row['clusters_per_head']):.1f}",
+            f"{float(row['noise_per_head']):.0f}",
+        )
+        for row in rows
+    }
+    moh, plain, shared = (figures[kind] for kind in ("moh", "multi_head", "multi_query"))
+    assert f"`moh` has {moh[0]} clusters and a noise of {moh[1]}" in text
+    assert f"one of plain attention {plain[0]} and {plain[1]}." in text
+    assert f"does the opposite, {shared[0]} and {shared[1]}." in text
+    assert max(rows, key=lambda row: float(row["accuracy"]))["attention"] == "talking"
