@@ -6,8 +6,11 @@ import statistics
 
 import pytest
 
+from lsmha_keras.benchmark.multiply_adds import count_multiply_adds
+from lsmha_keras.models.cct_backbone import CCTBackbone
 from lsmha_keras.presets import ALIASES, zoo_dir
 from lsmha_keras.text_files import read_rows
+from lsmha_keras.training.recipe import load_recipe
 
 pytestmark = pytest.mark.backend_free
 
@@ -131,6 +134,13 @@ def test_t5_a_cnn_of_equal_cost_is_as_accurate(text):
     (cnn,) = runs["cct_8_3x2_c8"]
     above = cnn - max(runs["cct_2_3x2_h16_c1"])
     assert f"reaches {cnn:.2f} % by the same schedule, one run: {above:.2f} points above" in text
+    recipe = load_recipe("cct_8_3x2_c8_cifar100").model
+    backbones = [
+        CCTBackbone.from_preset(recipe.preset, **recipe.overrides),
+        CCTBackbone.from_preset("cct_2_3x2_h16_c1"),
+    ]
+    cnn, hybrid = (f"{count_multiply_adds(backbone) / 1e6:.1f}" for backbone in backbones)
+    assert f"{cnn} million multiply-adds against {hybrid})" in text
 
 
 def test_t5_latency(text):
