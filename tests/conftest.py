@@ -93,6 +93,16 @@ class _PassedTests:
             lines.writelines(f"{name}\n" for name in sorted(self.names))
 
 
+@pytest.fixture(autouse=True)
+def kinds_of_attention():
+    """Forgets the kinds of attention that a test, or the page of the docs it runs, registered."""
+    yield
+    registry = sys.modules.get("lsmha_keras.attention.registry")
+    if registry is not None:
+        for name in registry._KINDS.keys() - registry._SHIPPED:
+            del registry._KINDS[name]
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A browser; of one module, as no event loop runs beside playwright's in its thread."""
