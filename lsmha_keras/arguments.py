@@ -136,20 +136,3 @@ def check_channels_last(data_format=None):
             '`keras.config.set_image_data_format("channels_last")`, and bring images into that '
             f"order with `np.moveaxis(images, 1, -1)`. Received: data_format={found!r}"
         )
-
-
-def check_takes_images(model, action):
-    """Refuses a classifier of texts or series.
-
-    Args:
-        model: `CCTImageClassifier` or one of its subclasses.
-        action: str, what is asked of it, for the message: "`explain`".
-
-    Raises:
-        ValueError: names the class.
-    """
-    if len(model.image_shape) != 3:
-        raise InputError(
-            f"{action} is for models of images, not for those of texts and series. "
-            f"Received: {type(model).__name__}"
-        )

@@ -50,12 +50,14 @@ class RunError(LsmhaError, RuntimeError):
     """The work cannot run now, or has failed."""
 
 
-def nearest(name, valid):
+def nearest(name, valid, count=1, cutoff=0.5):
     """Returns " (nearest: learning_rate)", or an empty text if no name is near.
 
     Args:
         name: the unknown name.
         valid: the valid names.
+        count: int, how many are named at most.
+        cutoff: float, the least likeness of a name that is near, from 0 to 1.
 
     Returns:
         str, for the end of a sentence in an error message.
@@ -66,5 +68,5 @@ def nearest(name, valid):
     """
     import difflib  # a fifth of the time of `import lsmha_keras`, and rarely needed
 
-    matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
-    return f" (nearest: {matches[0]})" if matches else ""
+    matches = difflib.get_close_matches(str(name), list(valid), n=count, cutoff=cutoff)
+    return f" (nearest: {', '.join(matches)})" if matches else ""

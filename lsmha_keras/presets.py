@@ -6,7 +6,6 @@ Without the data it is an architecture without weights and needs no directory.
 """
 
 import dataclasses
-import difflib
 import fnmatch
 import os
 import pathlib
@@ -20,7 +19,7 @@ from lsmha_keras.checksums import CHECKSUMS as CHECKSUMS
 from lsmha_keras.checksums import verify_checksums as verify_checksums
 from lsmha_keras.checksums import verify_file as verify_file
 from lsmha_keras.checksums import write_checksums as write_checksums
-from lsmha_keras.errors import InputError, PackageError
+from lsmha_keras.errors import InputError, PackageError, nearest
 from lsmha_keras.text_files import read_json
 
 # What the name of a preset on a hub begins with.
@@ -240,11 +239,10 @@ def resolve_preset(preset):
             f"The directory has no `config.json` and no `{COMMITTEE}`. Received: preset={name!r}"
         )
     known = [*ALIASES, *(path.name for path in _shipped_presets()), *_LISTED]
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+    near = nearest(name, known, count=3, cutoff=0.3) or f": {', '.join(known)}"
     raise InputError(
         "A preset is a directory, 'hf://...', 'kaggle://...' or one of the names that "
-        f"`lsmha_keras.list_presets()` gives; nearest: {', '.join(nearest) or ', '.join(known)}. "
-        f"Received: preset={name!r}"
+        f"`lsmha_keras.list_presets()` gives{near}. Received: preset={name!r}"
     )
 
 

@@ -105,26 +105,3 @@ def split_words(text: Any, lowercase: bool) -> list[str]:
     if not isinstance(text, str):
         raise InputError(f"A text must be a str. Received: {text!r}")
     return _WORDS.findall(text.lower() if lowercase else text)
-
-
-def check_ids(ids: np.ndarray, sequence_length: int, vocabulary_size: int) -> None:
-    """Refuses ids that a model does not know.
-
-    Args:
-        ids: NumPy array.
-        sequence_length: int, how many ids a text has.
-        vocabulary_size: int, how many ids there are.
-
-    Raises:
-        ValueError: if the shape is not `(batch, sequence_length)`, or an id is out of range.
-    """
-    if ids.ndim != 2 or ids.shape[1] != sequence_length or ids.dtype.kind not in "iu":
-        raise InputError(
-            f"Ids must be ints of shape (batch, {sequence_length}), with {PADDING_ID} after the "
-            f"end of shorter texts. Received: {ids.dtype} of shape {ids.shape}"
-        )
-    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary_size):
-        raise InputError(
-            f"Ids must be from 0 to {vocabulary_size - 1}: the vocabulary has {vocabulary_size}. "
-            f"Received: ids from {ids.min()} to {ids.max()}"
-        )

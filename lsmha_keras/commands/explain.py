@@ -43,8 +43,9 @@ believe occlusion. rollout, flow and maps are the same for every label. flow tak
 64 tokens and is left out for larger ones. Kinds of attention without maps have occlusion only.
 
 --curves DATASET measures the methods: the most relevant parts of images are painted over, or shown,
-first. The area under the label's probability is small for a good method in deletion, large in
-insertion; "random" is what any method must beat. --output is a csv file then.
+first; of texts and series, words are replaced by unknown ones and time steps by their mean. The
+area under the label's probability is small for a good method in deletion, large in insertion;
+"random" is what any method must beat. --output is a csv file then.
 """
 
 
@@ -72,7 +73,7 @@ def add_parser(commands, parents):
         type=positive,
         default=500,
         metavar="N",
-        help="with --curves: images, chosen at random (default: 500)",
+        help="with --curves: images, texts or series, chosen at random (default: 500)",
     )
     add_verbosity(parser, verbose="show a progress bar also where the output is no terminal")
 

@@ -8,7 +8,7 @@ import numpy as np
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
 from lsmha_keras.errors import InputError
-from lsmha_keras.images import check_finite
+from lsmha_keras.sample_checks import check_finite
 
 
 def labelled_batches(dataset, batch_size):
@@ -155,7 +155,7 @@ def class_labels(labels, num_classes, offset=0):
     if len(wrong):
         raise InputError(
             f"Labels must lie in 0 .. {num_classes - 1}, as there are {num_classes} classes. "
-            f"Received: label {labels[wrong[0]]} of image {offset + wrong[0]}"
+            f"Received: label {labels[wrong[0]]} of sample {offset + wrong[0]}"
         )
     return labels.astype("int64")
 

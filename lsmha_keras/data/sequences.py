@@ -4,7 +4,7 @@ import numpy as np
 
 from lsmha_keras.data.datasets import ImageDataset, check_labels
 from lsmha_keras.errors import InputError
-from lsmha_keras.images import check_finite
+from lsmha_keras.sample_checks import check_finite
 
 
 class SequenceDataset(ImageDataset):

@@ -1,4 +1,4 @@
-"""How good explanations are: what a model answers as parts of the images go or come."""
+"""How good explanations are: what a model answers as parts of its inputs go or come."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from lsmha_keras.arguments import check_takes_images, positive_int
+from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import ImageBatches
 from lsmha_keras.errors import InputError, nearest
 from lsmha_keras.heads.explain import (
     METHODS,
     check_classifier,
-    grid_shape,
-    painted,
+    count_parts,
+    hide,
     token_relevance,
 )
 from lsmha_keras.images import resize_batch
+from lsmha_keras.models.block_walk import prepared
 from lsmha_keras.progress import Progress
 from lsmha_keras.text_files import write_rows
 from lsmha_keras.types import PathLike
@@ -33,11 +34,11 @@ class ExplanationCurves:
     """Deletion and insertion curves of explanations.
 
     Attributes:
-        shares: `(steps + 1,)`, the share of the tokens that is gone or there, 0 to 1.
+        shares: `(steps + 1,)`, the share of the parts that is gone or there, 0 to 1.
         deletion: dict from method to `(images, steps + 1)`: the probability of the label as the
-            most relevant tokens are painted over first. A good explanation makes it fall early.
-        insertion: dict of the same shapes: as they come first, on an image of its mean colour.
-            A good explanation makes it rise early.
+            most relevant parts are hidden first. A good explanation makes it fall early.
+        insertion: dict of the same shapes: as they come first, where all is hidden. A good
+            explanation makes it rise early.
     """
 
     shares: np.ndarray
@@ -84,13 +85,14 @@ def explanation_curves(
 ) -> ExplanationCurves:
     """Measures explanations by what happens when the parts they name are taken away or given.
 
-    Images are explained for the class that the model finds most likely, right or wrong. Tokens'
-    cells take the mean colour of the image, as with `"occlusion"`, which therefore is judged by its
-    own kind of question.
+    Samples are explained for the class that the model finds most likely, right or wrong. What is
+    hidden of an image takes its mean colour, hidden words are unknown ones, and hidden time steps
+    take the mean of the series, as with `"occlusion"`, which therefore is judged by its own kind of
+    question.
 
     Args:
-        model: a `CCTImageClassifier`.
-        data: labelled images of any kind; see `ImageBatches`.
+        model: a `CCTImageClassifier`, `CCTTextClassifier` or `CCTSequenceClassifier`.
+        data: labelled images, texts or series of any kind; see `ImageBatches`.
         methods: methods of `lsmha_keras.explain`, and `"random"`, an order that is drawn anew for
             each image. Defaults to all.
         steps: int, steps of a curve. Defaults to `8`.
@@ -117,7 +119,6 @@ def explanation_curves(
         - [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421)
     """
     check_classifier(model)
-    check_takes_images(model, "`explanation_curves`")
     known = (*METHODS, RANDOM)
     for method in methods:
         if method not in known:
@@ -130,11 +131,13 @@ def explanation_curves(
     batches = ImageBatches(data, _EXPLAINED, model, seed=seed, **batch_options)
     progress = Progress(len(batches), verbose)
     for images, _ in batches.epoch():
-        images = np.rint(resize_batch(images, model.image_shape[:2]))
-        labels = model.predict(images, batch_size=batch_size, verbose=0).argmax(axis=1)
-        orders = _orders(model, images, labels, methods, rng)
-        for method, order in orders.items():
-            found[method].append(_curves(model, images, labels, order, steps, batch_size))
+        if len(model.image_shape) == 3:
+            samples = np.rint(resize_batch(images, model.image_shape[:2]))
+        else:
+            samples = prepared(model, images)
+        labels = model.predict(samples, batch_size=batch_size, verbose=0).argmax(axis=1)
+        for method, ranks in _ranks(model, samples, labels, methods, rng).items():
+            found[method].append(_curves(model, samples, labels, ranks, steps, batch_size))
         progress.add()
     progress.finish()
     both = {method: np.concatenate(parts, axis=1) for method, parts in found.items()}
@@ -145,26 +148,30 @@ def explanation_curves(
     )
 
 
-def _orders(model, images, labels, methods, rng):
-    """Tokens of each image, the most relevant first: a dict from method to `(images, tokens)`."""
+def _ranks(model, samples, labels, methods, rng):
+    """Rank of each part by relevance, from 0: a dict from method to `(samples, parts)`."""
     explained = [method for method in methods if method != RANDOM]
-    relevance = token_relevance(model, images, labels, explained) if explained else {}
+    relevance = token_relevance(model, samples, labels, explained) if explained else {}
+    counts = count_parts(model, samples)
+    places = np.arange(samples.shape[1] if samples.ndim < 4 else counts[0])
     if RANDOM in methods:
-        relevance[RANDOM] = rng.uniform(size=(len(images), np.prod(grid_shape(model))))
-    return {method: np.argsort(-relevance[method], axis=1, kind="stable") for method in methods}
+        relevance[RANDOM] = rng.uniform(size=(len(samples), len(places)))
+    found = {}
+    for method in methods:
+        there = np.where(places < counts[:, None], relevance[method], -np.inf)  # padding comes last
+        order = np.argsort(-there, axis=1, kind="stable")
+        found[method] = np.argsort(order, axis=1)
+    return found
 
 
-def _curves(model, images, labels, order, steps, batch_size):
-    """Probabilities of the labels, `(2, images, steps + 1)`: deletion, then insertion."""
-    tokens = order.shape[1]
-    ranks = np.argsort(order, axis=1)  # of each token
-    counts = np.rint(np.linspace(0, tokens, steps + 1))
-    chosen = ranks[:, None] < counts[:, None]  # (images, steps + 1, tokens)
-    masks = np.stack([chosen, ~chosen])  # painted in deletion, and in insertion
-    copies = np.broadcast_to(images[None, :, None], (*masks.shape[:3], *images.shape[1:]))
-    inputs = painted(
-        copies.reshape(-1, *images.shape[1:]), masks.reshape(-1, tokens), grid_shape(model)
-    )
+def _curves(model, samples, labels, ranks, steps, batch_size):
+    """Probabilities of the labels, `(2, samples, steps + 1)`: deletion, then insertion."""
+    parts = count_parts(model, samples)[:, None, None]
+    first = np.rint(np.linspace(0, 1, steps + 1)[:, None] * parts)
+    ranks = ranks[:, None]  # (samples, 1, parts)
+    masks = np.stack([ranks < first, (ranks >= first) & (ranks < parts)])
+    copies = np.broadcast_to(samples[None, :, None], (*masks.shape[:3], *samples.shape[1:]))
+    inputs = hide(model, copies.reshape(-1, *samples.shape[1:]), masks.reshape(-1, masks.shape[-1]))
     outputs = model.predict(inputs, batch_size=batch_size, verbose=0)
     shares = model.probabilities(outputs).reshape(*masks.shape[:3], -1)
     return np.take_along_axis(shares, labels[None, :, None, None], axis=3)[..., 0]

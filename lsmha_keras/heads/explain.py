@@ -18,8 +18,9 @@ from lsmha_keras.heads.relevance import (
 )
 from lsmha_keras.heads.sequence_explanation import SequenceExplanation
 from lsmha_keras.image_file import read_any
-from lsmha_keras.images import check_image_values, resize_image, warn_of_fractions
+from lsmha_keras.images import resize_image
 from lsmha_keras.models.block_walk import prepared
+from lsmha_keras.sample_checks import check_image_values, warn_of_fractions
 from lsmha_keras.words import UNKNOWN_ID
 
 Method = Literal["rollout", "flow", "relevance", "maps", "occlusion"]
@@ -218,14 +219,13 @@ def token_relevance(model, images, labels, methods):
     ```
     """
     trace, inputs = None, prepared(model, images)
-    occlude = _occlusion if len(model.image_shape) == 3 else _occluded_words
     if set(methods) != {"occlusion"}:
         derived = labels if "relevance" in methods else None
         trace = trace_attention(model, inputs, derived)
     found = {}
     for method in methods:
         if method == "occlusion":
-            rows = [occlude(model, *pair) for pair in zip(images, labels, strict=True)]
+            rows = [_occlusion(model, *pair) for pair in zip(images, labels, strict=True)]
             found[method] = np.stack(rows)
         else:
             rows = np.stack([_one(trace, row, method) for row in range(len(images))])
@@ -273,26 +273,49 @@ def painted(images, tokens, grid):
     return np.where(cells, images.mean(axis=(-3, -2), keepdims=True), images)
 
 
-def _occlusion(model, image, label):
-    """By how much the label's output falls as each cell takes the image's mean colour."""
-    each = np.eye(int(np.prod(grid_shape(model))), dtype=bool)
-    occluded = painted(image, np.concatenate([0 * each[:1], each]), grid_shape(model))
-    outputs = model.predict(occluded, batch_size=_BATCH, verbose=0)[:, label].astype("float64")
-    return outputs[0] - outputs[1:]
+def count_parts(model, samples):
+    """Counts what can be hidden of each sample: the cells of an image, or words, or time steps.
+
+    Args:
+        model: as for `explain`.
+        samples: raw images `(batch, *image_shape)`; ids or series likewise.
+
+    Returns:
+        An int array `(batch,)`. Padding at the end of a text or series does not count.
+    """
+    if len(model.image_shape) == 3:
+        return np.full(len(samples), np.prod(grid_shape(model)))
+    return np.asarray(model.backbone.count_inputs(samples))
 
 
-def _occluded_words(model, sequence, label):
-    """By how much the label's output falls as each word or step is replaced; 0 for padding."""
-    backbone = model.backbone
-    size = backbone.count_inputs(sequence[None])[0]
-    is_series = backbone.vocabulary_size is None
-    other, places = sequence[:size].mean(axis=0) if is_series else UNKNOWN_ID, np.arange(size)
-    occluded = np.repeat(sequence[None], len(places) + 1, axis=0)
-    occluded[1 + places, places] = other
-    outputs = model.predict(occluded, batch_size=_BATCH, verbose=0)[:, label].astype("float64")
-    falls = np.zeros(len(sequence))
-    falls[places] = outputs[0] - outputs[1:]
-    return falls
+def hide(model, samples, parts):
+    """Hides parts: cells take the image's mean colour, words are unknown, steps the series' mean.
+
+    Args:
+        model: as for `explain`.
+        samples: as for `count_parts`.
+        parts: boolean array `(batch, tokens)`, of sequences `(batch, time)`: what to hide.
+
+    Returns:
+        An array of the shape of `samples`.
+    """
+    if len(model.image_shape) == 3:
+        return painted(samples, parts, grid_shape(model))
+    if model.backbone.vocabulary_size is not None:
+        return np.where(parts, UNKNOWN_ID, samples)
+    there = np.arange(samples.shape[1]) < count_parts(model, samples)[:, None]
+    means = np.mean(samples, axis=1, keepdims=True, where=there[..., None])
+    return np.where(parts[..., None], means, samples)
+
+
+def _occlusion(model, sample, label):
+    """By how much the label's output falls as each part is hidden; 0 for padding."""
+    count = count_parts(model, sample[None])[0]
+    size = count if sample.ndim == 3 else len(sample)
+    parts = np.eye(count + 1, size, k=-1, dtype=bool)  # nothing, and each part alone
+    hidden = hide(model, np.repeat(sample[None], count + 1, axis=0), parts)
+    outputs = model.predict(hidden, batch_size=_BATCH, verbose=0)[:, label].astype("float64")
+    return np.pad(outputs[0] - outputs[1:], (0, size - count))
 
 
 def _read_sequence(model, sequence):

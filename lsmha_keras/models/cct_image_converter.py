@@ -11,8 +11,9 @@ import numpy as np
 
 from lsmha_keras.arguments import check_channels_last, plain
 from lsmha_keras.errors import InputError
-from lsmha_keras.images import check_image_values, resize_batch
+from lsmha_keras.images import resize_batch
 from lsmha_keras.models.cct_backbone import CCTBackbone
+from lsmha_keras.sample_checks import check_image_values
 
 # CIFAR-100 channel statistics of images scaled to [0, 1].
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)

@@ -10,13 +10,12 @@ import numpy as np
 
 from lsmha_keras.arguments import positive_int
 from lsmha_keras.errors import InputError, nearest
-from lsmha_keras.images import check_finite
 from lsmha_keras.layers.lama_pooling import LAMAPooling
 from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
 from lsmha_keras.models.keras_workarounds import cloneable
 from lsmha_keras.models.preprocessed_batches import is_text, is_tf, to_numpy
-from lsmha_keras.words import check_ids
+from lsmha_keras.sample_checks import check_ids, check_series
 
 POOLINGS = ("sequence", "lama")
 
@@ -131,13 +130,8 @@ class CCTSequenceClassifier(CCTClassifier):
                 )
         elif (size := self.backbone.vocabulary_size) is not None:
             check_ids(x, self.backbone.sequence_length, size)
-        elif x.shape[1:] != self.image_shape:
-            raise InputError(
-                f"Series must have shape (batch, {', '.join(map(str, self.image_shape))}), time "
-                f"steps and features. Received: shape {x.shape}"
-            )
         else:
-            check_finite("series", x, first=0)
+            check_series(x, self.image_shape)
 
     def _as_batch(self, x):
         """Gives one sequence a batch's dimension."""

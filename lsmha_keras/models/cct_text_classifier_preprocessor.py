@@ -14,7 +14,8 @@ from lsmha_keras.arguments import plain, positive_int
 from lsmha_keras.errors import InputError
 from lsmha_keras.models.cct_sequence_backbone import CCTSequenceBackbone
 from lsmha_keras.models.preprocessed_batches import is_tf
-from lsmha_keras.words import FIRST_ID, WordIds, check_ids, split_words
+from lsmha_keras.sample_checks import check_ids
+from lsmha_keras.words import FIRST_ID, WordIds, split_words
 
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")

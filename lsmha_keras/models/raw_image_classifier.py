@@ -10,7 +10,6 @@ import keras_hub
 import numpy as np
 
 from lsmha_keras.errors import InputError
-from lsmha_keras.images import check_finite, check_image_values, warn_of_fractions
 from lsmha_keras.models.keras_workarounds import (
     check_shares,
     devices_per_batch,
@@ -38,6 +37,7 @@ from lsmha_keras.models.preprocessed_batches import (
 )
 from lsmha_keras.probabilities import probabilities
 from lsmha_keras.progress import SILENT, fit_progress, progress_style
+from lsmha_keras.sample_checks import check_finite, check_image_values, warn_of_fractions
 
 
 @keeps_weights

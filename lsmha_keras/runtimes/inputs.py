@@ -10,15 +10,10 @@ import numpy as np
 
 from lsmha_keras.errors import InputError
 from lsmha_keras.image_file import read_any
-from lsmha_keras.images import (
-    check_finite,
-    check_image_values,
-    resize_batch,
-    resize_image,
-    warn_of_fractions,
-)
+from lsmha_keras.images import resize_batch, resize_image
 from lsmha_keras.runtimes.description import Description
-from lsmha_keras.words import PADDING_ID, WordIds, check_ids
+from lsmha_keras.sample_checks import check_ids, check_image_values, check_series, warn_of_fractions
+from lsmha_keras.words import PADDING_ID, WordIds
 
 # Images per run: throughput does not grow beyond 16, and memory does.
 _BATCH = 32
@@ -199,12 +194,7 @@ class SeriesInputs:
             yield np.ascontiguousarray(chunk)
 
     def _checked(self, series):
-        if series.dtype.kind not in "biuf" or series.shape[1:] != tuple(self.shape):
-            raise InputError(
-                f"Series must be numbers of shape (batch, {', '.join(map(str, self.shape))}), time "
-                f"steps and features. Received: {series.dtype} of shape {series.shape}"
-            )
-        check_finite("series", series, first=0)
+        check_series(series, self.shape)
         return series.astype("float32")
 
 

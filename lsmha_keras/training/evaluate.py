@@ -14,8 +14,8 @@ from lsmha_keras.arguments import positive_int
 from lsmha_keras.data.labelled import class_labels, labelled_batches
 from lsmha_keras.data.open_dataset import model_image_size, open_dataset_for_model
 from lsmha_keras.errors import InputError
-from lsmha_keras.images import warn_of_fractions
 from lsmha_keras.models import load_classifier
+from lsmha_keras.sample_checks import warn_of_fractions
 from lsmha_keras.text_files import write_rows
 from lsmha_keras.types import Dataset, PathLike
 

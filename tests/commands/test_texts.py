@@ -78,6 +78,18 @@ def test_explain(preset, tmp_path, capsys):
     np.testing.assert_allclose(shown, found.tokens, rtol=1e-4, atol=1e-6)
 
 
+def test_curves(preset, data, tmp_path, capsys):
+    out = tmp_path / "curves.csv"
+    command = ["explain", preset, "--curves", data, "--methods", "occlusion", "--output", str(out)]
+    assert cli.main([*command, "--max-images", "8", "--quiet"]) == 0
+    with open(out, encoding="utf-8") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"occlusion", "random"}
+    assert {row["num_images"] for row in rows.values()} == {"8"}
+    assert float(rows["occlusion"]["deletion"]) < float(rows["random"]["deletion"])
+    assert rows["occlusion"]["deletion"] in capsys.readouterr().out
+
+
 def test_prune(preset, data, tmp_path, capsys):
     out = tmp_path / "pruned"
     command = ["prune", preset, "--dataset", data, "--fraction", "0.5", "--by", "shp", "--quiet"]
@@ -107,10 +119,6 @@ def test_committee(preset, data, tmp_path, capsys):
 
 BAD = {
     "series": (["explain", "{preset}", "  ", "--output", "{out}"], "must have a word"),
-    "curves": (
-        ["explain", "{preset}", "--curves", "{data}", "--output", "{out}.csv"],
-        "explanation_curves",
-    ),
     "blocks": (
         ["shp", "{preset}", "--dataset", "{data}", "--output", "{out}", "--blocks", "7"],
         "blocks=\\[7\\]",

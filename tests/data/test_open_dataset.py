@@ -299,7 +299,7 @@ def test_bad_npz(tmp_path):
     expect("holds no images", x=x[:0], y=y[:0])
     expect("1 or 3 channels. Received: shape=.3, 4, 4, 2.", x=x[..., :2], y=y)
     expect("vector of integers. Received: shape=.3,., dtype=float64", x=x, y=y / 2)
-    expect("finite. Received: label nan of image 1", x=x, y=np.array([0, np.nan, 1]))
+    expect("finite. Received: label nan of sample 1", x=x, y=np.array([0, np.nan, 1]))
     expect("0 .. 2.*Received: labels from -1 to 1", x=x, y=y - 1, class_names=list("abc"))
     expect("0 .. 1, as there are 2 classes", x=x, y=y, class_names=list("ab"))
     expect("dtype=float64, values from 0.5 to 0.5", x=x + 0.5, y=y)

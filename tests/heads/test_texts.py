@@ -160,6 +160,51 @@ def test_series_are_explained_step_by_step():
     np.testing.assert_allclose(found["occlusion"].tokens[3], fall, atol=1e-6)
 
 
+def test_curves_hide_the_most_relevant_words_first(model):
+    texts, _ = questions(6)
+    data, methods = (np.array(texts, object), np.zeros(6, int)), ["occlusion", "random"]
+    both = [
+        lsmha.explanation_curves(m, data, methods, steps=3, verbose=0)
+        for m in (model, with_longer_padding(model))
+    ]
+    for row, text in enumerate(texts):
+        found = lsmha.explain(model, text, "occlusion")
+        order = np.argsort(-found.tokens, kind="stable")
+        for step, share in enumerate(both[0].shares):
+            first = order[: round(share * len(order))]
+            for curve, hidden in (("deletion", first), ("insertion", set(order) - set(first))):
+                words = ["nonsense" if i in hidden else w for i, w in enumerate(found.words)]
+                outputs = model.predict(" ".join(words), verbose=0)
+                expected = model.probabilities(outputs)[0, found.label]
+                value = getattr(both[0], curve)["occlusion"][row, step]
+                np.testing.assert_allclose(value, expected, atol=1e-5)
+    for curve in ("deletion", "insertion"):
+        short, longer = (getattr(curves, curve) for curves in both)
+        np.testing.assert_allclose(short["occlusion"], longer["occlusion"], atol=1e-5)
+        ends = [0, 3]  # all orders meet there
+        np.testing.assert_allclose(short["random"][:, ends], longer["random"][:, ends], atol=1e-5)
+
+
+def test_curves_of_series_end_at_the_mean_of_their_steps():
+    options = {"hidden_dim": 16, "num_heads": 4, "mlp_dim": 16}
+    backbone = lsmha.CCTSequenceBackbone(8, num_features=2, mask_value=-1.0, **options)
+    model = lsmha.CCTSequenceClassifier(backbone, LABELS)
+    series = np.random.default_rng(0).normal(size=(3, 8, 2)).astype("float32")
+    series[0, 6:] = -1
+    curves = lsmha.explanation_curves(
+        model, (series, np.zeros(3, int)), ["rollout", "random"], steps=2, verbose=0
+    )
+    means = series.copy()
+    means[0, :6], means[1:] = series[0, :6].mean(axis=0), series[1:].mean(axis=1, keepdims=True)
+    whole, hidden = (model.probabilities(model.predict(x, verbose=0)) for x in (series, means))
+    labels = whole.argmax(axis=1)
+    for method in ("rollout", "random"):
+        ends = curves.deletion[method][:, [0, 2]]
+        expected = np.stack([whole[range(3), labels], hidden[range(3), labels]], axis=1)
+        np.testing.assert_allclose(ends, expected, atol=1e-5)
+        np.testing.assert_allclose(curves.insertion[method][:, [2, 0]], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("pooling", ["sequence", "lama"])
 def test_atoms_and_what_heads_write_add_up_to_the_logits(pooling):
     """In the last block, but for skip connection and norms: with norms that do nothing."""
@@ -205,10 +250,6 @@ BAD = {
     "empty": (lambda m: lsmha.explain(m, "  "), "must have a word"),
     "no text": (lambda m: lsmha.explain(m, np.ones((3, 3))), "shape"),
     "label": (lambda m: lsmha.explain(m, TEXT, label="persn"), "person"),
-    "curves": (
-        lambda m: lsmha.explanation_curves(m, question_data(), verbose=0),
-        "explanation_curves.*CCTTextClassifier",
-    ),
     "picture": (lambda m: lsmha.explain(m, TEXT, "rollout").overlay(), "no.* laid over a picture"),
 }
 

@@ -179,7 +179,7 @@ def test_errors_in_data_are_reported_in_one_line(kind):
     for data, message in (
         (nothing, "holds no images"),
         ((damaged, labels), "values from nan to nan"),
-        ((images, labels_of_others), "label 7 of image 12"),
+        ((images, labels_of_others), "label 7 of sample 12"),
     ):
         with pytest.raises(ValueError, match=f"^[^\\n]*{message}"):
             lsmha.evaluate(model, as_arguments(kind, *data)[0], batch_size=8)
@@ -235,7 +235,7 @@ def test_labels_and_weights_that_are_no_numbers(kind, loss):
     assert np.isfinite(loss["loss"])
     with pytest.raises(ValueError, match="label.*nan"):
         model.fit(**Weighted(images, bad_labels, weights).of(kind), verbose=0)
-    with pytest.raises(ValueError, match="Received: label .*nan.* of image 3$"):
+    with pytest.raises(ValueError, match="Received: label .*nan.* of sample 3$"):
         lsmha.evaluate(model, (images, bad_labels))
 
 

@@ -388,12 +388,6 @@ def test_a_gru_is_saved_and_counted(tmp_path):
     assert count_multiply_adds(backbone) == gru + 2 * block
 
 
-def test_what_is_for_images_refuses_texts():
-    model = small_text_classifier()
-    with pytest.raises(ValueError, match="images.*Received: .*(Text|Sequence)"):
-        lsmha_keras.explanation_curves(model, (TEXTS, np.arange(4)))
-
-
 def test_architectures_have_names(tmp_path):
     parsed = lsmha_keras.presets.parse_architecture("text_cct_6_2x1_sine_h16_moh_c2")
     assert parsed == {

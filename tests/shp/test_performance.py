@@ -184,8 +184,8 @@ LABELLED = (grey_images(np.arange(4)), np.arange(4))
     [
         (LABELLED[0], "pair"),
         ((LABELLED[0], np.arange(3)), "one label per image"),
-        ((LABELLED[0], np.array([0, 1, 2, 4])), "label 4 of image 3"),
-        ((LABELLED[0], np.array([0, 1, 2, -1])), "label -1 of image 3"),
+        ((LABELLED[0], np.array([0, 1, 2, 4])), "label 4 of sample 3"),
+        ((LABELLED[0], np.array([0, 1, 2, -1])), "label -1 of sample 3"),
         ((LABELLED[0], np.eye(4, 6)), r"one-hot with 4 classes.*\(4, 6\)"),
         ((LABELLED[0], np.array([0, 1, 2, 0.5])), "integers"),
         ((LABELLED[0][:0], np.arange(0)), "0 images"),

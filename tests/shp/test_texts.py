@@ -209,7 +209,7 @@ BAD = {
     ),
     "label": (
         lambda m: lsmha.head_scores(m, (["who", "what"], [0, 9]), verbose=0),
-        "label 9 of image 1",
+        "label 9 of sample 1",
     ),
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 from lsmha_keras.data.datasets import ArrayDataset
 from lsmha_keras.data.sequences import SequenceDataset
 from lsmha_keras.errors import InputError
-from lsmha_keras.images import check_finite
+from lsmha_keras.sample_checks import check_finite
 
 _NAME = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.npz")
 
