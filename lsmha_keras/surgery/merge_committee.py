@@ -12,7 +12,7 @@ from keras import ops
 from lsmha_keras._imports import needed_package
 from lsmha_keras.errors import InputError
 from lsmha_keras.layers.weight_arguments import built_with_weights
-from lsmha_keras.models.cct_image_classifier import CCTImageClassifier
+from lsmha_keras.models.cct_classifier import CCTClassifier
 from lsmha_keras.models.committee_members import (
     check_members,
     group_by_preprocessing,
@@ -30,15 +30,17 @@ _TRAINING_ONLY = (
     "trainable",
     "dtype",
     "dropout_rate",
+    "spatial_dropout",
     "attention_dropout",
     "stochastic_depth_rate",
     "head_dropout",
 )
 # Kernels of convolutions, without those that are parallel to them; depthwise ones have one filter.
 _CONV = re.compile(r"(tokenizer|block_\d+)/conv_\w+?(/conv)?/kernel$")
+_EMBEDDINGS = "embedding/embeddings"
 
 
-def merge_committee(members: Sequence[Any]) -> CCTImageClassifier:
+def merge_committee(members: Sequence[Any]) -> CCTClassifier:
     """Makes one model out of the members of a committee.
 
     Heads, hidden units of perceptrons and channels can stand in any order, so members that were
@@ -53,11 +55,13 @@ def merge_committee(members: Sequence[Any]) -> CCTImageClassifier:
     the merged model, with the committee as its teacher (`distill_from`).
 
     Args:
-        members: a `SoftCommittee`, or a list of at least two `CCTImageClassifier`, or names or
-            directories of presets; of one layout, with plain attention. They are left as they are.
+        members: a `SoftCommittee`, or a list of at least two classifiers of images, texts or
+            series, or names or directories of presets; of one layout, with plain attention, and of
+            one vocabulary. They are left as they are.
 
     Returns:
-        A new `CCTImageClassifier`, as fast as one member, with the mean of the aligned weights.
+        A new classifier of the members' class, as fast as one of them, with the mean of the aligned
+        weights.
 
     Raises:
         ImportError: if SciPy is missing.
@@ -100,14 +104,15 @@ def _check(members):
     check_members(members)
     if len(group_by_preprocessing(members)[0]) > 1:
         raise InputError(
-            "Members that are merged must preprocess images alike. Received: preprocessors that "
-            "differ"
+            "Members that are merged must preprocess images alike, or texts by one vocabulary. "
+            "Received: preprocessors that differ"
         )
     layouts = []
     for member in members:
         check_full_precision(member, "is merged")
         config = member.backbone.get_config()
-        layouts.append({k: v for k, v in config.items() if k not in _TRAINING_ONLY})
+        layout = {k: v for k, v in config.items() if k not in _TRAINING_ONLY}
+        layouts.append(layout | {k: getattr(member, k, None) for k in ("pooling", "pooling_heads")})
     for number, layout in enumerate(layouts[1:], 1):
         if differing := [key for key in layout if layout[key] != layouts[0][key]]:
             key = differing[0]
@@ -132,6 +137,9 @@ def _read(member):
     for weight in member.weights:
         values = ops.convert_to_numpy(ops.cast(weight, "float32")).astype("float64")
         found[weight.path] = values
+    if getattr(member, "pooling", None) == "lama":  # its means, one after the other
+        kernel = found["predictions/kernel"]
+        found["predictions/kernel"] = kernel.reshape(member.pooling_heads, -1, kernel.shape[1])
     for block in member.backbone.blocks:
         for path in [path for path in found if path.startswith(f"{block.name}/attention/")]:
             heads = block.num_heads
@@ -153,22 +161,28 @@ def _axes(backbone, weights):
     Raises:
         ValueError: if a weight is not known.
     """
-    axes, before = {}, {"tokenizer": None}
     stream = "stream" if backbone.position_embedding != "sine" else None
+    features = "embedding" if _EMBEDDINGS in weights else None
+    if not any(path.startswith("tokenizer/") for path in weights):
+        # Tokens are the embeddings of words themselves, or the features of a series, in its order.
+        stream = features = stream and features and "stream"
+    axes, before = {}, {"tokenizer": features}
     ends = _last_convolutions(weights)
     for path, values in weights.items():
         block = path.partition("/")[0]
-        if _CONV.match(path):
+        if path == _EMBEDDINGS:
+            axes[path] = (None, features)
+        elif _CONV.match(path):
             start = before.get(block, stream)
             if values.shape[-1] == 1 and "batch_norm" not in path:
                 axes[path] = (None, None, start, None)
                 continue
             before[block] = stream if path in ends else path
-            axes[path] = (None, None, start, before[block])
+            axes[path] = (*(None,) * (values.ndim - 2), start, before[block])
         elif "batch_norm/" in path and "identity" not in path and "pointwise" not in path:
-            axes[path] = (before[block],)
+            axes[path] = (before.get(block, stream),)
         else:
-            axes[path] = _axes_of(path, stream)
+            axes[path] = _axes_of(path, stream, values.ndim)
     return axes
 
 
@@ -181,9 +195,9 @@ def _last_convolutions(weights):
     return set(last.values())
 
 
-def _axes_of(path, stream):
+def _axes_of(path, stream, rank):
     block, _, rest = path.partition("/")
-    hidden, heads = f"{block}/mlp_hidden", f"{block}{_HEADS}"
+    hidden, heads, means = f"{block}/mlp_hidden", f"{block}{_HEADS}", "pooler/means"
     known = {
         "attention/qkv/kernel": (stream, None, heads, None),
         "attention/qkv/bias": (None, heads, None),
@@ -199,9 +213,11 @@ def _axes_of(path, stream):
     if block == "position_embedding":
         return (None, None, stream)
     if block == "pooler":
-        return (stream, None) if rest == "scores/kernel" else (None,)
+        found = {"scores/kernel": (stream, None), "context_vector": (None, stream)}
+        found |= dict.fromkeys(("context_kernel", "token_kernel"), (stream, means))
+        return found.get(rest, (None,))
     if block == "predictions":
-        return (stream, None) if rest == "kernel" else (None,)
+        return {1: (None,), 2: (stream, None), 3: (means, stream, None)}[rank]
     if rest.rpartition("/")[0] in ("attention_norm", "mlp_norm") or block == "layer_norm":
         return (stream,)
     if rest not in known:

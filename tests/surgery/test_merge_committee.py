@@ -1,5 +1,7 @@
 """Merged committees: copies in another order merge exactly, others are named or fine-tuned."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -176,6 +178,77 @@ def test_other_models_merge_to_the_mean_of_what_is_like_it_and_learn_on():
     assert min(losses[1:]) < losses[0]
 
 
+TEXTS = np.array([[2, 3, 4, 5, 6, 7, 0, 0], [7, 5, 2, 0, 0, 0, 0, 0]], "int32")
+SERIES = np.random.default_rng(2).normal(size=(4, 8, 2)).astype("float32")
+
+
+def sequence_model(pooling="lama", **changes):
+    arguments = {"hidden_dim": 16, "num_layers": 2, "num_conv_blocks": 1, "num_heads": 4}
+    arguments |= {"mlp_dim": 24, "tokenizer_kernel_size": 2, "tokenizer_filters": 8, **changes}
+    if "num_features" not in arguments:
+        arguments = {"vocabulary_size": 9, "embedding_dim": 12, **arguments}
+    made = lsmha_keras.CCTSequenceClassifier(
+        lsmha_keras.CCTSequenceBackbone(8, **arguments), 3, pooling=pooling
+    )
+    rng = np.random.default_rng(0)
+    for weight in made.weights:
+        low = 0.5 if "variance" in weight.path else -0.5
+        weight.assign(rng.uniform(low, 1.0, weight.shape))
+    return made
+
+
+def with_sequences_in_another_order(of, copy):
+    """Embedding, filters of the tokenizer, the stream, and the means of the pooling."""
+    values, rng = weights(of), np.random.default_rng(6)
+    words, filters, stream, means = (rng.permutation(n) for n in (12, 8, 16, 4))
+    takes = [
+        (r"embedding/embeddings|tokenizer/conv_0/kernel", 1, words),
+        (r"tokenizer/conv_0/kernel", 2, filters),
+        (r"tokenizer/conv_1/kernel", 1, filters),
+        (r"tokenizer/conv_1/kernel|position_embedding/.*", 2, stream),
+        (r"block_0/conv_\d/conv/kernel", 2, stream),
+        (r"block_0/conv_1/conv/kernel", 3, stream),
+        (r"block_0/conv_\d/batch_norm/.*|.*/(attention|mlp)_norm/.*|layer_norm/.*", 0, stream),
+        (r".*(qkv|mlp_hidden|scores)/kernel|pooler/(context|token)_kernel", 0, stream),
+        (r".*(projection|mlp_output)/kernel|pooler/context_vector", 1, stream),
+        (r".*(projection|mlp_output)/bias", 0, stream),
+        (r"pooler/(context|token)_kernel", 1, means),
+    ]
+    is_lama = "pooler/token_kernel" in values
+    kernel = values["predictions/kernel"].reshape(4 if is_lama else 1, 16, 3)[:, stream]
+    values["predictions/kernel"] = (kernel[means] if is_lama else kernel).reshape(-1, 3)
+    for pattern, axis, order in takes:
+        for path in [path for path in values if re.fullmatch(pattern, path)]:
+            values[path] = np.take(values[path], order, axis)
+    give(copy, values)
+    return copy
+
+
+@pytest.mark.parametrize("pooling", ["lama", "sequence"])
+def test_texts_in_another_order_merge_to_what_they_are(pooling):
+    one, other = (sequence_model(pooling, tokenizer_layers=2) for _ in range(2))
+    with_sequences_in_another_order(one, other)
+    np.testing.assert_allclose(to_numpy(other(TEXTS)), to_numpy(one(TEXTS)), rtol=1e-4, atol=1e-4)
+    merged = lsmha_keras.merge_committee([one, other])
+    assert type(merged) is lsmha_keras.CCTSequenceClassifier
+    for path, values in weights(merged).items():
+        np.testing.assert_allclose(values, weights(one)[path], atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("tokenizer_layers", [0, 1])
+def test_series_keep_the_order_of_their_features(tokenizer_layers):
+    """Without a tokenizer the channels are the features themselves, here of equal weights."""
+    width = 2 if tokenizer_layers == 0 else 16
+    options = {"num_features": 2, "hidden_dim": width, "num_heads": 2, "num_conv_blocks": 0}
+    one, other = (sequence_model(tokenizer_layers=tokenizer_layers, **options) for _ in range(2))
+    for weight in one.weights:
+        weight.assign(np.flip(to_numpy(weight), 0) if weight.path == "layer_norm/beta" else weight)
+    merged = lsmha_keras.merge_committee([one, other])
+    mean = {path: (weights(one)[path] + values) / 2 for path, values in weights(other).items()}
+    for path, values in weights(merged).items():
+        np.testing.assert_allclose(values, mean[path], atol=1e-5, err_msg=path)
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -186,6 +259,9 @@ def test_other_models_merge_to_the_mean_of_what_is_like_it_and_learn_on():
         (lambda: [model(attention="talking")] * 2, "attention='talking' in block 1"),
         (lambda: [model(conv_block_design="reparameterized")] * 2, "weight block_0/conv_0/"),
         (lambda: [model(mlp="ista")] * 2, "weight block_1/ista"),
+        (lambda: [sequence_model(tokenizer_design="gru")] * 2, "weight tokenizer/forward_0/"),
+        (lambda: [sequence_model(), sequence_model("sequence")], "pooling='lama' of member 0"),
+        (lambda: [sequence_model(), model()], "same kind of input"),
     ],
 )
 def test_what_cannot_be_merged_is_named(members, message):
