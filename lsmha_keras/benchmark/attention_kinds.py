@@ -25,7 +25,7 @@ FIGURES = (
     "ratio_of_multiply_adds",
     "note",
 )
-_PLAIN = "multi_head"
+PLAIN = "multi_head"
 
 
 def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
@@ -53,22 +53,18 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
     rows = measure("inference", batch=1, tokens=64, width=128, heads=16)
     ```
     """
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        raise InputError(f"`tokens` must be a square number. Received: tokens={tokens}")
     x = make_tokens(batch, tokens, width)
     layers, steps, xla, notes = {}, {}, {}, {}
     for name in attention_names():
-        layers[name] = layer = make_attention(name, heads, grid_shape=(side, side))
-        layer(make_tokens(1, tokens, width), training=False)  # builds it
+        layers[name] = layer = make_layer(name, tokens, width, heads)
         variants = compile_steps(layer, layer, phase)
         xla[name], notes[name] = choose_xla(variants, x)
         steps[name] = functools.partial(variants[xla[name]], x)
     seconds, left_out = time_in_turn(steps, runs, limit)
-    plain = layers[_PLAIN].count_multiply_adds(tokens)
+    plain = layers[PLAIN].count_multiply_adds(tokens)
     rows = []
     for name, layer in layers.items():
-        times = summarise(seconds.get(name, []), seconds.get(_PLAIN, []))
+        times = summarise(seconds.get(name, []), seconds.get(PLAIN, []))
         times["ratio_to_multi_head"] = times.pop("ratio_to_ours")
         figures = {
             "attention": name,
@@ -82,3 +78,23 @@ def measure(phase, batch, tokens, width, heads, runs=10, limit=60.0):
         rows.append({key: figures[key] for key in FIGURES})
     keras.backend.clear_session()
     return rows
+
+
+def make_layer(name, tokens, width, heads):
+    """Makes and builds a layer of a kind of attention, without dropout.
+
+    Args:
+        name: str, one of `attention_names()`.
+        tokens: int, a square number.
+        width: int, of the tokens.
+        heads: int, divides `width`.
+
+    Raises:
+        ValueError: if `tokens` is not a square number.
+    """
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise InputError(f"`tokens` must be a square number. Received: tokens={tokens}")
+    layer = make_attention(name, heads, grid_shape=(side, side))
+    layer(make_tokens(1, tokens, width), training=False)
+    return layer

@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 
-from lsmha_keras.commands import _bench_model, _bench_serve
+from lsmha_keras.commands import _bench_latency, _bench_model, _bench_serve
 from lsmha_keras.commands._common import (
     add_command,
     add_verbosity,
@@ -77,9 +77,11 @@ _KINDS_EPILOG = """\
 examples:
   lsmha bench kinds --output attention_kinds.csv
   lsmha bench kinds --batch 1 --tokens 64 --heads 16 --phase inference --backend torch
+  lsmha bench kinds --memory --heads 64
 
-ratio_to_multi_head is the median time divided by that of plain attention: 2 is twice as slow. A
-case that the table holds for this backend, machine and versions is skipped.
+ratio_to_multi_head is the median time, or the peak memory that a step adds to a fresh process (CPU,
+Linux), divided by that of plain attention: 2 is twice as slow. A case that the table holds for this
+backend, machine and versions is skipped.
 """
 
 _CCT_EPILOG = f"""\
@@ -110,32 +112,7 @@ attention: cudnn, recomputed (cuDNN refused, a warning says why), PyTorch's kern
 CPUs.
 """
 
-_LATENCY = """\
-Time what a user waits for: one photo, 64 of them, and the first answer of a fresh process.
-
-Measures `lsmha_keras.Predictor` in each installed runtime, and `predict` and `predict_on_batch` of
-the model on the Keras backend, on uint8 images of the model's size. A cold start is a process of
-`lsmha predict` for a photo of 640 x 480 pixels. Each runtime sets its number of threads. With
---calibration, `Predictor` in int8 is measured too, and the accuracy of each way on 2,000 images.
-The presets take turns; architectures have random weights and 100 classes.
-"""
-
-_LATENCY_EPILOG = """\
-examples:
-  lsmha bench latency lsmha-small --output latency.csv
-  lsmha bench latency lsmha-small --what "one image" --runs 200 --backend jax
-  lsmha bench latency lsmha-small --calibration cifar100 --against vit_pytorch.cct --plot speed.png
-  lsmha bench latency cct_7_3x1_h16 cct_7_3x1_h16_c4 --runtime openvino --what "one image"
-
-ratio_to_ours is the median time divided by that of the first PRESET's Predictor in onnxruntime.
-p99_ms needs 100 runs. megabytes is the size of the files read from disk. The peer, vit-pytorch's
-CCT, has the sizes of the preset and random weights; it gets normalised images and runs in its own
-process: pip install torch einops && pip install --no-deps vit-pytorch
-"""
-
 _PHASES = ("inference", "training")
-_WHAT = ("one image", "64 images", "cold start")
-_RUNTIMES = ("openvino", "onnxruntime", "keras")
 _TIME_SIZES = {"batch": [1, 16, 64], "tokens": [64, 256], "heads": [4, 8, 16, 32, 64, 128]}
 _KINDS_SIZES = {"batch": [1, 64], "tokens": [256], "heads": [16, 64]}
 _MEMORY_SIZES = {"batch": [16], "tokens": [256], "heads": [128]}
@@ -155,23 +132,17 @@ def add_parser(commands, parents):
     for name, sizes in _TIME_SIZES.items():
         memory = _words(_MEMORY_SIZES[name])
         _add_sizes(parser, name, None, f"{_words(sizes)}; with --memory {memory}")
-    parser.add_argument(
-        "--width", type=positive, default=256, metavar="N", help="of the tokens (default: 256)"
-    )
-    parser.add_argument("--memory", action="store_true", help="measure peak memory, not time")
-    _add_phase_and_runs(parser)
+    _add_layer_options(parser)
     _add_output(parser, "attention.csv; with --memory attention_memory.csv")
 
     module = {"__doc__": _KINDS, "run": run}
     parser = add_command(kinds, "kinds", module, _KINDS_EPILOG, parents, resumes=_RESUMES)
     parser.set_defaults(plan=_plan_kinds)
     for name, sizes in _KINDS_SIZES.items():
-        _add_sizes(parser, name, sizes, _words(sizes))
-    parser.add_argument(
-        "--width", type=positive, default=256, metavar="N", help="of the tokens (default: 256)"
-    )
-    _add_phase_and_runs(parser)
-    _add_output(parser, "attention_kinds.csv")
+        memory = "; with --memory 64" if name == "batch" else ""
+        _add_sizes(parser, name, None, _words(sizes) + memory)
+    _add_layer_options(parser)
+    _add_output(parser, "attention_kinds.csv; with --memory attention_kinds_memory.csv")
 
     module = {"__doc__": _CCT, "run": run}
     parser = add_command(kinds, "cct", module, _CCT_EPILOG, parents, resumes=_RESUMES)
@@ -185,7 +156,8 @@ def add_parser(commands, parents):
     parser = _bench_model.add_parser(kinds, run, parents, _RESUMES)
     _add_output(parser, "benchmark_model.csv")
 
-    _add_latency(kinds, parents)
+    parser = _bench_latency.add_parser(kinds, run, parents, _RESUMES)
+    _add_output(parser, "predictor_latency.csv")
 
     parser = _bench_serve.add_parser(kinds, run, parents, _RESUMES)
     _add_output(parser, "serving.csv", limited=False)
@@ -205,34 +177,6 @@ def add_parser(commands, parents):
         "--seconds", type=positive, default=20, metavar="N", help="of training (default: 20)"
     )
     _add_output(parser, "training.csv", limited=False)
-
-
-def _add_latency(kinds, parents):
-    module = {"__doc__": _LATENCY, "run": run}
-    parser = add_command(kinds, "latency", module, _LATENCY_EPILOG, parents, resumes=_RESUMES)
-    parser.set_defaults(plan=_plan_latency)
-    parser.add_argument("presets", nargs="+", metavar="PRESET", help="names or directories")
-    parser.add_argument(
-        "--what", nargs="+", choices=_WHAT, default=_WHAT, metavar="WHAT", help="(default: all)"
-    )
-    parser.add_argument(
-        "--runs", type=positive, default=20, metavar="N", help="timed runs of each (default: 20)"
-    )
-    parser.add_argument(
-        "--runtime",
-        nargs="+",
-        choices=("all", *_RUNTIMES),
-        default=["all"],
-        metavar="RUNTIME",
-        help=f"of Predictor: {_words(_RUNTIMES)} or all (default: all)",
-    )
-    parser.add_argument(
-        "--against", nargs="+", choices=("vit_pytorch.cct",), default=[], help="(default: nothing)"
-    )
-    parser.add_argument("--calibration", metavar="DATA", help="dataset for int8 and accuracies")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder with the dataset")
-    parser.add_argument("--plot", metavar="FILE", help="plot accuracies against times of one image")
-    _add_output(parser, "predictor_latency.csv")
 
 
 def run(args):
@@ -276,6 +220,14 @@ def _add_sizes(parser, name, default, shown):
     )
 
 
+def _add_layer_options(parser):
+    parser.add_argument(
+        "--width", type=positive, default=256, metavar="N", help="of the tokens (default: 256)"
+    )
+    parser.add_argument("--memory", action="store_true", help="measure peak memory, not time")
+    _add_phase_and_runs(parser)
+
+
 def _add_phase_and_runs(parser):
     parser.add_argument(
         "--phase",
@@ -317,14 +269,17 @@ def _plan_attention(args):
 
 
 def _plan_kinds(args):
-    _check_heads(args.heads, args.width)
-    if wrong := [number for number in args.tokens if math.isqrt(number) ** 2 != number]:
+    defaults = {**_KINDS_SIZES, **({"batch": [64]} if args.memory else {})}
+    sizes = {key: getattr(args, key) or default for key, default in defaults.items()}
+    _check_heads(sizes["heads"], args.width)
+    if wrong := [number for number in sizes["tokens"] if math.isqrt(number) ** 2 != number]:
         raise InputError(
             "Tokens are those of a square grid: 16, 64, 256, ... "
             f"Received: --tokens {_words(wrong)}"
         )
-    sizes = {key: getattr(args, key) for key in _KINDS_SIZES}
     cases = _combine(phase=args.phase, width=[args.width], **sizes)
+    if args.memory:
+        return "attention_kinds_memory", cases, {"limit": args.limit}
     return "attention_kinds", cases, {"runs": args.runs, "limit": args.limit}
 
 
@@ -345,18 +300,6 @@ def _plan_train(args):
         resolve_preset(name)
     cases = _combine(model=args.models, batch=args.batch, precision=[args.precision])
     return "training", cases, {"seconds": args.seconds}
-
-
-def _plan_latency(args):
-    for name in args.presets:
-        resolve_preset(name)
-    if args.plot and not args.calibration:
-        raise InputError("`--plot` shows accuracies, which need `--calibration DATA`")
-    options = {"runs": args.runs, "limit": args.limit, "against": args.against}
-    options |= {"calibration": args.calibration, "data_dir": args.data_dir}
-    options["runtimes"] = _RUNTIMES if "all" in args.runtime else args.runtime
-    cases = _combine(together=[_words(args.presets)], what=args.what)
-    return "predictor_latency", cases, options
 
 
 def _combine(**values):

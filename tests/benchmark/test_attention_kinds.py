@@ -3,7 +3,7 @@
 import pytest
 
 from lsmha_keras.attention.registry import attention_names
-from lsmha_keras.benchmark import attention_kinds
+from lsmha_keras.benchmark import attention_kinds, attention_kinds_memory
 from tests.checks import PATIENCE
 
 
@@ -26,6 +26,22 @@ def test_one_consistent_row_for_each_kind(monkeypatch):
     assert found["talking"][1] == found["multi_head"][1] + 2 * 16**2 * 8**2
 
 
-def test_tokens_that_are_no_square():
+def test_memory_of_each_kind(monkeypatch):
+    module = attention_kinds_memory
+    monkeypatch.setattr(module, "attention_names", lambda: ["multi_head", "talking"])
+    case = {"batch": 8, "tokens": 256, "width": 32, "heads": 16}
+    rows = module.measure("inference", **case, limit=PATIENCE)
+    assert {row["note"] for row in rows} == {""}
+    for plain, talking in zip(rows[::2], rows[1::2], strict=True):
+        assert (plain["attention"], talking["attention"]) == ("multi_head", "talking")
+        assert plain["ratio_to_multi_head"] == 1
+        ratio = talking["peak_mib"] / plain["peak_mib"]
+        assert talking["ratio_to_multi_head"] == pytest.approx(ratio, abs=0.006)
+        # It holds the scores of all heads, 8 x 16 x 256 x 256 floats.
+        assert talking["peak_mib"] >= 32
+
+
+@pytest.mark.parametrize("module", [attention_kinds, attention_kinds_memory])
+def test_tokens_that_are_no_square(module):
     with pytest.raises(ValueError, match="tokens=15"):
-        attention_kinds.measure("inference", batch=1, tokens=15, width=32, heads=8)
+        module.measure("inference", batch=1, tokens=15, width=32, heads=8)

@@ -68,6 +68,12 @@ def test_memory_has_its_own_table(tmp_path, monkeypatch, capsys):
             {"phase": "training", "width": 256, "batch": 16, "tokens": 256, "heads": 128},
         ),
         (
+            ["kinds", "--memory"],
+            "attention_kinds_memory",
+            2 * 2,
+            {"phase": "training", "width": 256, "batch": 64, "tokens": 256, "heads": 64},
+        ),
+        (
             ["cct"],
             "cct",
             2 * 2 * 5,

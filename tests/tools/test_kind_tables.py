@@ -5,7 +5,13 @@ import pytest
 from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.presets import zoo_dir
 from lsmha_keras.text_files import read_rows
-from tools.evidence.kind_tables import TABLES, accuracy_table, cost_table
+from tools.evidence.kind_tables import (
+    TABLES,
+    accuracy_table,
+    cost_table,
+    memory_table,
+    time_table,
+)
 from tools.evidence.tables import evidence_text
 
 pytestmark = pytest.mark.backend_free
@@ -15,6 +21,13 @@ backend,phase,batch,heads,attention,ratio_to_multi_head,ratio_of_multiply_adds
 torch,inference,1,16,multi_head,1.0,1.0
 torch,inference,1,16,grouped,0.95,0.69
 jax,training,64,64,multi_head,1.0,1.0
+"""
+MEMORY = """\
+backend,phase,batch,heads,attention,xla,peak_mib,ratio_to_multi_head
+jax,inference,64,64,multi_head,True,10.0,1.0
+jax,inference,64,64,talking,True,25.0,2.5
+tensorflow,inference,64,64,talking,True,10.0,3.0
+tensorflow,inference,64,64,talking,False,10.0,7.25
 """
 ACCURACY = """\
 attention,seed,options,accuracy,top5_accuracy,parameters,multiply_adds,epochs,train_split,\
@@ -29,15 +42,28 @@ def line_of(table, kind):
     return line
 
 
-def test_cost(tmp_path):
+def test_cost_and_time(tmp_path):
     assert "not measured yet" in cost_table(tmp_path)
+    assert "not measured yet" in time_table(tmp_path, "torch")
     (tmp_path / "attention_kinds.csv").write_text(COST)
     table = cost_table(tmp_path)
-    assert "| time, 64 heads, training, batch 64 (jax) |" in table
-    assert line_of(table, "multi_head") == "| `multi_head` | 1.00 | 1.00 | 1.00 | 1.00 |"
-    expected = "| `grouped` | 0.69 | not measured | 0.95 | not measured |"
-    assert line_of(table, "grouped") == expected
+    assert table.startswith("| kind | 16 heads | 64 heads |")
+    assert line_of(table, "multi_head") == "| `multi_head` | 1.00 | 1.00 |"
+    assert line_of(table, "grouped") == "| `grouped` | 0.69 | not measured |"
+    table = time_table(tmp_path, "torch")
+    assert table.startswith("| kind | 16 heads, inference, batch 1 |")
+    assert line_of(table, "grouped") == "| `grouped` | 0.95 |"
+    assert "64 heads, training, batch 64" in time_table(tmp_path, "jax")
     assert len(table.splitlines()) == 2 + len(attention_names())
+
+
+def test_memory(tmp_path):
+    assert "not measured yet" in memory_table(tmp_path, "jax")
+    (tmp_path / "attention_kinds_memory.csv").write_text(MEMORY)
+    assert line_of(memory_table(tmp_path, "jax"), "talking") == "| `talking` | 2.50 |"
+    table = memory_table(tmp_path, "tensorflow")
+    assert line_of(table, "talking") == "| `talking` | 7.25 |"
+    assert line_of(table, "eit") == "| `eit` | not measured |"
 
 
 def test_accuracy(tmp_path):

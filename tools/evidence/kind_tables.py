@@ -1,13 +1,14 @@
 """The tables of `zoo/VARIANTS.md`: what kinds of attention cost and reach, from csv files."""
 
+import functools
 import pathlib
 import statistics
 
 from lsmha_keras.attention.registry import attention_names
 from lsmha_keras.text_files import markdown_table, read_rows
 
-_COST_CASE = ("backend", "phase", "batch", "heads")
-_COST_COLUMNS = (*_COST_CASE, "attention", "ratio_to_multi_head", "ratio_of_multiply_adds")
+_CASE = ("phase", "batch", "heads")
+_COLUMNS = ("backend", *_CASE, "attention", "ratio_to_multi_head")
 ACCURACY_CASE = ("attention", "seed")
 ACCURACY_FIGURES = (
     "options",
@@ -25,7 +26,7 @@ _ABSENT = "not measured"
 
 
 def cost_table(results_dir):
-    """Tabulates multiply-adds and time of a layer of each kind, over those of plain attention.
+    """Tabulates multiply-adds of a layer of each kind, over those of plain attention.
 
     Args:
         results_dir: path of `zoo/results`, with an `attention_kinds.csv` of `lsmha bench kinds`.
@@ -33,21 +34,62 @@ def cost_table(results_dir):
     Returns:
         str, a Markdown table. Kinds without a row are said to be not measured.
     """
-    rows = read_rows(pathlib.Path(results_dir) / "attention_kinds.csv", _COST_COLUMNS)
-    if not rows:
+    columns = (*_COLUMNS, "ratio_of_multiply_adds")
+    rows = read_rows(pathlib.Path(results_dir) / "attention_kinds.csv", columns)
+    found = {(row["heads"], row["attention"]): row["ratio_of_multiply_adds"] for row in rows}
+    heads = dict.fromkeys(row["heads"] for row in rows)
+    return _ratio_table({f"{count} heads": count for count in heads}, found)
+
+
+def time_table(results_dir, backend):
+    """Tabulates the time of a layer of each kind on a backend, over that of plain attention.
+
+    Args:
+        results_dir: as for `cost_table`.
+        backend: str.
+
+    Returns:
+        str, a Markdown table, as of `cost_table`.
+    """
+    rows = read_rows(pathlib.Path(results_dir) / "attention_kinds.csv", _COLUMNS)
+    return _measured_table([row for row in rows if row["backend"] == backend])
+
+
+def memory_table(results_dir, backend):
+    """Tabulates the peak memory that a step of a layer of each kind adds, over plain attention's.
+
+    Args:
+        results_dir: path of `zoo/results`, with an `attention_kinds_memory.csv` of
+            `lsmha bench kinds --memory`. On TensorFlow the rows without XLA are taken.
+        backend: str.
+
+    Returns:
+        str, a Markdown table, as of `cost_table`.
+    """
+    path = pathlib.Path(results_dir) / "attention_kinds_memory.csv"
+    rows = [row for row in read_rows(path, (*_COLUMNS, "xla")) if row["backend"] == backend]
+    return _measured_table([r for r in rows if backend != "tensorflow" or r["xla"] == "False"])
+
+
+def _measured_table(rows):
+    cases = dict.fromkeys(tuple(row[key] for key in _CASE) for row in rows)
+    titles = {f"{case[2]} heads, {case[0]}, batch {case[1]}": case for case in cases}
+    found = {
+        (tuple(row[key] for key in _CASE), row["attention"]): row["ratio_to_multi_head"]
+        for row in rows
+    }
+    return _ratio_table(titles, found)
+
+
+def _ratio_table(titles, found):
+    """A line for each kind; `found` is a dict from a title's case and a kind to a ratio."""
+    if not titles:
         return markdown_table([], [])
-    cases = list(dict.fromkeys(tuple(row[key] for key in _COST_CASE) for row in rows))
-    heads = list(dict.fromkeys(row["heads"] for row in rows))
-    header = ["kind", *(f"multiply-adds, {count} heads" for count in heads)]
-    header += [f"time, {c[3]} heads, {c[1]}, batch {c[2]} ({c[0]})" for c in cases]
     lines = []
     for kind in attention_names():
-        own = [row for row in rows if row["attention"] == kind]
-        products = {row["heads"]: row["ratio_of_multiply_adds"] for row in own}
-        times = {tuple(r[key] for key in _COST_CASE): r["ratio_to_multi_head"] for r in own}
-        cells = [products.get(count) for count in heads] + [times.get(case) for case in cases]
+        cells = [found.get((case, kind)) for case in titles.values()]
         lines.append([f"`{kind}`", *(f"{float(c):.2f}" if c else _ABSENT for c in cells)])
-    return markdown_table(header, lines)
+    return markdown_table(["kind", *titles], lines)
 
 
 def accuracy_table(results_dir):
@@ -87,4 +129,10 @@ def accuracy_table(results_dir):
     return markdown_table(header, lines)
 
 
-TABLES = {"cost": cost_table, "accuracy": accuracy_table}
+_BACKENDS = ("jax", "torch", "tensorflow")
+TABLES = {
+    "cost": cost_table,
+    **{f"time_{name}": functools.partial(time_table, backend=name) for name in _BACKENDS},
+    **{f"memory_{name}": functools.partial(memory_table, backend=name) for name in _BACKENDS},
+    "accuracy": accuracy_table,
+}
