@@ -78,7 +78,7 @@ def test_a_dataset_may_be_named(committee, report, tmp_path):
 
 
 def test_bad_data(committee):
-    with pytest.raises(ValueError, match="Received: label 5 of image"):
+    with pytest.raises(ValueError, match="Received: label 5 of sample"):
         lsmha.measure_committee(committee, (IMAGES, LABELS + 1), verbose=0)
     with pytest.raises(ValueError, match="3 channels"):
         lsmha.measure_committee(committee, (IMAGES[..., :1], LABELS), verbose=0)

@@ -175,7 +175,7 @@ def quantised():
         (lambda: small_classifier(activation="relu"), "activation='relu'"),
         (lambda: lsmha.SoftCommittee([small_classifier()]), "Received: SoftCommittee"),
         (lambda: keras.Sequential([keras.layers.Input((2,))]), "Received: Sequential"),
-        (lambda: "nonesuch", "nearest"),
+        (lambda: "nonesuch", "list_presets.* gives: lsmha-base"),
         (lambda: "cct_2_3x2", "num_classes"),
     ],
 )
