@@ -152,8 +152,8 @@ def test_folder_of_images_of_many_sizes(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ((IMAGES, LABELS + 1), r"in 0 .. 6, .* Received: label 7 of image \d+"),
-        ((IMAGES, LABELS - 1), "Received: label -1 of image"),
+        ((IMAGES, LABELS + 1), r"in 0 .. 6, .* Received: label 7 of sample \d+"),
+        ((IMAGES, LABELS - 1), "Received: label -1 of sample"),
         ((IMAGES, LABELS + 0.5), "Labels must be integers or one-hot with 7 classes"),
         ((IMAGES, np.eye(9)[LABELS]), r"Received: labels of shape \(45, 9\)"),
         ((IMAGES, LABELS[:-1]), "one label per image"),
