@@ -13,6 +13,10 @@ from lsmha_keras.errors import InputError
 from lsmha_keras.layers.attention_core import repeat_heads, split_heads
 from lsmha_keras.layers.large_scale_multi_head_attention import LargeScaleMultiHeadAttention
 
+# Heads that share keys and values, unless told otherwise: as in the models of 32 query heads and 8
+# key-value heads that made this kind known.
+_GROUP = 4
+
 
 @keras.saving.register_keras_serializable(package="lsmha_keras")
 class GroupedQueryAttention(LargeScaleMultiHeadAttention):
@@ -27,7 +31,8 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
 
     Args:
         num_heads: int, number of heads.
-        num_kv_heads: int that divides `num_heads`. Defaults to `1`.
+        num_kv_heads: int that divides `num_heads`, or `None` for groups of four heads; of five and
+            more where four do not divide them. Defaults to `None`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:
@@ -46,8 +51,12 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
         - [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245), groups of heads
     """
 
-    def __init__(self, num_heads: int, num_kv_heads: int = 1, **kwargs: Any) -> None:
+    def __init__(self, num_heads: int, num_kv_heads: int | None = None, **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
+        if num_kv_heads is None:
+            num_kv_heads = max(self.num_heads // _GROUP, 1)
+            while self.num_heads % num_kv_heads:
+                num_kv_heads -= 1
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads)
         if self.num_heads % self.num_kv_heads:
             raise InputError(

@@ -53,7 +53,11 @@ _add(
     "queries, keys and values of each head",
     f"{_LAYERS}:LargeScaleMultiHeadAttention",
 )
-_add("grouped", "groups of heads share keys and values", f"{_HERE}.grouped:GroupedQueryAttention")
+_add(
+    "grouped",
+    "groups of four heads share keys and values",
+    f"{_HERE}.grouped:GroupedQueryAttention",
+)
 _add(
     "multi_query",
     "all heads share keys and values",

@@ -119,6 +119,13 @@ def test_super_attention_with_an_identity_is_efficient():
     np.testing.assert_allclose(to_numpy(new(x)), to_numpy(efficient(x)), atol=ATOL)
 
 
+@pytest.mark.parametrize(
+    ("heads", "shared"), [(1, 1), (2, 1), (4, 1), (6, 1), (8, 2), (10, 2), (16, 4), (64, 16)]
+)
+def test_groups_have_four_heads_if_that_divides_them(heads, shared):
+    assert GroupedQueryAttention(heads).num_kv_heads == shared
+
+
 def test_grouped_is_the_layer_of_keras():
     layer = make("grouped", options={"num_kv_heads": 2})
     peer = keras.layers.GroupQueryAttention(WIDTH, HEADS, 2, use_bias=False)

@@ -183,7 +183,8 @@ def _grid(name):
 COSTS = {
     "multi_head": (65_664, 5.24),
     "multi_query": (34_944, 3.28),
-    "grouped": (34_944, 3.28),
+    # Groups of four heads.
+    "grouped": (41_088, 3.67),
     "moh": (67_968, 5.39),
     # All experts computed: 128 x (2 x 8 + 2 x 128 + 16) a token, and two products of 128.
     "moa": (36_992, 3.41),
