@@ -5,16 +5,15 @@ import statistics
 import pytest
 
 from lsmha_keras.commands._zoo_heads import COLUMNS
-from lsmha_keras.presets import zoo_dir
+from lsmha_keras.presets import ALIASES, zoo_dir
 from lsmha_keras.text_files import read_rows
 from tools.evidence.head_tables import LOSS
 
 pytestmark = pytest.mark.backend_free
 
-PRESETS = {
-    "cct_2_3x2_h16_cifar100": "cct_2_3x2_h16_cifar100",
-    "lsmha-small": "cct_4_3x2_ib_h16_c2_cifar100_65_epochs",
-}
+H16, H32 = "cct_2_3x2_h16_cifar100", "cct_2_3x2_h32_cifar100"
+SMALL, BASE = (ALIASES[f"lsmha-{size}"] for size in ("small", "base"))
+TWO_BLOCKS = (H16, H32, SMALL)
 
 
 def read(part):
@@ -46,18 +45,36 @@ def lowest(scores):
     return set(sorted(scores, key=scores.get)[:2])
 
 
-def test_no_score_finds_heads_that_cost_nothing(text, lost):
+def test_half_of_the_heads_of_base_can_go(text, lost):
+    half = lost[BASE][0.5]
+    assert "half of the heads can go for nothing" in text
+    assert half["mask_gradient"] <= 0 and half["map_redundancy"] <= LOSS
+    assert f"accuracy is {-half['mask_gradient']:.2f} points higher (within the error)" in text
+    assert f"the 40 most redundant maps {half['map_redundancy']:.2f} lower" in text
+    assert f"40 random heads cost {half['random']:.2f} points" in text
+    labels, signals = half["shp_coverage"], half["shp_snr"]
+    assert f"clusters cost {labels:.2f} points, those with the lowest" in text
+    assert f"signal-to-noise ratio {signals:.2f}." in text
+    (removed,) = {
+        int(row["removed"])
+        for row in read("curves")
+        if (row["preset"], row["fraction"]) == (BASE, "0.5")
+    }
+    assert removed == 40
+
+
+def test_no_score_finds_heads_that_cost_nothing_in_two_blocks(text, lost):
     assert "even an eighth of them costs more" in text
-    for preset in PRESETS.values():
+    for preset in TWO_BLOCKS:
         assert min(lost[preset][0.125].values()) > LOSS
 
 
 def test_mask_gradient_and_offset_lose_least(text, lost):
-    assert "the mask gradient and the offset lose least in both" in text
-    assert "In the preset with two blocks they do so at every share" in text
-    for preset in PRESETS.values():
+    assert "the mask gradient and the offset lose least in all three" in text
+    assert "In `cct_2_3x2_h16_cifar100` they do so at every share" in text
+    for preset in TWO_BLOCKS:
         assert lowest(lost[preset][0.5]) == {"mask_gradient", "offset"}
-    two_blocks = lost[PRESETS["cct_2_3x2_h16_cifar100"]]
+    two_blocks = lost[H16]
     for scores in two_blocks.values():
         assert lowest(scores) == {"mask_gradient", "offset"}
         assert scores["output_redundancy"] > scores["random"]
@@ -69,17 +86,19 @@ def test_mask_gradient_and_offset_lose_least(text, lost):
 
 def test_scores_are_close_in_small(text, lost):
     assert "no score differs from random by more than 2.0 points" in text
-    small = lost[PRESETS["lsmha-small"]]
+    small = lost[SMALL]
     for share in (0.125, 0.25, 0.375, 0.5):
         random = small[share]["random"]
         assert all(abs(value - random) <= 2.0 for value in small[share].values())
 
 
 def test_views_that_agree(text):
-    rows = [row for row in read("agreement") if row["preset"] in PRESETS.values()]
-    alike = [row["pair"] for row in rows if float(row["rand_p"]) < 0.05]
-    assert f"are more alike than chance in {len(alike)} of the 4 blocks" in text
-    assert set(alike) == {"single heads and pursuit"}
+    rows = read("agreement")
+    alike = {row["preset"]: row["pair"] for row in rows if float(row["rand_p"]) < 0.05}
+    blocks = {(row["preset"], row["block"]) for row in rows}
+    assert f"are more alike than chance in {len(alike)} of the {len(blocks)} blocks" in text
+    assert "one in each preset" in text and set(alike) == {*TWO_BLOCKS, BASE}
+    assert set(alike.values()) == {"single heads and pursuit"}
     (ranks,) = (row for row in rows if float(row["correlation_p"] or 1) < 0.05)
     assert ranks["pair"] == "single heads and pursuit" and float(ranks["correlation"]) < 0
     assert "the one ranking that is tied to another is tied the wrong way round" in text
@@ -127,7 +146,7 @@ def test_pursued_heads_are_not_a_superclasss_own(text):
 
 
 def test_those_of_small_are_closer_to_it(text):
-    lost = points_lost(PRESETS["lsmha-small"])
+    lost = points_lost(SMALL)
     own, rest = map(statistics.mean, lost["chosen"])
     assert f"the superclass loses {own:.2f} points and the rest {rest:.2f}" in text
     assert "no more than with random heads" in text
