@@ -175,6 +175,22 @@ def test_readme_says_what_was_measured():
     assert cells[what][0] == (
         f"{heads['trained']} a label; {heads['Gaussian null']} with random matrices"
     )
+    lost = _points_lost_without_half_of_the_heads("lsmha-base")
+    gained, random = -lost["mask_gradient"], lost["random"]
+    assert cells["heads of `lsmha-base` that can go without fine-tuning"][0] == (
+        "40 of 80, those of the lowest mask gradient: "
+        f"{gained:.2f} points gained, {random:.2f} lost without 40 random ones"
+    )
+
+
+def _points_lost_without_half_of_the_heads(alias):
+    from lsmha_keras.presets import ALIASES
+
+    found = {}
+    for row in _rows("heads/curves.csv"):
+        if (row["preset"], row["fraction"]) == (ALIASES[alias], "0.5"):
+            found.setdefault(row["score"], []).append(-100 * float(row["difference"]))
+    return {score: statistics.mean(values) for score, values in found.items()}
 
 
 def test_kinds_of_attention():
