@@ -145,6 +145,16 @@ def test_pursued_heads_are_not_a_superclasss_own(text):
     assert own > random[0] and rest > random[1]
 
 
+def test_the_same_with_32_heads_and_almost_nothing_in_base(text):
+    assert "to all images; so it is with 32 heads" in text
+    chosen, random = (
+        list(map(statistics.mean, points_lost(H32)[kind])) for kind in ("chosen", "random")
+    )
+    assert chosen[0] > random[0] and chosen[1] > random[1]
+    own, rest = map(statistics.mean, points_lost(BASE)["chosen"])
+    assert f"changes little for anyone: {own:.2f} points in the superclass, {rest:.2f}" in text
+
+
 def test_those_of_small_are_closer_to_it(text):
     lost = points_lost(SMALL)
     own, rest = map(statistics.mean, lost["chosen"])
