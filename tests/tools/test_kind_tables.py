@@ -83,7 +83,7 @@ def test_the_page_is_what_the_csv_files_give():
 @pytest.mark.skipif(not (zoo_dir() / "VARIANTS.md").exists(), reason="needs a checkout")
 def test_what_the_page_concludes():
     text = " ".join((zoo_dir() / "VARIANTS.md").read_text(encoding="utf-8").split())
-    columns = ["attention", "accuracy", "clusters_per_head", "noise_per_head"]
+    columns = ["attention", "accuracy", "clusters_per_head", "coverage", "noise_per_head"]
     rows = read_rows(zoo_dir() / "results" / "kinds.csv", columns)
     figures = {
         row["attention"]: (
@@ -96,4 +96,35 @@ def test_what_the_page_concludes():
     assert f"`moh` has {moh[0]} clusters and a noise of {moh[1]}" in text
     assert f"one of plain attention {plain[0]} and {plain[1]}." in text
     assert f"does the opposite, {shared[0]} and {shared[1]}." in text
-    assert max(rows, key=lambda row: float(row["accuracy"]))["attention"] == "talking"
+    accuracy = {row["attention"]: 100 * float(row["accuracy"]) for row in rows}
+    order = sorted(accuracy, key=accuracy.get)
+    assert order[-3:] == ["knocking", "windows", "talking"] and order[0] == "head_embedding"
+    told = {kind: f"{accuracy[kind]:.2f}" for kind in ("talking", "windows", "knocking", "normlin")}
+    assert f"(`talking`, {told['talking']} %) is the most accurate" in text
+    assert f"`windows` ({told['windows']}) and `knocking` ({told['knocking']}) come next" in text
+    lost = accuracy["multi_head"] - accuracy["normlin"]
+    assert f"reaches {told['normlin']} %: {lost:.1f} points" in text
+    (alike,) = (row["coverage"] for row in rows if row["attention"] == "head_embedding")
+    assert f"recognised by {float(alike):.1f} of the 16 heads" in text
+    assert abs(accuracy["efficient"] - accuracy["multi_head"]) < 0.1  # "loses nothing"
+
+
+@pytest.mark.skipif(not (zoo_dir() / "VARIANTS.md").exists(), reason="needs a checkout")
+def test_what_the_page_says_of_times():
+    text = " ".join((zoo_dir() / "VARIANTS.md").read_text(encoding="utf-8").split())
+    columns = ["attention", "batch", "ratio_to_multi_head", "ratio_of_multiply_adds"]
+    rows = read_rows(zoo_dir() / "results" / "attention_kinds.csv", columns)
+    times = {
+        kind: [
+            float(row["ratio_to_multi_head"])
+            for row in rows
+            if (row["attention"], row["batch"]) == (kind, "1")
+        ]
+        for kind in ("talking", "knocking")
+    }
+    assert len(times["talking"]) == 12
+    low, high = min(times["talking"]), max(times["talking"])
+    assert f"at {low:.1f} to {high:.1f} times the time of plain attention at batch 1" in text
+    assert f"costs at most {max(times['knocking']):.1f} times the time at batch 1" in text
+    saved = {row["ratio_of_multiply_adds"] for row in rows if row["attention"] == "efficient"}
+    assert saved == {"0.67"} and "saves a third of a layer's multiply-adds" in text
