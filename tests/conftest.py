@@ -93,6 +93,18 @@ class _PassedTests:
             lines.writelines(f"{name}\n" for name in sorted(self.names))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def what_a_module_leaves():
+    """Takes what the tests of a module leave behind out of the garbage collector's rounds too.
+
+    Frameworks keep programs and graphs. After a thousand tests a round would take seconds, and a
+    quantised model asks for dozens.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def kinds_of_attention():
     """Forgets the kinds of attention that a test, or the page of the docs it runs, registered."""
