@@ -31,8 +31,8 @@ class GroupedQueryAttention(LargeScaleMultiHeadAttention):
 
     Args:
         num_heads: int, number of heads.
-        num_kv_heads: int that divides `num_heads`, or `None` for groups of four heads; of five and
-            more where four do not divide them. Defaults to `None`.
+        num_kv_heads: int that divides `num_heads`, or `None` for groups of four heads, or of the
+            next larger size that divides them; fewer than four are one group. Defaults to `None`.
         **kwargs: arguments of `LargeScaleMultiHeadAttention`.
 
     Raises:

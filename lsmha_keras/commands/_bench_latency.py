@@ -27,7 +27,6 @@ CCT, has the sizes of the preset and random weights; it gets normalised images a
 process: pip install torch einops && pip install --no-deps vit-pytorch
 """
 
-
 _WHAT = ("one image", "64 images", "cold start")
 _RUNTIMES = ("openvino", "onnxruntime", "keras")
 

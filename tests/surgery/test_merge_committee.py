@@ -179,7 +179,6 @@ def test_other_models_merge_to_the_mean_of_what_is_like_it_and_learn_on():
 
 
 TEXTS = np.array([[2, 3, 4, 5, 6, 7, 0, 0], [7, 5, 2, 0, 0, 0, 0, 0]], "int32")
-SERIES = np.random.default_rng(2).normal(size=(4, 8, 2)).astype("float32")
 
 
 def sequence_model(pooling="lama", **changes):
@@ -201,6 +200,8 @@ def with_sequences_in_another_order(of, copy):
     """Embedding, filters of the tokenizer, the stream, and the means of the pooling."""
     values, rng = weights(of), np.random.default_rng(6)
     words, filters, stream, means = (rng.permutation(n) for n in (12, 8, 16, 4))
+    if "tokenizer/conv_0/kernel" not in values:
+        words = stream
     takes = [
         (r"embedding/embeddings|tokenizer/conv_0/kernel", 1, words),
         (r"tokenizer/conv_0/kernel", 2, filters),
@@ -235,18 +236,24 @@ def test_texts_in_another_order_merge_to_what_they_are(pooling):
         np.testing.assert_allclose(values, weights(one)[path], atol=1e-5, err_msg=path)
 
 
-@pytest.mark.parametrize("tokenizer_layers", [0, 1])
-def test_series_keep_the_order_of_their_features(tokenizer_layers):
-    """Without a tokenizer the channels are the features themselves, here of equal weights."""
-    width = 2 if tokenizer_layers == 0 else 16
-    options = {"num_features": 2, "hidden_dim": width, "num_heads": 2, "num_conv_blocks": 0}
-    one, other = (sequence_model(tokenizer_layers=tokenizer_layers, **options) for _ in range(2))
-    for weight in one.weights:
-        weight.assign(np.flip(to_numpy(weight), 0) if weight.path == "layer_norm/beta" else weight)
+def test_tokens_that_are_embeddings_share_their_order():
+    one, other = (sequence_model(tokenizer_layers=0, embedding_dim=16) for _ in range(2))
+    with_sequences_in_another_order(one, other)
+    np.testing.assert_allclose(to_numpy(other(TEXTS)), to_numpy(one(TEXTS)), rtol=1e-4, atol=1e-4)
     merged = lsmha_keras.merge_committee([one, other])
-    mean = {path: (weights(one)[path] + values) / 2 for path, values in weights(other).items()}
     for path, values in weights(merged).items():
-        np.testing.assert_allclose(values, mean[path], atol=1e-5, err_msg=path)
+        np.testing.assert_allclose(values, weights(one)[path], atol=1e-5, err_msg=path)
+
+
+def test_tokens_that_are_features_keep_their_order():
+    """The other member reads the features in another order, so it is another function."""
+    one, other = (sequence_model(tokenizer_layers=0, num_features=16) for _ in range(2))
+    with_sequences_in_another_order(one, other)
+    merged = weights(lsmha_keras.merge_committee([one, other]))
+    for path in ("layer_norm/gamma", "block_1/mlp_norm/beta", "pooler/context_vector"):
+        mean = (weights(one)[path] + weights(other)[path]) / 2
+        assert not np.allclose(mean, weights(one)[path])
+        np.testing.assert_allclose(merged[path], mean, atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize(
